@@ -1,0 +1,58 @@
+# Needs only make, git and Python 3.10 or newer: each target sets up what it uses, once, in .venv.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+PY := .venv/bin/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint types check clean
+.NOTPARALLEL:
+
+help:  ## print this list
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+	@echo 'Another Python: make PYTHON=python3.12 test. Some of the tests: make test PYTEST_ARGS="-k NAME".'
+	@echo 'When .venv is broken or of another Python: make clean, and again.'
+
+demo: .venv/installed  ## archive a small made-up observation to stand-in disks under demo/
+	@$(PY) examples/make_demo.py
+
+test: .venv/installed-test  ## run the tests; as root also those on loop-mounted disks
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: .venv/installed-test  ## formatting and ruff's checks
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+
+types: .venv/installed-test  ## mypy, strict
+	@$(PY) -m mypy
+
+check: lint types test  ## lint, types and test
+
+clean:  ## remove .venv, demo/ and everything else that make has made
+	rm -rf .venv demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is touched only after its step went through, so an interrupted set-up is done again.
+.venv/made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+	  echo 'Python 3.10 or newer is needed; "$(PYTHON)" is not. Name one: make PYTHON=python3.12 …' >&2; \
+	  exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo '"$(PYTHON)" cannot make a virtual environment. Debian, Ubuntu: apt install python3-venv' >&2; \
+	  echo '(for a Python beside the system one, e.g. python3.12-venv). Then call make again.' >&2; \
+	  exit 1; }
+	@echo 'Setting up .venv (once; this needs the network) …'
+	@rm -rf .venv
+	@$(PYTHON) -m venv .venv
+	@$(PIP) 'pip>=21.3'
+	@touch $@
+
+.venv/installed: .venv/made setup.cfg pyproject.toml
+	@$(PIP) -e .
+	@touch $@
+
+.venv/installed-test: .venv/made setup.cfg pyproject.toml
+	@echo 'Installing the package and its test tools …'
+	@$(PIP) -e '.[test]'
+	@touch .venv/installed $@

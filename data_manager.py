@@ -1,0 +1,109 @@
+#!/usr/bin/env python3
+"""Archive the telescope's buffer to a primary and a copy disk; cron runs this every minute."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import NoReturn
+
+import click
+
+from poledata import __version__, archive, cli, db, lock
+from poledata.errors import ExitCode
+from poledata.records import Job, size_text
+
+
+@click.group(invoke_without_command=True)
+@cli.common_options
+@click.option("--dry-run", is_flag=True, help="Say what a pass would do; change nothing.")
+@click.version_option(__version__)
+@click.pass_context
+def data_manager(context: click.Context, dry_run: bool) -> ExitCode | None:
+    """Archive the buffer: copy every finished file to a primary and a copy disk, prove both
+    copies by SHA-512, register them, and only then remove the file from the buffer.
+
+    Without a sub-command this is one pass, as cron starts it. On a terminal it shows progress;
+    otherwise it prints nothing but faults of usage and defects: the rest is in the log, and in
+    "status".
+
+    Exit codes: 0 done, nothing to do, or another pass is at work; 1 a person should look (see
+    "status"); 2 wrong usage or configuration, nothing was touched; 3 a defect of this program;
+    130 interrupted.
+    """
+    if context.invoked_subcommand is not None:
+        return None
+    return _dry_run() if dry_run else _one_pass()
+
+
+@data_manager.command()
+@cli.common_options
+@click.option("--json", "as_json", is_flag=True, help="The same for programs.")
+def status(as_json: bool) -> ExitCode:
+    """How the archive stands: buffer, disks, files that failed, open notices. Changes nothing."""
+    from poledata import report
+
+    config = cli.SETTINGS.config()
+    with db.connect(config.db_path, read_only=True) as conn:
+        found = report.collect(config, conn)
+    click.echo(json.dumps(report.as_json(found), indent=2) if as_json else report.as_text(found))
+    return ExitCode.DONE
+
+
+def _one_pass() -> ExitCode:
+    cli.SETTINGS.speaks = False
+    config = cli.SETTINGS.config()
+    cli.start_logging(config)
+    stop = cli.stop_on_signals()
+    with lock.one_pass(config.db_path) as is_ours:
+        if not is_ours:
+            _say("Another pass is at work; nothing to do here.")
+            return ExitCode.DONE
+        with db.connect(config.db_path) as conn, _watcher() as watcher:
+            tally = archive.run_pass(config, conn, stop, watcher)
+    _say(tally.in_words())
+    return tally.exit_code
+
+
+def _dry_run() -> ExitCode:
+    config = cli.SETTINGS.config()
+    stop = cli.stop_on_signals()
+    with db.connect(config.db_path, read_only=True) as conn:
+        tally = archive.run_pass(config, conn, stop, _Would(), is_dry=True)
+    click.echo("A dry run: nothing was changed.")
+    return tally.exit_code
+
+
+class _Would(archive.Watcher):
+    """Prints what a pass would do."""
+
+    def would_copy(self, job: Job, labels: list[str]) -> None:
+        size = size_text(job.waiting.stat.size_bytes)
+        click.echo(f"would copy {job.name} ({size}) to {' and '.join(labels)}")
+
+
+def _watcher() -> AbstractContextManager[archive.Watcher]:
+    if not _is_watched():
+        return nullcontext(archive.Watcher())
+    from poledata import progress  # rich is slow to load: only for a person
+
+    return progress.on_terminal()
+
+
+def _say(text: str) -> None:
+    if _is_watched():
+        click.echo(text)
+
+
+def _is_watched() -> bool:
+    return sys.stdout.isatty() and not cli.SETTINGS.quiet
+
+
+def main() -> NoReturn:
+    """The console script."""
+    cli.enter(data_manager)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+#!/usr/bin/env python3
+"""Make the database from a disk-map, once per disk set; what is in it is never changed."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from poledata import __version__, catalogue, cli, db, diskset
+from poledata.archive import must_fit_together
+from poledata.config import Config
+from poledata.diskmap import DEFAULT_PREFIXES, Entry, read
+from poledata.diskset import Readiness
+from poledata.errors import ExitCode, UsageFault
+from poledata.records import Disk, size_text, utc
+
+
+@click.command()
+@cli.common_options
+@click.option(
+    "--db",
+    "db_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The database to make, instead of a configuration's FilenameDB.",
+)
+@click.option(
+    "--disk-map",
+    "map_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    help="The disk set: a line a drive with label, serial, logical ID.",
+)
+@click.option("--dry-run", is_flag=True, help="Check and show everything; write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print the table for programs.")
+@click.version_option(__version__)
+def generate_db(db_path: Path | None, map_path: Path, dry_run: bool, as_json: bool) -> ExitCode:
+    """Make the database from a disk-map, or add a further disk set to it.
+
+    What the database holds is never lost or changed: a line it knows already is left as it is,
+    and if any line contradicts it nothing at all is written. Afterwards a table shows which
+    drives are ready, and for each other the command that makes it so.
+    """
+    if db_path and cli.SETTINGS.config_path:
+        raise UsageFault("--db and --config: give one of them. Nothing was changed.")
+    config = None if db_path else cli.SETTINGS.config()
+    path = config.db_path if config else Path(str(db_path))
+    entries = read(map_path, config.prefixes if config else DEFAULT_PREFIXES)
+    new = diskset.new_entries(_known(path, config), entries, map_path)
+    if not dry_run:
+        _write(path, new, stand_in=bool(config and not config.require_mount))
+    if as_json:
+        click.echo(json.dumps([asdict(row) for row in _rows(path, config, entries)], indent=2))
+        return ExitCode.DONE
+    would = "would be " if dry_run else ""
+    click.echo(f"Database {path}: {len(new)} drives {would}added, {len(entries) - len(new)} known.")
+    if dry_run:
+        click.echo("A dry run: nothing was written.")
+    elif config and not cli.SETTINGS.quiet:
+        _print_table(_rows(path, config, entries))
+    return ExitCode.DONE
+
+
+def _known(path: Path, config: Config | None) -> list[Disk]:
+    """The disks that the database knows already, if there is one."""
+    if not path.exists():
+        return []
+    with db.connect(path, read_only=True) as conn:
+        disks = catalogue.disks(conn)
+    if config:
+        must_fit_together(config, disks)
+    return disks
+
+
+def _write(path: Path, new: Sequence[Entry], stand_in: bool) -> None:
+    """All of the new drives, or none."""
+    if not path.exists():
+        db.create(path)
+    if not new:
+        return
+    at = utc(time.time())
+    with db.connect(path) as conn, db.transaction(conn):
+        for entry in new:
+            catalogue.add_disk(
+                conn, entry.label, entry.role, entry.serial, entry.logical_id, stand_in, at
+            )
+
+
+def _rows(path: Path, config: Config | None, entries: Sequence[Entry]) -> list[Readiness]:
+    if config is None or not path.exists():
+        return []
+    ids = {entry.logical_id for entry in entries}
+    with db.connect(path, read_only=True) as conn:
+        disks = [disk for disk in catalogue.disks(conn) if disk.logical_id in ids]
+    return diskset.readiness(config, disks, cron_uid=path.parent.stat().st_uid)
+
+
+def _print_table(rows: Sequence[Readiness]) -> None:
+    form = "{:6} {:8} {:20} {:18} {:9} {:20} {:8} {}"
+    heads = ("label", "role", "serial", "logical ID", "device", "mounted", "writable", "capacity")
+    click.echo(form.format(*heads))
+    for row in rows:
+        capacity = size_text(row.capacity_bytes) if row.capacity_bytes else "-"
+        cells = (row.label, row.role, row.serial, row.logical_id, row.device)
+        click.echo(form.format(*cells, row.mounted, row.writable, capacity).rstrip())
+    todo = [row for row in rows if row.next_step]
+    click.echo(f"{len(rows) - len(todo)} of {len(rows)} drives are ready.")
+    for row in todo:
+        click.echo(f"{row.label}: {row.next_step}")
+
+
+def main() -> NoReturn:
+    """The console script."""
+    cli.enter(generate_db)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,540 @@
+"""One pass: every finished file of the buffer goes to a primary and a copy disk, and away.
+
+The story: look at the buffer, oldest first → for each batch prove the disks → copy, each
+copy read back → register both copies in one transaction → remove what is proved. A file or
+a disk that fails is written down and left; the others go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+
+from poledata import bag, beneath, catalogue, copying, db, medium, mounts, removal
+from poledata.buffer import Buffer, Seen
+from poledata.config import Config
+from poledata.copying import Result
+from poledata.errors import (
+    BadName,
+    DiskRefused,
+    ExitCode,
+    FileFault,
+    NameConflict,
+    NotRemoved,
+    PoleError,
+    SetAside,
+    SourceBusy,
+    SourceVanished,
+    Stopped,
+    UsageFault,
+)
+from poledata.lane import DISK_ERRNOS, FULL_ERRNOS
+from poledata.notices import COPY_FAILED_FROM, FILE_KINDS, Board
+from poledata.planning import Batch, Planner, Work
+from poledata.records import (
+    Disk,
+    FileStat,
+    Job,
+    KnownFile,
+    Waiting,
+    Written,
+    shown,
+    size_text,
+    unshown,
+    utc,
+)
+from poledata.shelf import HeldDisk, Shelf
+
+SCAN_FILES = 20_000  # how many waiting files are in memory at a time
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What a pass did, and what it left."""
+
+    archived_files: int = 0
+    archived_bytes: int = 0
+    failed_files: int = 0
+    without_disk_files: int = 0
+    busy_files: int = 0  # still open for writing
+    vanished_files: int = 0
+    pending_files: int = 0  # failed now or before, and still in the buffer
+    failed_disks: int = 0
+    interrupted: bool = False
+
+    @property
+    def exit_code(self) -> ExitCode:
+        if self.interrupted:
+            return ExitCode.INTERRUPTED
+        troubles = (
+            self.pending_files,
+            self.without_disk_files,
+            self.vanished_files,
+            self.failed_disks,
+        )
+        return ExitCode.LOOK if any(troubles) else ExitCode.DONE
+
+    def in_words(self) -> str:
+        """One line for a person who watches."""
+        parts = [f"{self.archived_files} files archived ({size_text(self.archived_bytes)})"]
+        counts = (
+            (self.pending_files, "failed and stay in the buffer"),
+            (self.without_disk_files, "wait for a disk"),
+            (self.busy_files, "are still being written"),
+            (self.vanished_files, "left the buffer without being archived"),
+            (self.failed_disks, "disks failed"),
+        )
+        parts += [f"{count} {what}" for count, what in counts if count]
+        parts += ["interrupted"] if self.interrupted else []
+        return "; ".join(parts) + ". Details: data_manager.py status"
+
+
+class Watcher:
+    """Is told how a pass goes on; this one does nothing (see progress.py)."""
+
+    def batch(self, jobs: list[Job], labels: list[str]) -> None:
+        """A batch begins: each byte of it is written and read back, once a disk."""
+
+    def moved(self, n_bytes: int) -> None:
+        """Bytes were written or read back; called from any thread."""
+
+    def would_copy(self, job: Job, labels: list[str]) -> None:
+        """In a dry run: what a pass would do."""
+
+
+def run_pass(
+    config: Config,
+    conn: db.Connection,
+    stop: threading.Event,
+    watcher: Watcher,
+    is_dry: bool = False,
+) -> Tally:
+    """One pass; the caller holds the pass lock. Raises PoleError if there can't be one.
+
+    ``stop``, once set, ends it between or inside files. A dry run writes nothing.
+    """
+    must_fit_together(config, catalogue.disks(conn))
+    with _open_buffer(config) as buffer:
+        return _Pass(config, conn, buffer, stop, watcher, is_dry).run()
+
+
+def must_fit_together(config: Config, disks: list[Disk]) -> None:
+    """Raises UsageFault where stand-ins and drives would share a database."""
+    if any(disk.stand_in == config.require_mount for disk in disks):
+        setting, kind = ("yes", "stand-ins") if config.require_mount else ("no", "real drives")
+        raise UsageFault(
+            f"{config.path}: RequireMount: it is {setting}, but {config.db_path} is of {kind}. "
+            "Nothing was touched. Use another FilenameDB, or mend RequireMount."
+        )
+
+
+@contextmanager
+def _open_buffer(config: Config) -> Iterator[Buffer]:
+    try:
+        fd = os.open(config.buffer, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as fault:
+        raise UsageFault(
+            f"{config.path}: BufferLocation: {config.buffer} can't be opened "
+            f"({fault.strerror}). Nothing was touched. Is its file system mounted?"
+        ) from fault
+    try:
+        yield Buffer(fd, config.extensions, config.settle_s)
+    finally:
+        os.close(fd)
+
+
+class _Pass:
+    """The state of one pass."""
+
+    def __init__(
+        self,
+        config: Config,
+        conn: db.Connection,
+        buffer: Buffer,
+        stop: threading.Event,
+        watcher: Watcher,
+        is_dry: bool,
+    ) -> None:
+        self._config, self._conn, self._buffer = config, conn, buffer
+        self._stop, self._watcher, self._is_dry = stop, watcher, is_dry
+        self._tally = Tally()
+        self._board = Board(conn, is_dry)
+        self._pending = catalogue.pending(conn)
+        self._ready: set[int] = set()  # disks claimed and swept by this pass
+        self._out: set[int] = set()  # disks that failed or filled up in this pass
+        self._promised_bytes: dict[int, int] = {}
+        self._row: int | None = None
+
+    def run(self) -> Tally:
+        """The whole pass; it says how it ended also when it could not go on."""
+        outcome = "failed"
+        try:
+            if not self._is_dry:
+                self._note_a_crash()
+                self._forget_what_left()
+            self._work_through_the_buffer()
+            self._tally.interrupted = self._stop.is_set()
+            outcome = "interrupted" if self._tally.interrupted else "done"
+        finally:
+            if self._row is not None:
+                with db.transaction(self._conn):
+                    catalogue.end_pass(self._conn, self._row, _now(), outcome)
+        self._tally.pending_files = len(catalogue.pending(self._conn))
+        return self._tally
+
+    def _work_through_the_buffer(self) -> None:
+        after = None
+        while not self._stop.is_set():
+            seen = self._buffer.scan(time.time(), SCAN_FILES, after)
+            self._note_unlistable(seen)
+            todo = deque(work for work in map(self._look_up, seen.waiting) if work)
+            while todo and not self._stop.is_set():
+                self._one_batch(todo)
+            if seen.is_whole:
+                return
+            after = seen.waiting[-1].age_key
+
+    # --- what earlier passes left ---------------------------------------------------------
+
+    def _note_a_crash(self) -> None:
+        """We hold the lock: a pass that has not ended will not end any more."""
+        for row in catalogue.unended_passes(self._conn):
+            with db.transaction(self._conn):
+                catalogue.end_pass(self._conn, row.id, _now(), "crashed")
+            self._board.tell(
+                "pass-crashed",
+                "data_manager",
+                f"The pass that began {row.started_at} ended without saying so. Nothing is lost: "
+                "this pass goes on where it stopped.",
+            )
+
+    def _forget_what_left(self) -> None:
+        """Files that failed, or were unlinked just before a crash, and have left the buffer."""
+        gone = [name for name in self._pending if self._has_left(unshown(name))]
+        removed = []
+        if self._config.delete_from_buffer:
+            names = catalogue.archived_but_not_removed(self._conn)
+            removed = [name for name in names if self._has_left(name)]
+        if not gone and not removed:
+            return
+        with db.transaction(self._conn):
+            for name in gone:
+                catalogue.no_longer_pending(self._conn, name)
+            for name in removed:
+                catalogue.removed(self._conn, name, _now())
+        for name in gone:
+            del self._pending[name]
+            self._board.settle(FILE_KINDS, name)
+
+    def _has_left(self, name: str) -> bool:
+        try:
+            return beneath.stat(self._buffer.root_fd, name.rstrip("/")) is None
+        except OSError as fault:
+            log.debug("%s can't be looked at: %s", shown(name), fault)
+            return False
+
+    def _note_unlistable(self, seen: Seen) -> None:
+        for name, why in seen.unlistable.items():
+            self._fail(name, None, FileFault(shown(name), f"it can't be listed ({why})"))
+        for name in list(self._pending):
+            if name.endswith("/") and unshown(name) not in seen.unlistable:
+                self._no_longer_pending([name])
+
+    # --- one batch --------------------------------------------------------------------------
+
+    def _look_up(self, waiting: Waiting) -> Work | None:
+        """What is known of a waiting file; None if it is not to be touched now."""
+        before = self._pending.get(shown(waiting.name))
+        if before and before.stat == waiting.stat and before.next_try_at > _now():
+            return None
+        why = bag.why_not_carried(waiting.name)
+        if why:
+            self._fail(waiting.name, waiting.stat, BadName(shown(waiting.name), why))
+            return None
+        known = catalogue.file(self._conn, waiting.name)
+        is_kept = not self._config.delete_from_buffer and _is_archived_as_it_is(known, waiting)
+        return None if is_kept else Work(waiting, known)
+
+    def _one_batch(self, todo: deque[Work]) -> None:
+        with Shelf(self._config, self._conn, self._ready) as shelf:
+            planner = Planner(
+                catalogue.disks(self._conn),
+                shelf,
+                self._board,
+                self._out,
+                self._promised_bytes,
+                self._is_dry,
+            )
+            batch = planner.fill(todo)
+            self._tally.without_disk_files += len(batch.without_disk)
+            if self._is_dry:
+                self._say_what_would_be(batch)
+                return
+            for work, fault in batch.too_big:
+                self._fail(work.waiting.name, work.waiting.stat, fault)
+            self._note_lost_copies(batch)
+            for work in batch.again:
+                self._known_again(work, shelf)
+            if batch.jobs:
+                self._copy(batch, shelf, todo)
+
+    def _say_what_would_be(self, batch: Batch) -> None:
+        for job in batch.jobs:
+            disks = [batch.disks[role].disk for role in sorted(job.roles, reverse=True)]
+            self._watcher.would_copy(job, [disk.label for disk in disks])
+            for disk in disks:
+                already = self._promised_bytes.get(disk.id, 0)
+                self._promised_bytes[disk.id] = already + job.waiting.stat.size_bytes
+
+    def _note_lost_copies(self, batch: Batch) -> None:
+        for known, copy, state in batch.lost_copies:
+            with db.transaction(self._conn):
+                catalogue.set_copy_state(self._conn, known.id, copy.disk, state)
+            self._board.tell(
+                "copy-damaged",
+                f"{copy.disk.label} {shown(known.name)}",
+                f"This copy is {state.value}; the file is in the buffer and is copied anew.",
+            )
+
+    def _copy(self, batch: Batch, shelf: Shelf, todo: deque[Work]) -> None:
+        self._begin()
+        targets = [held.target for held in batch.disks.values()]
+        self._watcher.batch(batch.jobs, [target.label for target in targets])
+        results = copying.copy_batch(
+            self._buffer, batch.jobs, targets, self._stop, self._watcher.moved
+        )
+        archived = self._register(results, batch)
+        for result in results:
+            self._judge(result, batch, todo)
+        if self._config.delete_from_buffer:
+            self._remove(archived, batch, shelf)
+
+    def _begin(self) -> None:
+        if self._row is None:
+            with db.transaction(self._conn):
+                self._row = catalogue.begin_pass(self._conn, _now())
+
+    def _register(self, results: list[Result], batch: Batch) -> list[Result]:
+        """Write down all new copies at once; returns the results of files now archived."""
+        archived, size_bytes = [], 0
+        with db.transaction(self._conn):
+            for result in results:
+                if self._register_one(result, batch):
+                    archived.append(result)
+                    size_bytes += result.job.waiting.stat.size_bytes
+            for held in batch.disks.values():
+                self._measure(held)
+            assert self._row is not None
+            catalogue.count_in_pass(self._conn, self._row, len(archived), size_bytes)
+        self._tally.archived_files += len(archived)
+        self._tally.archived_bytes += size_bytes
+        self._no_longer_pending([shown(result.job.name) for result in archived])
+        labels = " and ".join(held.disk.label for held in batch.disks.values())
+        log.info("%d files (%s) archived on %s", len(archived), size_text(size_bytes), labels)
+        return archived
+
+    def _register_one(self, result: Result, batch: Batch) -> bool:
+        """Whether the file is archived now, with all that it lacked."""
+        good = [
+            (batch.disks[role].disk, copy)
+            for role, copy in result.copies.items()
+            if isinstance(copy, Written)
+        ]
+        if not good or result.sha512 is None:
+            return False
+        job = result.job
+        known = catalogue.register(
+            self._conn, job.name, result.sha512, job.waiting.stat, good, _now()
+        )
+        return known.archived_at is not None and len(good) == len(job.roles)
+
+    def _measure(self, held: HeldDisk) -> None:
+        try:
+            room = mounts.space(held.root_fd)
+        except OSError as fault:
+            log.warning("%s can't be measured: %s", held.disk.label, fault)
+            return
+        catalogue.measure(
+            self._conn,
+            held.disk,
+            room.capacity_bytes,
+            room.used_bytes,
+            room.free_bytes,
+            _now(),
+        )
+
+    # --- what failed ------------------------------------------------------------------------
+
+    def _judge(self, result: Result, batch: Batch, todo: deque[Work]) -> None:
+        """What becomes of a file that did not get all its copies."""
+        work = batch.works[result.job.name]
+        if result.fault is not None:
+            self._judge_source(work, result.fault)
+            return
+        for role, copy in result.copies.items():
+            if isinstance(copy, Exception):
+                self._judge_copy(work, batch.disks[role], copy, todo)
+
+    def _judge_source(self, work: Work, fault: PoleError) -> None:
+        if isinstance(fault, SourceBusy):
+            self._tally.busy_files += 1
+            log.info("%s", fault)
+        elif isinstance(fault, SourceVanished):
+            self._tally.vanished_files += 1
+            log.warning("%s", fault)
+        elif isinstance(fault, FileFault):
+            self._fail(work.waiting.name, work.waiting.stat, fault)
+
+    def _judge_copy(self, work: Work, held: HeldDisk, fault: Exception, todo: deque[Work]) -> None:
+        name, label = work.waiting.name, held.disk.label
+        if isinstance(fault, Stopped):
+            return
+        if isinstance(fault, OSError) and fault.errno in DISK_ERRNOS | FULL_ERRNOS:
+            self._leave_out(held, fault)
+            self._try_again(work, todo)
+        elif isinstance(fault, SetAside) and work.tries == 0:
+            self._board.tell("name-conflict", f"{label} {shown(name)}", f"{fault.why}.")
+            self._try_again(work, todo)
+        elif isinstance(fault, FileFault):
+            self._fail(name, work.waiting.stat, fault)
+        else:
+            why = fault.strerror if isinstance(fault, OSError) else str(fault)
+            self._fail(name, work.waiting.stat, FileFault(shown(name), f"{label}: {why}"))
+
+    def _leave_out(self, held: HeldDisk, fault: OSError) -> None:
+        """This disk takes no more in this pass; the next one of its role goes on."""
+        if held.disk.id in self._out:
+            return
+        self._out.add(held.disk.id)
+        if fault.errno in FULL_ERRNOS:
+            log.info("%s is full (%s)", held.disk.label, fault.strerror)
+            return
+        self._tally.failed_disks += 1
+        self._board.tell_refused(
+            DiskRefused(
+                "disk-error",
+                held.disk.label,
+                f"it does not take data: {fault.strerror}",
+                "What is registered on it is verified; other disks go on. "
+                "Look at the kernel's log; if it repeats, replace the drive.",
+            )
+        )
+
+    def _try_again(self, work: Work, todo: deque[Work]) -> None:
+        if any(other.waiting.name == work.waiting.name for other in (todo[0],) if todo):
+            return  # both its disks failed: it is first in the queue already
+        known = catalogue.file(self._conn, work.waiting.name)
+        todo.appendleft(Work(work.waiting, known, work.tries + 1))
+
+    def _fail(self, name: str, stat: FileStat | None, fault: FileFault) -> None:
+        """Note a file that could not be archived, and tell a person when it is time to."""
+        log.warning("%s", fault)
+        self._tally.failed_files += 1
+        if self._is_dry:
+            return
+        self._begin()
+        with db.transaction(self._conn):
+            attempts = catalogue.failed(
+                self._conn, shown(name), stat, fault.kind, fault.why, time.time()
+            )
+            assert self._row is not None
+            catalogue.count_failure(self._conn, self._row)
+        if fault.kind != "copy-failed" or attempts >= COPY_FAILED_FROM:
+            self._board.tell(
+                fault.kind,
+                shown(name),
+                f"{fault.why}; the file stays in the buffer (tried {attempts} times).",
+            )
+
+    def _no_longer_pending(self, names: list[str]) -> None:
+        ended = [name for name in names if name in self._pending]
+        if ended:
+            with db.transaction(self._conn):
+                for name in ended:
+                    catalogue.no_longer_pending(self._conn, name)
+        for name in ended:
+            del self._pending[name]
+            self._board.settle(FILE_KINDS, name)
+
+    # --- out of the buffer ------------------------------------------------------------------
+
+    def _remove(self, archived: list[Result], batch: Batch, shelf: Shelf) -> None:
+        removed = []
+        for result in archived:
+            lines = {
+                batch.disks[role].disk.id: copy.line
+                for role, copy in result.copies.items()
+                if isinstance(copy, Written)
+            }
+            assert result.sha512
+            if self._remove_one(result.job.waiting, result.sha512, shelf, lines):
+                removed.append(result.job.name)
+        self._note_removed(removed)
+
+    def _remove_one(
+        self, waiting: Waiting, sha512: str, shelf: Shelf, lines: removal.Lines
+    ) -> bool:
+        refusals = removal.remove(self._conn, self._buffer, waiting, sha512, shelf.hold, lines)
+        if refusals:
+            fault = NotRemoved(shown(waiting.name), "; ".join(refusals))
+            self._fail(waiting.name, waiting.stat, fault)
+        return not refusals
+
+    def _note_removed(self, names: list[str]) -> None:
+        if names:
+            with db.transaction(self._conn):
+                for name in names:
+                    catalogue.removed(self._conn, name, _now())
+
+    def _known_again(self, work: Work, shelf: Shelf) -> None:
+        """A name that is archived, with both copies there: the same file, or a conflict?"""
+        assert work.known
+        try:
+            sha512 = self._hashed_once(work.waiting)
+            if sha512 != work.known.sha512:
+                raise NameConflict.of(shown(work.waiting.name), work.known.sha512, sha512)
+        except FileFault as fault:
+            self._judge_source(work, fault)
+            return
+        except Stopped:
+            return
+        if self._config.delete_from_buffer and self._remove_one(work.waiting, sha512, shelf, {}):
+            self._note_removed([work.waiting.name])
+            self._no_longer_pending([shown(work.waiting.name)])
+
+    def _hashed_once(self, waiting: Waiting) -> str:
+        """The SHA-512 of a buffer file: read now, or remembered of this very state."""
+        remembered = catalogue.remembered_sha512(self._conn, waiting.name, waiting.stat)
+        if remembered:
+            return remembered
+        with self._buffer.finished(waiting) as fd, closing(medium.HashingReader()) as reader:
+            sha512 = reader.sha512(fd, waiting.stat.size_bytes, self._tick_or_stop)
+            self._buffer.must_be_untouched(fd, waiting)
+        with db.transaction(self._conn):
+            catalogue.remember_sha512(self._conn, waiting.name, waiting.stat, sha512)
+        return sha512
+
+    def _tick_or_stop(self, n_bytes: int) -> None:
+        if self._stop.is_set():
+            raise Stopped()
+
+
+def _is_archived_as_it_is(known: KnownFile | None, waiting: Waiting) -> bool:
+    """Whether size and time say that a file is archived: enough to keep it, never to remove it."""
+    return (
+        known is not None
+        and known.archived_at is not None
+        and (known.size_bytes, known.mtime_ns) == (waiting.stat.size_bytes, waiting.stat.mtime_ns)
+    )
+
+
+def _now() -> str:
+    return utc(time.time())

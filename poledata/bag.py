@@ -1,0 +1,285 @@
+"""The BagIt 1.0 files on a disk (RFC 8493): who the disk is, and what it holds.
+
+All is done relative to a descriptor of the disk's root that the caller holds.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from poledata import beneath
+from poledata.errors import ManifestDamaged
+from poledata.records import Disk, ManifestLine, Role, utc
+
+DATA = "data"
+INCOMING = ".incoming"
+ASIDE = ".aside"
+MANIFEST = "manifest-sha512.txt"
+MARK = "bag-info.txt"
+DECLARATION = "bagit.txt"
+README = "README.txt"
+
+_DECLARATION_TEXT = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
+_NOT_OURS_BUT_HARMLESS = frozenset({"lost+found"})
+_CLAIM_LEAVES = frozenset({DATA, INCOMING, MANIFEST, DECLARATION, README, MARK})
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Who a disk says it is, in ``bag-info.txt``."""
+
+    label: str
+    role: Role
+    serial: str
+    logical_id: str
+    stand_in: bool
+    opened_at: str
+
+    @classmethod
+    def of(cls, disk: Disk, now_s: float) -> Mark:
+        return cls(disk.label, disk.role, disk.serial, disk.logical_id, disk.stand_in, utc(now_s))
+
+    def is_of(self, disk: Disk) -> bool:
+        """Whether this is that disk's mark."""
+        return (self.label, self.serial, self.logical_id, self.stand_in) == (
+            disk.label,
+            disk.serial,
+            disk.logical_id,
+            disk.stand_in,
+        )
+
+
+# --- names ------------------------------------------------------------------------------
+
+
+def why_not_carried(name: str) -> str | None:
+    """Why the manifest can't carry this name unescaped; None if it can.
+
+    ``name`` as from os.fsdecode. BagIt escapes % and line ends, GNU sha512sum the
+    backslash, and readers split lines where ``str.splitlines`` does: such names would
+    read differently in different tools.
+    """
+    if any("\udc80" <= c <= "\udcff" for c in name):
+        return "it is not UTF-8"
+    if "%" in name or "\\" in name:
+        return "it holds a % or a backslash"
+    if len(name.splitlines()) > 1 or name.splitlines()[0] != name:
+        return "it holds a character that ends a line"
+    if name.rstrip() != name:
+        return "it ends with white space"
+    return None
+
+
+# --- the mark and the claim -------------------------------------------------------------
+
+
+def read_mark(root_fd: int) -> Mark | None:
+    """The disk's mark; None if it has none. Raises ValueError if it can't be understood."""
+    try:
+        text = _read_small(root_fd, MARK).decode()
+    except FileNotFoundError:
+        return None
+    fields = dict(re.findall(r"^(Pole-[A-Za-z-]+): (.*)$", text, re.MULTILINE))
+    try:
+        return Mark(
+            fields["Pole-Label"],
+            Role(fields["Pole-Role"]),
+            fields["Pole-Serial"],
+            fields["Pole-Logical-ID"],
+            fields["Pole-Stand-In"] == "yes",
+            fields["Pole-Opened"],
+        )
+    except KeyError as missing:
+        raise ValueError(f"its {MARK} has no line {missing.args[0]}") from None
+
+
+def foreign_entries(root_fd: int) -> list[str]:
+    """What keeps a disk from its first use; [] if it is empty, or claimed and no more."""
+    entries = set(os.listdir(root_fd)) - _NOT_OURS_BUT_HARMLESS
+    foreign = entries - _CLAIM_LEAVES
+    if MANIFEST in entries and os.stat(MANIFEST, dir_fd=root_fd).st_size:
+        foreign.add(MANIFEST)
+    if DECLARATION in entries and _read_small(root_fd, DECLARATION) != _DECLARATION_TEXT:
+        foreign.add(DECLARATION)
+    if DATA in entries:
+        with beneath.directory(root_fd, DATA) as fd:
+            foreign.update(f"{DATA}/{entry}" for entry in os.listdir(fd)[:1])
+    return sorted(foreign)
+
+
+def claim(root_fd: int, mark: Mark) -> None:
+    """Make an empty disk ours. The mark comes last: without it the claim is begun again."""
+    beneath.make_directories(root_fd, INCOMING)
+    sweep_incoming(root_fd)
+    beneath.make_directories(root_fd, DATA)
+    write_file(root_fd, DECLARATION, _DECLARATION_TEXT)
+    write_file(root_fd, README, _readme(mark))
+    write_file(root_fd, MANIFEST, b"")
+    os.fsync(root_fd)
+    write_file(root_fd, MARK, _mark_text(mark))
+    os.fsync(root_fd)
+
+
+def write_file(root_fd: int, path: str, content: bytes) -> None:
+    """Put one small file of ours in place, whole or not at all, replacing an older one.
+
+    Durable once the directory is fsynced, which is left to the caller.
+    """
+    temporary = new_temporary()
+    with beneath.directory(root_fd, INCOMING) as incoming_fd:
+        fd = create(incoming_fd, temporary)
+        try:
+            write_all(fd, content)
+            os.fchmod(fd, 0o644)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        os.rename(temporary, path, src_dir_fd=incoming_fd, dst_dir_fd=root_fd)
+
+
+def _mark_text(mark: Mark) -> bytes:
+    return (
+        f"Bagging-Date: {mark.opened_at[:10]}\n"
+        f"External-Identifier: {mark.label}\n"
+        "Bag-Software-Agent: Pole Data Manager\n"
+        f"Pole-Label: {mark.label}\n"
+        f"Pole-Role: {mark.role.value}\n"
+        f"Pole-Serial: {mark.serial}\n"
+        f"Pole-Logical-ID: {mark.logical_id}\n"
+        f"Pole-Stand-In: {'yes' if mark.stand_in else 'no'}\n"
+        f"Pole-Opened: {mark.opened_at}\n"
+    ).encode()
+
+
+def _readme(mark: Mark) -> bytes:
+    template = Path(__file__).with_name("disk_readme.txt").read_text(encoding="utf-8")
+    return template.format(label=mark.label, role=mark.role.value, serial=mark.serial).encode()
+
+
+# --- unfinished copies ------------------------------------------------------------------
+
+
+def new_temporary() -> str:
+    """A short random name for something unfinished in ``.incoming/``."""
+    return secrets.token_hex(8)
+
+
+def create(directory_fd: int, name: str) -> int:
+    """A descriptor of a new, empty file; never of one that exists."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(name, flags, 0o600, dir_fd=directory_fd)
+
+
+def write_all(fd: int, content: bytes | memoryview) -> None:
+    """Write every byte, or raise: a short write that says nothing ends as ENOSPC."""
+    left = memoryview(content)
+    while left:
+        n_bytes = os.write(fd, left)
+        if n_bytes == 0:
+            raise OSError(errno.ENOSPC, "nothing more is written")
+        left = left[n_bytes:]
+
+
+def sweep_incoming(root_fd: int) -> int:
+    """Remove what an earlier pass left unfinished; returns how many files that were.
+
+    Only for the holder of the pass lock: no one else writes there.
+    """
+    with beneath.directory(root_fd, INCOMING) as fd:
+        leftovers = os.listdir(fd)
+        for name in leftovers:
+            os.unlink(name, dir_fd=fd)
+    return len(leftovers)
+
+
+def set_aside(root_fd: int, path: str, now_s: float) -> str:
+    """Move what stands where it should not into ``.aside/``, replacing nothing.
+
+    Returns its new path. Both directories are fsynced.
+    """
+    beneath.make_directories(root_fd, ASIDE)
+    os.fsync(root_fd)
+    parent, _, base = path.rpartition("/")
+    short = base.encode()[-150:].decode(errors="ignore")
+    aside = f"{utc(now_s).replace(':', '')}-{secrets.token_hex(4)}-{short}"
+    with beneath.directory(root_fd, parent) as from_fd, beneath.directory(root_fd, ASIDE) as to_fd:
+        os.rename(base, aside, src_dir_fd=from_fd, dst_dir_fd=to_fd)  # the name is new: random
+        os.fsync(to_fd)
+        os.fsync(from_fd)
+    return f"{ASIDE}/{aside}"
+
+
+# --- the manifest -----------------------------------------------------------------------
+
+
+def mend_manifest(root_fd: int) -> None:
+    """Cut a last line that a crash tore; its file has no row yet and is adopted later."""
+    with beneath.opened(root_fd, MANIFEST, os.O_RDWR) as fd:
+        size_bytes = os.fstat(fd).st_size
+        tail = os.pread(fd, 1 << 16, max(0, size_bytes - (1 << 16)))
+        torn_bytes = len(tail) - (tail.rfind(b"\n") + 1)
+        if torn_bytes:
+            os.ftruncate(fd, size_bytes - torn_bytes)
+            os.fsync(fd)
+
+
+def append_manifest(root_fd: int, entries: Sequence[tuple[str, str]]) -> list[ManifestLine]:
+    """Add a line for each (sha512, name) durably; returns the lines with their offsets."""
+    with beneath.opened(root_fd, MANIFEST, os.O_WRONLY | os.O_APPEND) as fd:
+        lines: list[ManifestLine] = []
+        at = os.fstat(fd).st_size
+        for sha512, name in entries:
+            lines.append(ManifestLine(sha512, name, at))
+            at += len(lines[-1].text)
+        write_all(fd, b"".join(line.text for line in lines))
+        os.fsync(fd)
+    return lines
+
+
+def stands_in_manifest(root_fd: int, line: ManifestLine) -> bool:
+    """Whether this line stands where it was written."""
+    with beneath.opened(root_fd, MANIFEST) as fd:
+        return os.pread(fd, len(line.text), line.offset_bytes) == line.text
+
+
+def find_lines(root_fd: int, names: Iterable[str]) -> dict[str, ManifestLine]:
+    """The manifest's lines for these names; reads it all, in little memory."""
+    wanted = frozenset(names)
+    return {line.name: line for line in read_manifest(root_fd) if line.name in wanted}
+
+
+def read_manifest(root_fd: int) -> Iterator[ManifestLine]:
+    """Every line of the manifest. Raises ManifestDamaged."""
+    with beneath.opened(root_fd, MANIFEST) as fd, os.fdopen(os.dup(fd), "rb") as lines:
+        at = 0
+        for raw in lines:
+            yield _parse_line(raw, at)
+            at += len(raw)
+
+
+def drop_line(root_fd: int, name: str) -> None:
+    """Take one name out of the manifest: its file was set aside. Durable when it returns."""
+    kept = b"".join(line.text for line in read_manifest(root_fd) if line.name != name)
+    write_file(root_fd, MANIFEST, kept)
+    os.fsync(root_fd)
+
+
+def _parse_line(raw: bytes, at: int) -> ManifestLine:
+    match = re.fullmatch(rb"([0-9a-f]{128})  data/([^\n]+)\n", raw)
+    try:
+        if match:
+            return ManifestLine(match[1].decode(), match[2].decode(), at)
+    except UnicodeDecodeError:
+        pass  # said below, as of any other line that is none
+    raise ManifestDamaged(f"{MANIFEST}: what stands at byte {at} is not a manifest line")
+
+
+def _read_small(root_fd: int, path: str) -> bytes:
+    with beneath.opened(root_fd, path) as fd:
+        return os.read(fd, 1 << 20)

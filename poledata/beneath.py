@@ -1,0 +1,87 @@
+"""Reach files below a held directory without ever following a link.
+
+Every path of the buffer and of a disk is walked from a directory descriptor that is
+held open, so that neither a link put in the way nor an unmounted disk can lead elsewhere.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+@contextmanager
+def directory(root_fd: int, path: str) -> Iterator[int]:
+    """A descriptor of the directory ``path`` ('' is the root itself) below ``root_fd``.
+
+    Raises OSError: ENOENT, or ENOTDIR/ELOOP where a component is not a directory.
+    """
+    fd = os.open(".", _DIRECTORY, dir_fd=root_fd)
+    try:
+        for part in path.split("/") if path else ():
+            fd = _step(fd, part)
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _step(fd: int, part: str) -> int:
+    """From a directory into one below it, letting go of the first.
+
+    When the step fails the first stays open: its caller closes it.
+    """
+    below = os.open(part, _DIRECTORY, dir_fd=fd)
+    os.close(fd)
+    return below
+
+
+def make_directories(root_fd: int, path: str) -> list[str]:
+    """Make ``path`` below ``root_fd`` and all that leads to it.
+
+    Returns the directories that got a new entry: each is to be fsynced.
+    """
+    changed: list[str] = []
+    done = ""
+    for part in path.split("/") if path else ():
+        with directory(root_fd, done) as fd:
+            try:
+                os.mkdir(part, 0o755, dir_fd=fd)
+            except FileExistsError:
+                pass  # a file of this name makes the next step fail with ENOTDIR
+            else:
+                changed.append(done)
+        done = f"{done}/{part}" if done else part
+    with directory(root_fd, done):
+        return changed
+
+
+@contextmanager
+def opened(root_fd: int, path: str, flags: int = os.O_RDONLY) -> Iterator[int]:
+    """A descriptor of the existing file ``path`` below ``root_fd``; links are refused."""
+    parent, _, base = path.rpartition("/")
+    with directory(root_fd, parent) as parent_fd:
+        # O_NONBLOCK: a FIFO in a file's place must not keep us waiting for its writer.
+        fd = os.open(base, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent_fd)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def stat(root_fd: int, path: str) -> os.stat_result | None:
+    """lstat of ``path`` below ``root_fd``; None where there is nothing of that name."""
+    parent, _, base = path.rpartition("/")
+    try:
+        with directory(root_fd, parent) as parent_fd:
+            return os.stat(base, dir_fd=parent_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def fsync_directory(root_fd: int, path: str) -> None:
+    """Make the entries of a directory durable. Only the first answer counts."""
+    with directory(root_fd, path) as fd:
+        os.fsync(fd)

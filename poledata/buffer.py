@@ -1,0 +1,254 @@
+"""Which files of the buffer are finished, and reading them without following links."""
+
+from __future__ import annotations
+
+import fcntl
+import heapq
+import os
+import signal
+import stat as st
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import Enum
+
+from poledata import beneath
+from poledata.errors import FileFault, SourceBusy, SourceChanged, SourceVanished
+from poledata.records import FileStat, Waiting, shown
+
+DAY_S = 86_400.0
+WITHOUT_LEASE_FACTOR = 10
+
+
+@dataclass(slots=True)
+class Seen:
+    """What a scan of the buffer came across."""
+
+    waiting: list[Waiting] = field(default_factory=list)  # the oldest, at most as many as asked
+    settled_files: int = 0
+    settled_bytes: int = 0
+    unsettled_files: int = 0
+    other_files: int = 0  # of other extensions
+    links_and_specials: int = 0
+    unlistable: dict[str, str] = field(default_factory=dict)  # directory → why
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether ``waiting`` holds every settled file."""
+        return len(self.waiting) == self.settled_files
+
+
+class Writer(Enum):
+    """What the system can tell of a file's writers."""
+
+    NONE = "no one has it open for writing"
+    OPEN = "it is open for writing"
+    UNKNOWN = "no lease can be had"
+
+
+def scan(
+    root_fd: int,
+    extensions: tuple[str, ...],
+    settle_s: float,
+    now_s: float,
+    at_most: int,
+    after: tuple[int, str] | None = None,
+) -> Seen:
+    """The oldest settled files below ``root_fd``, and counts of all else.
+
+    ``after``: only files that come after this age_key. Memory holds ``at_most`` files.
+    """
+    seen = Seen()
+
+    def settled() -> Iterator[Waiting]:
+        for name, info in _files(root_fd, seen):
+            if not name.endswith(extensions):
+                seen.other_files += 1
+            elif not is_settled(info, settle_s, now_s):
+                seen.unsettled_files += 1
+            elif after is None or (info.st_mtime_ns, name) > after:
+                seen.settled_files += 1
+                seen.settled_bytes += info.st_size
+                yield Waiting(name, FileStat.of(info), st.S_IMODE(info.st_mode))
+
+    seen.waiting = heapq.nsmallest(at_most, settled(), key=lambda file: file.age_key)
+    return seen
+
+
+def is_settled(info: os.stat_result, settle_s: float, now_s: float) -> bool:
+    """Whether a file has been left alone for long enough.
+
+    A time in the future (a clock was set) can't tell; it counts as due, once it is as
+    far off as ``settle_s``.
+    """
+    times_ns = (info.st_mtime_ns, info.st_ctime_ns)
+    return all(abs(now_s - time_ns / 1e9) >= settle_s for time_ns in times_ns)
+
+
+def _files(root_fd: int, seen: Seen) -> Iterator[tuple[str, os.stat_result]]:
+    """Every regular file below the root, by name; the rest is counted in ``seen``."""
+    directories = [""]
+    while directories:
+        path = directories.pop()
+        try:
+            yield from _files_in(root_fd, path, directories, seen)
+        except FileNotFoundError:
+            continue  # removed by the telescope since it was listed: nothing to archive
+        except OSError as fault:
+            seen.unlistable[f"{path}/"] = fault.strerror or str(fault)
+
+
+def _files_in(
+    root_fd: int, path: str, directories: list[str], seen: Seen
+) -> Iterator[tuple[str, os.stat_result]]:
+    with beneath.directory(root_fd, path) as fd, os.scandir(fd) as entries:
+        for entry in entries:
+            name = f"{path}/{entry.name}" if path else entry.name
+            if entry.is_dir(follow_symlinks=False):
+                directories.append(name)
+            elif not entry.is_file(follow_symlinks=False):
+                seen.links_and_specials += 1
+            else:
+                info = _stat_entry(fd, entry.name)
+                if info:
+                    yield name, info
+
+
+def _stat_entry(fd: int, base: str) -> os.stat_result | None:
+    try:
+        info = os.stat(base, dir_fd=fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return None  # gone since it was listed
+    return info if st.S_ISREG(info.st_mode) else None
+
+
+# --- one file ---------------------------------------------------------------------------
+
+
+@contextmanager
+def source(root_fd: int, waiting: Waiting) -> Iterator[int]:
+    """A descriptor of the very file that the scan saw.
+
+    Raises SourceVanished, SourceChanged, FileFault (it can't be opened).
+    """
+    with _source_faults(waiting.name), beneath.opened(root_fd, waiting.name) as fd:
+        must_be_same(fd, waiting)
+        yield fd
+
+
+def must_be_same(fd: int, waiting: Waiting) -> None:
+    """Raises SourceChanged if the open file is not, or is no longer, what the scan saw."""
+    now = FileStat.of(os.fstat(fd))
+    if now == waiting.stat:
+        return
+    before = waiting.stat
+    if (now.device, now.inode) != (before.device, before.inode):
+        raise SourceChanged(shown(waiting.name), "another file has taken its place")
+    change = "it was written to"
+    if now.size_bytes != before.size_bytes:
+        grew = "grew" if now.size_bytes > before.size_bytes else "shrank"
+        change = f"it {grew} from {before.size_bytes} to {now.size_bytes} bytes"
+    raise SourceChanged(shown(waiting.name), f"{change} while it was being archived")
+
+
+def must_be_named(root_fd: int, waiting: Waiting) -> None:
+    """Raises SourceVanished or SourceChanged if the name leads elsewhere by now."""
+    with _source_faults(waiting.name):
+        info = beneath.stat(root_fd, waiting.name)
+    if info is None:
+        raise SourceVanished(shown(waiting.name), "it was removed while it was being archived")
+    if FileStat.of(info) != waiting.stat:
+        raise SourceChanged(shown(waiting.name), "another file has taken its place")
+
+
+@contextmanager
+def _source_faults(name: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise SourceVanished(shown(name), "it was removed before it could be read") from None
+    except OSError as fault:
+        raise FileFault(shown(name), f"it can't be read ({fault.strerror or fault})") from fault
+
+
+@contextmanager
+def lease(fd: int) -> Iterator[Writer]:
+    """Hold a read lease (fcntl(2), F_SETLEASE), so that no writer can open the file meanwhile.
+
+    Yields what can be told of writers; only with Writer.NONE is a lease held. A writer
+    that comes while it is held waits until we let go: do little inside.
+    """
+    writer = _take_lease(fd)
+    try:
+        yield writer
+    finally:
+        if writer is Writer.NONE:
+            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+
+
+def _take_lease(fd: int) -> Writer:
+    # The kernel tells the holder of a lease with SIGIO that somebody waits: by default deadly.
+    signal.signal(signal.SIGIO, signal.SIG_IGN)
+    try:
+        fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+    except BlockingIOError:
+        return Writer.OPEN
+    except OSError:
+        return Writer.UNKNOWN  # another's file, NFS: the longer rule holds instead
+    return Writer.NONE
+
+
+def _has_newer_beside(root_fd: int, waiting: Waiting, extensions: tuple[str, ...]) -> bool:
+    parent = waiting.name.rpartition("/")[0]
+    with beneath.directory(root_fd, parent) as fd, os.scandir(fd) as entries:
+        others = (_stat_entry(fd, e.name) for e in entries if e.name.endswith(extensions))
+        return any(info.st_mtime_ns > waiting.stat.mtime_ns for info in others if info)
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """The buffer, held open for one pass, with the rules of what is finished."""
+
+    root_fd: int
+    extensions: tuple[str, ...]
+    settle_s: float
+
+    def scan(self, now_s: float, at_most: int, after: tuple[int, str] | None = None) -> Seen:
+        """See :func:`scan`."""
+        return scan(self.root_fd, self.extensions, self.settle_s, now_s, at_most, after)
+
+    @contextmanager
+    def finished(self, waiting: Waiting) -> Iterator[int]:
+        """A descriptor of the very file that was scanned, which no one writes to.
+
+        Raises SourceBusy, SourceChanged, SourceVanished, FileFault.
+        """
+        with source(self.root_fd, waiting) as fd:
+            with lease(fd) as writer:
+                self.must_be_finished(fd, waiting, writer)
+            yield fd
+
+    def must_be_untouched(self, fd: int, waiting: Waiting) -> None:
+        """Raises SourceChanged or SourceVanished unless file and name are as scanned."""
+        must_be_same(fd, waiting)
+        must_be_named(self.root_fd, waiting)
+
+    def must_be_finished(self, fd: int, waiting: Waiting, writer: Writer) -> None:
+        """Raises SourceBusy while a writer has the file, or could have it for all we can tell."""
+        if writer is Writer.OPEN:
+            raise SourceBusy(shown(waiting.name), "it is still open for writing")
+        if writer is Writer.UNKNOWN:
+            self._must_look_finished(fd, waiting)
+
+    def _must_look_finished(self, fd: int, waiting: Waiting) -> None:
+        """The longer rule, where the system can't tell of writers."""
+        info, now_s = os.fstat(fd), time.time()
+        if not is_settled(info, WITHOUT_LEASE_FACTOR * self.settle_s, now_s):
+            raise SourceBusy(shown(waiting.name), "it is too young to tell whether it is open")
+        if is_settled(info, DAY_S, now_s):
+            return
+        if not _has_newer_beside(self.root_fd, waiting, self.extensions):
+            raise SourceBusy(
+                shown(waiting.name), "it is the newest of its directory and may still be open"
+            )

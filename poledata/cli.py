@@ -1,0 +1,182 @@
+"""What the scripts share: options, logging, and the door through which every fault leaves."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from poledata.config import Config, load
+from poledata.errors import ExitCode, PoleError, UsageFault
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+log = logging.getLogger("poledata")
+
+
+@dataclass(slots=True)
+class Settings:
+    """The options that every command takes."""
+
+    config_path: Path | None = None
+    log_file: Path | None = None
+    verbose: bool = False
+    quiet: bool = False
+    speaks: bool = True  # False: a pass, which without a terminal is silent but for exit 2 and 3
+
+    def config(self) -> Config:
+        """The configuration: --config, else $POLE_DATA_CONFIG, else the one beside the script."""
+        named = self.config_path or os.environ.get("POLE_DATA_CONFIG")
+        beside = Path(sys.argv[0]).resolve().parent / "basic_data_manager.config"
+        config = load(Path(named) if named else beside)
+        for warning in config.warnings:
+            log.warning("%s", warning)
+        return config
+
+
+SETTINGS = Settings()
+
+
+def common_options(command: _Command) -> _Command:
+    """--config, -v, --quiet and --log-file, before or after a sub-command."""
+    options = (
+        click.option(
+            "--config",
+            type=click.Path(path_type=Path),
+            expose_value=False,
+            callback=_keep("config_path"),
+            help="The configuration (default: $POLE_DATA_CONFIG, "
+            "else basic_data_manager.config beside the script).",
+        ),
+        click.option(
+            "--log-file",
+            type=click.Path(path_type=Path, dir_okay=False),
+            expose_value=False,
+            callback=_keep("log_file"),
+            help="Log here instead of the configuration's LogFile.",
+        ),
+        click.option(
+            "-v",
+            "--verbose",
+            is_flag=True,
+            expose_value=False,
+            callback=_keep("verbose"),
+            help="Say more, on the screen and in the log.",
+        ),
+        click.option(
+            "--quiet",
+            is_flag=True,
+            expose_value=False,
+            callback=_keep("quiet"),
+            help="Print nothing but faults.",
+        ),
+    )
+    for option in options:
+        command = option(command)
+    return command
+
+
+def _keep(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+    def keep(_context: click.Context, _option: click.Parameter, value: Any) -> None:
+        if value:
+            setattr(SETTINGS, name, value)
+
+    return keep
+
+
+# --- logging ------------------------------------------------------------------------------
+
+
+class _LogFile(logging.FileHandler):
+    """A log that can't be written never stops the work, and is said once."""
+
+    _said = False
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            super().emit(record)
+        except OSError:
+            self.handleError(record)
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if not self._said:
+            self._said = True
+            print(
+                f"{self.baseFilename}: the log can't be written: {sys.exc_info()[1]}",
+                file=sys.stderr,
+            )
+
+
+def start_logging(config: Config) -> None:
+    """Log to the LogFile, and on a terminal warnings to the screen too."""
+    handler: logging.Handler = _LogFile(
+        SETTINGS.log_file or config.log_file, encoding="utf-8", delay=True
+    )
+    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+    formatter.converter = time.gmtime
+    handler.setFormatter(formatter)
+    log.addHandler(handler)
+    log.setLevel(logging.DEBUG if SETTINGS.verbose else logging.INFO)
+    if sys.stderr.isatty() and not SETTINGS.quiet:
+        screen = logging.StreamHandler()
+        screen.setLevel(logging.INFO if SETTINGS.verbose else logging.WARNING)
+        log.addHandler(screen)
+
+
+# --- the door -----------------------------------------------------------------------------
+
+
+def stop_on_signals() -> threading.Event:
+    """An event that SIGTERM and SIGINT set: the work ends cleanly, soon."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
+
+
+def enter(command: click.Command) -> NoReturn:
+    """Run a script's command; every way out ends here, with an exit code of the contract."""
+    logging.getLogger("poledata").addHandler(logging.NullHandler())
+    try:
+        code = command.main(standalone_mode=False)
+    except click.ClickException as fault:
+        fault.show()
+        code = ExitCode.USAGE
+    except (click.Abort, KeyboardInterrupt):
+        code = ExitCode.INTERRUPTED
+    except PoleError as fault:
+        code = _say(fault)
+    except Exception as defect:
+        code = _confess(defect)
+    sys.exit(int(code or 0))
+
+
+def _say(fault: PoleError) -> ExitCode:
+    log.error("%s", fault)
+    if SETTINGS.speaks or isinstance(fault, UsageFault) or sys.stderr.isatty():
+        click.echo(str(fault), err=True)
+    return fault.exit_code
+
+
+def _confess(defect: Exception) -> ExitCode:
+    """A defect of ours: the traceback goes to the log, one plain sentence to the screen."""
+    log.critical("a defect of this program", exc_info=defect)
+    where = SETTINGS.log_file or next(
+        (h.baseFilename for h in log.handlers if isinstance(h, logging.FileHandler)), None
+    )
+    if where is None:  # before the log was open
+        sys.excepthook(type(defect), defect, defect.__traceback__)
+    click.echo(
+        f"This is a defect of the program ({type(defect).__name__}: {defect}). Files that are not "
+        f"registered stay in the buffer. Please report it with the log {where or 'above'}.",
+        err=True,
+    )
+    return ExitCode.DEFECT

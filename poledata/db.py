@@ -1,0 +1,148 @@
+"""The one door to SQLite: open, create, one transaction at a time.
+
+Rollback journal, not WAL, so that a user without write permission can always read;
+``synchronous=EXTRA``, so that a committed transaction survives a power cut.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+from poledata.errors import DatabaseTrouble, DatabaseUnusable
+
+APPLICATION_ID = 0x506F6C65  # "Pole": tells our files from other SQLite files
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT_S = 60.0
+
+Connection = sqlite3.Connection
+
+
+@contextmanager
+def connect(path: Path, *, read_only: bool = False) -> Iterator[Connection]:
+    """Open an existing database, checked to be ours and of this version; close it after.
+
+    Raises DatabaseUnusable (missing, foreign, newer), DatabaseTrouble (locked, full,
+    damaged; also for statements run inside the ``with``).
+    """
+    _must_be_readable(path)
+    with _sqlite_faults(path), closing(_open(path, "ro" if read_only else "rw")) as conn:
+        _check_version(conn, path)
+        yield conn
+
+
+@contextmanager
+def transaction(conn: Connection) -> Iterator[None]:
+    """Everything inside is committed at once, or not at all."""
+    conn.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        conn.rollback()
+        raise
+    conn.commit()
+
+
+def create(path: Path) -> None:
+    """Make an empty database at ``path``, whole or not at all; never over a file."""
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with _sqlite_faults(path), closing(_open(fresh, "rwc")) as conn:
+            _write_schema(conn)
+        os.link(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+    _fsync_directory(path.parent)
+
+
+def in_memory() -> Connection:
+    """An empty catalogue that never touches a disk, for dry runs."""
+    conn = _open(Path(":memory:"), "memory")
+    _write_schema(conn)
+    return conn
+
+
+def _must_be_readable(path: Path) -> None:
+    try:
+        path.open("rb").close()
+    except FileNotFoundError:
+        raise DatabaseUnusable(
+            path, "there is no database", "Make it with: generate_db.py --disk-map FILE"
+        ) from None
+    except OSError as fault:
+        raise DatabaseUnusable(
+            path, f"the database can't be opened ({fault.strerror})", "Mend its rights."
+        ) from fault
+
+
+def _open(path: Path, mode: str) -> Connection:
+    uri = f"file:{quote(str(path))}?mode={mode}"
+    conn = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    conn.row_factory = sqlite3.Row
+    conn.execute("PRAGMA foreign_keys = ON")
+    conn.execute("PRAGMA synchronous = EXTRA")
+    return conn
+
+
+def _write_schema(conn: Connection) -> None:
+    schema = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
+    conn.executescript(
+        f"BEGIN; {schema}; PRAGMA application_id = {APPLICATION_ID};"
+        f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+    )
+
+
+def _check_version(conn: Connection, path: Path) -> None:
+    application = conn.execute("PRAGMA application_id").fetchone()[0]
+    version = conn.execute("PRAGMA user_version").fetchone()[0]
+    if application != APPLICATION_ID:
+        raise DatabaseUnusable(
+            path,
+            "this SQLite file was not made by generate_db.py",
+            "Name the right FilenameDB in the configuration.",
+        )
+    if version > SCHEMA_VERSION:
+        raise DatabaseUnusable(
+            path,
+            f"its schema version {version} is newer than this program's {SCHEMA_VERSION}",
+            "Run the newer program that it belongs to.",
+        )
+
+
+# What SQLite says when the world is at fault; anything else is a mistake in our SQL.
+_WORLD_FAULTS = ("locked", "full", "disk I/O", "unable to open", "readonly", "malformed")
+
+
+@contextmanager
+def _sqlite_faults(path: Path) -> Iterator[None]:
+    """Turn SQLite's faults into sentences; our own mistakes in SQL stay defects."""
+    try:
+        yield
+    except sqlite3.DatabaseError as fault:
+        said = str(fault)
+        if "not a database" in said:
+            raise DatabaseUnusable(
+                path, "this is not an SQLite database", "Name the right FilenameDB."
+            ) from fault
+        if not any(words in said for words in _WORLD_FAULTS):
+            raise
+        raise DatabaseTrouble(path, _in_words(said)) from fault
+
+
+def _in_words(said: str) -> str:
+    if "locked" in said:
+        return f"another program has kept the database locked for {BUSY_TIMEOUT_S:.0f} s"
+    return f"the database does not answer ({said})"
+
+
+def _fsync_directory(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

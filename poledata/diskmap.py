@@ -1,0 +1,157 @@
+"""The disk-map: which label, serial and logical ID belong to one drive, and what a label means.
+
+One drive a line, ``label serial logical-ID``, e.g. ``P01 ZA12JCHM 0x5000c500858bfea7``.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from poledata.errors import DiskMapFault
+from poledata.records import Role, shown
+
+_LABEL = re.compile(r"([A-Za-z]+)([0-9]+)")
+_SERIAL = re.compile(r"[!-~]+")
+_LOGICAL_ID = re.compile(r"0[xX](?!0+$)(?:[0-9a-fA-F]{16}|[0-9a-fA-F]{32})")
+_COMMENT = re.compile(r"(?:^|\s)#.*", re.DOTALL)
+
+
+@dataclass(frozen=True, slots=True)
+class Prefixes:
+    """Which labels play which role: a role's prefix and a number, e.g. ``P01``."""
+
+    primary: str = "P"
+    copy: str = "S"
+
+    def role_of(self, label: str) -> Role | None:
+        """The role of ``label``, or None when it is not a label of either role."""
+        match = _LABEL.fullmatch(label)
+        roles = {self.primary: Role.PRIMARY, self.copy: Role.COPY}
+        return roles.get(match[1]) if match else None
+
+
+DEFAULT_PREFIXES = Prefixes()
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One drive of the map; ``logical_id`` is in lower case, ``line`` counts from 1."""
+
+    label: str
+    role: Role
+    serial: str
+    logical_id: str
+    line: int
+
+
+def text_of(data: bytes) -> str:
+    """``data`` as text without its byte order mark.
+
+    Raises ValueError with one sentence when it is not UTF-8 text.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        line = e.object.count(b"\n", 0, e.start) + 1
+        raise ValueError(f"line {line} is not UTF-8; save the file as plain UTF-8 text") from e
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise ValueError(f"line {line} holds a NUL byte; this is not a text file")
+    return text
+
+
+def read(path: Path, prefixes: Prefixes = DEFAULT_PREFIXES) -> tuple[Entry, ...]:
+    """The drives of the map at ``path``, in its order.
+
+    Raises DiskMapFault with every fault of the file, each as ``FILE:LINE: fault``.
+    """
+    where = shown(str(path))
+    try:
+        text = text_of(path.read_bytes())
+    except OSError as e:
+        raise DiskMapFault([f"{where}: can't be read ({e.strerror}); name a disk-map"]) from e
+    except ValueError as e:
+        raise DiskMapFault([f"{where}: {e}"]) from e
+    rows = tuple(_rows(text))
+    faults = [(row.line, fault) for row in rows for fault in _row_faults(row, prefixes)]
+    faults += [(row.line, fault) for row, fault in _repeats(rows)]
+    if faults:
+        raise DiskMapFault(f"{where}:{line}: {fault}" for line, fault in sorted(faults))
+    if not rows:
+        raise DiskMapFault([f"{where}: names no disk; a line is: label serial logical-ID"])
+    return tuple(_entry(row, prefixes) for row in rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One line that is neither blank nor a comment, split into its columns."""
+
+    line: int
+    columns: tuple[str, ...]
+
+
+def _rows(text: str) -> Iterator[_Row]:
+    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
+        columns = _COMMENT.sub("", line).split()
+        if columns:
+            yield _Row(number, tuple(columns))
+
+
+def _row_faults(row: _Row, prefixes: Prefixes) -> Iterator[str]:
+    """What is wrong with this line alone."""
+    if len(row.columns) != 3:
+        yield f"has {len(row.columns)} columns; three are right: label serial logical-ID"
+        return
+    label, serial, logical_id = row.columns
+    if prefixes.role_of(label) is None:
+        yield (
+            f"label {shown(label)} has no role; a label is {prefixes.primary} (primary) or "
+            f"{prefixes.copy} (copy) and a number, e.g. {prefixes.primary}01"
+        )
+    if not _SERIAL.fullmatch(serial):
+        yield f"serial {shown(serial)} holds a character that is not printable ASCII"
+    if not _LOGICAL_ID.fullmatch(logical_id):
+        yield (
+            f"logical ID {shown(logical_id)} is malformed; right is 0x and 16 (or 32) hex "
+            "digits, not all zeros, as get_drive_IDs.py prints it"
+        )
+
+
+def _repeats(rows: tuple[_Row, ...]) -> Iterator[tuple[_Row, str]]:
+    """Labels, serials and logical IDs that an earlier line has taken."""
+    first: dict[tuple[str, str], _Row] = {}
+    for row in rows:
+        if len(row.columns) != 3:
+            continue
+        for column, (what, said) in enumerate(zip(_COLUMNS, row.columns, strict=True)):
+            earlier = first.setdefault((what, _same(what, said)), row)
+            if earlier is not row:
+                yield row, _repeat(what, said, earlier.columns[column], earlier.line)
+
+
+_COLUMNS = ("label", "serial", "logical ID")
+
+
+def _same(what: str, said: str) -> str:
+    """What two entries must not share: P1 and P01 are one label to a tired person."""
+    match = _LABEL.fullmatch(said)
+    if what == "label" and match:
+        return match[1] + match[2].lstrip("0")
+    return said if what == "label" else said.lower()
+
+
+def _repeat(what: str, said: str, earlier: str, line: int) -> str:
+    if said == earlier:
+        return f"{what} {shown(said)} stands on line {line} already; each stands once"
+    return f"{what} {shown(said)} is to a person the same as {shown(earlier)} on line {line}"
+
+
+def _entry(row: _Row, prefixes: Prefixes) -> Entry:
+    label, serial, logical_id = row.columns
+    role = prefixes.role_of(label)
+    assert role is not None, "a label without a role is a fault of its line"
+    return Entry(label, role, serial, logical_id.lower(), row.line)

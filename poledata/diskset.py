@@ -1,0 +1,165 @@
+"""A disk set from a disk-map: what is new in it, and which drives are ready for use."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from poledata import mounts
+from poledata.config import Config
+from poledata.diskmap import Entry
+from poledata.errors import DiskMapFault
+from poledata.records import Disk, DiskState
+
+_GONE = (DiskState.SHIPPED, DiskState.LOST)
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """One drive of a disk set, and the command that is still to be run for it."""
+
+    label: str
+    role: str
+    serial: str
+    logical_id: str
+    device: str
+    mounted: str
+    writable: str
+    capacity_bytes: int | None
+    next_step: str
+
+
+def new_entries(known: Sequence[Disk], entries: Iterable[Entry], source: Path) -> list[Entry]:
+    """The entries that the database does not have yet.
+
+    Raises DiskMapFault with every contradiction, each naming both sides; then none is taken.
+    """
+    entries = list(entries)
+    faults = [
+        f"{source}:{entry.line}: {fault}" for entry in entries for fault in _faults(known, entry)
+    ]
+    if faults:
+        raise DiskMapFault(faults)
+    serials = {disk.serial.upper() for disk in known}
+    ids = {disk.logical_id for disk in known}
+    return [e for e in entries if e.serial.upper() not in serials and e.logical_id not in ids]
+
+
+def _faults(known: Sequence[Disk], entry: Entry) -> Iterator[str]:
+    for disk in known:
+        is_same_id = disk.logical_id == entry.logical_id
+        is_same_serial = _one_begins_the_other(disk.serial, entry.serial)
+        if is_same_serial != is_same_id:
+            if is_same_serial:
+                yield (
+                    f"serial {entry.serial} is known as {disk.label} with logical ID "
+                    f"{disk.logical_id}, not {entry.logical_id}"
+                )
+            else:
+                yield (
+                    f"logical ID {entry.logical_id} is known as {disk.label} with serial "
+                    f"{disk.serial}, not {entry.serial}"
+                )
+        elif is_same_serial and disk.label != entry.label:
+            yield f"serial {entry.serial} is known as {disk.label}, not as {entry.label}"
+        elif not is_same_serial and disk.label == entry.label and disk.state not in _GONE:
+            yield (
+                f"label {entry.label} belongs to the drive {disk.serial} ({disk.state.value}), "
+                f"not to {entry.serial}"
+            )
+
+
+def _one_begins_the_other(one: str, other: str) -> bool:
+    """A SAS drive's printed serial is the beginning of the one that it reports."""
+    one, other = one.upper(), other.upper()
+    return one.startswith(other) or other.startswith(one)
+
+
+# --- which drives are ready ---------------------------------------------------------------
+
+
+def readiness(config: Config, disks: Iterable[Disk], cron_uid: int) -> list[Readiness]:
+    """Device, mount and rights of each drive, as the system knows them now."""
+    drives = () if not config.require_mount else mounts.ask_lsblk()
+    return [_ready(config, disk, drives, cron_uid) for disk in disks]
+
+
+def _ready(
+    config: Config, disk: Disk, drives: tuple[mounts.Drive, ...], cron_uid: int
+) -> Readiness:
+    place = config.mount_points(disk.label)[0]
+    drive = next((d for d in drives if _is_that(d, disk)), None)
+    found = _look(place, config.require_mount)
+    is_writable = found is not None and _may_write(found[0], cron_uid)
+    return Readiness(
+        label=disk.label,
+        role=disk.role.value,
+        serial=disk.serial,
+        logical_id=disk.logical_id,
+        device=f"/dev/{drive.kernel_name}" if drive else "-",
+        mounted=str(place) if found else "no",
+        writable="-" if found is None else "yes" if is_writable else "no",
+        capacity_bytes=found[1].capacity_bytes if found else drive.size_bytes if drive else None,
+        next_step=_next_step(disk, place, drive, found is not None, is_writable, cron_uid),
+    )
+
+
+def _is_that(drive: mounts.Drive, disk: Disk) -> bool:
+    known = drive.serial or drive.wwn
+    return bool(known) and not drive.contradicts(disk.serial, disk.logical_id)
+
+
+def _look(place: Path, require_mount: bool) -> tuple[os.stat_result, mounts.Space] | None:
+    """The root and the room of what is mounted at a place; None if nothing is."""
+    try:
+        fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None  # missing, or not ours to look at: not ready either way
+    try:
+        if require_mount and not mounts.is_mount_point(fd, place):
+            return None
+        return os.fstat(fd), mounts.space(fd)
+    finally:
+        os.close(fd)
+
+
+def _may_write(root: os.stat_result, uid: int) -> bool:
+    """Whether this user may make files in a directory, by its owner and mode bits."""
+    if uid == 0:
+        return True
+    if root.st_uid == uid:
+        return root.st_mode & 0o300 == 0o300
+    groups = os.getgrouplist(*_name_and_group(uid))
+    bits = 0o030 if root.st_gid in groups else 0o003
+    return stat.S_IMODE(root.st_mode) & bits == bits
+
+
+def _next_step(
+    disk: Disk,
+    place: Path,
+    drive: mounts.Drive | None,
+    is_mounted: bool,
+    is_writable: bool,
+    cron_uid: int,
+) -> str:
+    if is_mounted:
+        owner = _name_and_group(cron_uid)[0]
+        return "" if is_writable else f"sudo chown {owner}: {place}"
+    if disk.stand_in:
+        return f"mkdir -p {place}"
+    if drive is None:
+        return f"insert the drive {disk.serial}"
+    device = f"/dev/{drive.kernel_name}"
+    return f"sudo mkdir -p {place} && sudo mount {device} {place}"
+
+
+def _name_and_group(uid: int) -> tuple[str, int]:
+    try:
+        entry = pwd.getpwuid(uid)
+    except KeyError:
+        return str(uid), -1
+    return entry.pw_name, entry.pw_gid

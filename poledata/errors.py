@@ -1,0 +1,157 @@
+"""What can go wrong, as exceptions that say what, where, what is safe and what next."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from enum import IntEnum
+
+
+class ExitCode(IntEnum):
+    """What a script tells its caller."""
+
+    DONE = 0  # done, or nothing to do, or another pass is at work
+    LOOK = 1  # a person should look
+    USAGE = 2  # wrong usage or configuration; nothing was touched
+    DEFECT = 3  # a defect of this program
+    INTERRUPTED = 130
+
+
+class PoleError(Exception):
+    """The root of all expected faults; ``exit_code`` is what the script ends with."""
+
+    exit_code = ExitCode.LOOK
+
+
+class UsageFault(PoleError):
+    """Wrong usage or configuration: nothing was touched."""
+
+    exit_code = ExitCode.USAGE
+
+
+class FaultList(UsageFault):
+    """Every fault of one file, so that a person mends them in one go.
+
+    ``faults`` are whole sentences, each naming file, place and what would be right.
+    """
+
+    def __init__(self, faults: Iterable[str], safe: str = "Nothing was changed.") -> None:
+        self.faults = tuple(faults)
+        self.safe = safe
+
+    def __str__(self) -> str:
+        return "\n".join((*self.faults, self.safe))
+
+
+class ConfigFault(FaultList):
+    """The configuration can't be used."""
+
+
+class DiskMapFault(FaultList):
+    """A disk-map can't be read, or contradicts itself or the database."""
+
+
+class DatabaseUnusable(UsageFault):
+    """The database is missing, is not ours, or is of a newer version."""
+
+    def __init__(self, path: object, why: str, what_next: str) -> None:
+        self.path, self.why, self.what_next = path, why, what_next
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.why}. Nothing was changed. {self.what_next}"
+
+
+class DatabaseTrouble(PoleError):
+    """The database is locked, full or damaged: what it has not taken is still in the buffer."""
+
+    def __init__(self, path: object, why: str) -> None:
+        self.path, self.why = path, why
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: {self.why}. Every file that is not yet registered stays in the "
+            "buffer. See database-error in docs/operators.md"
+        )
+
+
+class DiskRefused(PoleError):
+    """This disk can't be used now: ``kind`` is the notice it deserves."""
+
+    def __init__(self, kind: str, label: str, why: str, what_next: str) -> None:
+        self.kind, self.label, self.why, self.what_next = kind, label, why, what_next
+
+    def __str__(self) -> str:
+        return f"{self.label}: {self.why}. Nothing was written. {self.what_next}"
+
+
+class FileFault(PoleError):
+    """One file could not be archived: it stays in the buffer, the others go on."""
+
+    kind = "copy-failed"
+
+    def __init__(self, name: str, why: str) -> None:
+        self.name, self.why = name, why
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.why}; the file stays in the buffer"
+
+
+class SourceBusy(FileFault):
+    """Somebody still writes the file: it only waits, and has not failed."""
+
+
+class SourceChanged(FileFault):
+    """The file grew, shrank or was replaced while it was read."""
+
+
+class SourceVanished(FileFault):
+    """The file left the buffer without us."""
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.why}; it is not in the buffer any more and was not archived"
+
+
+class BadName(FileFault):
+    """A name that the manifest can't carry."""
+
+    kind = "bad-name"
+
+
+class NameConflict(FileFault):
+    """Other content is archived, or stands on a disk, under this name."""
+
+    kind = "name-conflict"
+
+    @classmethod
+    def of(cls, name: str, archived_sha512: str, sha512: str) -> NameConflict:
+        """The buffer's file is not the one that is archived under its name."""
+        return cls(
+            name,
+            f"other content is archived under this name (SHA-512 {archived_sha512[:12]}…, "
+            f"this one is {sha512[:12]}…)",
+        )
+
+
+class NotRemoved(FileFault):
+    """The file is archived but may not, or can't, leave the buffer."""
+
+    kind = "not-removed"
+
+
+class SetAside(FileFault):
+    """Something unregistered stood in this file's place on a disk and was moved to .aside/."""
+
+    kind = "name-conflict"
+
+
+class CopyMismatch(FileFault):
+    """What the disk gives back is not what the buffer holds."""
+
+
+class ManifestDamaged(PoleError):
+    """A disk's manifest holds what no program of ours wrote."""
+
+
+class Stopped(PoleError):
+    """A person or the system asked the pass to end; it ends between or inside files."""
+
+    exit_code = ExitCode.INTERRUPTED

@@ -1,0 +1,360 @@
+"""One disk's part of a batch: write, make durable, read back, give the final name.
+
+The order is the contract: temporary name → preallocate → write → fsync → read back from
+the medium → link to the final name → fsync the directories → manifest line, fsynced. Only
+the first answer of an fsync counts. A final name therefore always means a whole file.
+
+A lane never stops taking what the reader hands it, so that a full or dead disk can't block
+the other one: after a fault it lets the rest of the file, or of the batch, go by.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import queue
+import stat as st
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from poledata import bag, beneath, medium
+from poledata.errors import CopyMismatch, NameConflict, PoleError, SetAside, Stopped
+from poledata.medium import BLOCK_BYTES
+from poledata.records import CopyTarget, Job, ManifestLine, VerifiedBy, Written, shown
+
+GROUP_FILES = 64  # written, then flushed, then read back together
+GROUP_BYTES = 64 * 1024**2
+DIRECT_FROM_BYTES = 1024**2  # smaller files are gathered by the kernel and flushed together
+
+# The disk itself is at fault: nothing more of this batch is put on it.
+DISK_ERRNOS = frozenset(
+    {errno.EIO, errno.EROFS, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.EUCLEAN}
+)
+# It has no more room: what is written already is finished.
+FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+Tick = Callable[[int], None]
+log = logging.getLogger(__name__)
+
+
+class Pool:
+    """A bounded set of aligned buffers: the reader waits here for the slower disk."""
+
+    def __init__(self, buffers: int) -> None:
+        self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+        for _ in range(buffers):
+            self._free.put(medium.aligned_buffer())
+
+    def take(self) -> memoryview:
+        return self._free.get()
+
+    def give_back(self, buffer: memoryview) -> None:
+        self._free.put(buffer)
+
+
+class Chunk:
+    """A part of a file in one of the pool's buffers, given back when all are done with it."""
+
+    def __init__(self, pool: Pool, buffer: memoryview, n_bytes: int, at: int, users: int) -> None:
+        self.view, self.at = buffer[:n_bytes], at
+        self._pool, self._buffer, self._users = pool, buffer, users
+        self._lock = threading.Lock()
+
+    def let_go(self) -> None:
+        with self._lock:
+            self._users -= 1
+            last = self._users == 0
+        if last:
+            self._pool.give_back(self._buffer)
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """The reader is through with a file: its SHA-512, or None if it must not be archived."""
+
+    sha512: str | None
+
+
+@dataclass(slots=True)
+class _Draft:
+    """A copy on its way: what this disk has of one job so far."""
+
+    job: Job
+    temporary: str | None = None  # None: something stands under the final name already
+    fd: int | None = None
+    sha512: str | None = None
+    verified_by: VerifiedBy | None = None
+    line: ManifestLine | None = None
+    fault: Exception | None = None
+    dirty: set[str] = field(default_factory=set)  # directories that got a new entry
+
+    @property
+    def path(self) -> str:
+        return f"{bag.DATA}/{self.job.name}"
+
+    @property
+    def parent(self) -> str:
+        return self.path.rpartition("/")[0]
+
+
+class Lane(threading.Thread):
+    """A disk at work on ``jobs``: hand it, for each in turn, its chunks and an End."""
+
+    def __init__(
+        self, target: CopyTarget, jobs: Sequence[Job], stop: threading.Event, tick: Tick
+    ) -> None:
+        super().__init__(name=f"lane-{target.label}")
+        self.jobs = jobs
+        self.results: dict[str, Written | Exception] = {}
+        self.defect: Exception | None = None
+        self._target, self._stop_asked, self._tick = target, stop, tick
+        self._inbox: queue.SimpleQueue[Chunk | End] = queue.SimpleQueue()
+        self._ends = 0
+        self._sha512: str | None = None  # of the file that ended last
+        self._group: list[_Draft] = []
+        self._disk_fault: OSError | None = None
+        self._full_fault: OSError | None = None
+        self._reader = medium.HashingReader()
+
+    def hand(self, message: Chunk | End) -> None:
+        """Give the lane the next chunk, or the end, of the file it is at."""
+        self._inbox.put(message)
+
+    def run(self) -> None:
+        try:
+            with contextlib.closing(self._reader):
+                self._work()
+        except Exception as defect:  # re-raised by the calling thread
+            self.defect = defect
+            while self._ends < len(self.jobs):  # never leave the reader without buffers
+                for chunk in self._chunks():
+                    chunk.let_go()
+
+    def _work(self) -> None:
+        for job in self.jobs:
+            self._group.append(self._take(job))
+            size_bytes = sum(draft.job.waiting.stat.size_bytes for draft in self._group)
+            if len(self._group) >= GROUP_FILES or size_bytes >= GROUP_BYTES:
+                self._finish_group()
+        self._finish_group()
+
+    # --- writing --------------------------------------------------------------------------
+
+    def _take(self, job: Job) -> _Draft:
+        """Write one file as the reader hands it over, or let it go by."""
+        draft = _Draft(job)
+        if self._full_fault:
+            draft.fault = self._full_fault
+        self._try(draft, self._begin)
+        for chunk in self._chunks():
+            if draft.temporary:
+                self._try(draft, partial(self._write, chunk=chunk))
+            chunk.let_go()
+        draft.sha512 = self._sha512
+        if draft.sha512 is None and not draft.fault:
+            draft.fault = Stopped()  # the reader gave it up, and knows why
+        if draft.temporary:
+            self._try(draft, self._keep_mode_and_time)
+        return draft
+
+    def _chunks(self) -> Iterator[Chunk]:
+        """The chunks of one file; its End is in ``_sha512`` after the last."""
+        while isinstance(message := self._inbox.get(), Chunk):
+            yield message
+        self._sha512 = message.sha512
+        self._ends += 1
+
+    def _try(self, draft: _Draft, step: Callable[[_Draft], None]) -> None:
+        """One step of one copy; a fault ends this copy, and where it must the disk's part."""
+        if self._stop_asked.is_set():
+            draft.fault = draft.fault or Stopped()
+        draft.fault = draft.fault or self._disk_fault
+        if draft.fault:
+            return
+        try:
+            step(draft)
+        except (OSError, PoleError) as fault:
+            draft.fault = fault
+            self._note(fault)
+
+    def _note(self, fault: Exception) -> None:
+        if not isinstance(fault, OSError):
+            return
+        if fault.errno in DISK_ERRNOS:
+            self._disk_fault = self._disk_fault or fault
+        elif fault.errno in FULL_ERRNOS:
+            self._full_fault = self._full_fault or fault
+
+    def _begin(self, draft: _Draft) -> None:
+        if beneath.stat(self._target.root_fd, draft.path):
+            return  # judged once its SHA-512 is known
+        size_bytes = draft.job.waiting.stat.size_bytes
+        temporary = bag.new_temporary()
+        with beneath.directory(self._target.root_fd, bag.INCOMING) as incoming_fd:
+            draft.fd = bag.create(incoming_fd, temporary)
+        draft.temporary = temporary
+        medium.preallocate(draft.fd, size_bytes)
+        if self._target.direct and size_bytes >= DIRECT_FROM_BYTES:
+            medium.set_direct(draft.fd, True)
+
+    def _write(self, draft: _Draft, chunk: Chunk) -> None:
+        assert draft.fd is not None
+        whole_bytes = len(chunk.view) // BLOCK_BYTES * BLOCK_BYTES
+        medium.write_at(draft.fd, chunk.view[:whole_bytes], chunk.at)
+        if whole_bytes < len(chunk.view):  # the odd end of a file
+            medium.set_direct(draft.fd, False)
+            medium.write_at(draft.fd, chunk.view[whole_bytes:], chunk.at + whole_bytes)
+        self._tick(len(chunk.view))
+
+    def _keep_mode_and_time(self, draft: _Draft) -> None:
+        assert draft.fd is not None
+        waiting = draft.job.waiting
+        os.fchmod(draft.fd, waiting.mode & 0o777 | st.S_IRUSR)
+        os.utime(draft.fd, ns=(waiting.stat.mtime_ns, waiting.stat.mtime_ns))
+
+    # --- proving and publishing -----------------------------------------------------------
+
+    def _finish_group(self) -> None:
+        group, self._group = self._group, []
+        for step in (self._flush, self._read_back, self._publish):
+            for draft in group:
+                self._try(draft, step)
+        self._for_all(group, self._settle_directories)
+        self._for_all(group, self._add_to_manifest)
+        for draft in group:
+            self._clear_away(draft)
+            self.results[draft.job.name] = self._outcome(draft)
+
+    def _flush(self, draft: _Draft) -> None:
+        if draft.fd is not None:
+            os.fsync(draft.fd)
+            self._close(draft)
+
+    def _read_back(self, draft: _Draft) -> None:
+        root_fd = self._target.root_fd
+        if draft.temporary is None:
+            self._read_what_stands_there(draft)
+            return
+        with beneath.opened(root_fd, f"{bag.INCOMING}/{draft.temporary}") as fd:
+            sha512, draft.verified_by = self._read(fd)
+        if sha512 != draft.sha512:
+            raise CopyMismatch(
+                shown(draft.job.name),
+                f"{self._target.label} gives back SHA-512 {sha512[:12]}…, "
+                f"not {(draft.sha512 or '')[:12]}… as in the buffer",
+            )
+
+    def _read_what_stands_there(self, draft: _Draft) -> None:
+        """A final name that the catalogue does not know: adopted if it is this very file."""
+        root_fd, name = self._target.root_fd, draft.job.name
+        info = beneath.stat(root_fd, draft.path)
+        if info and st.S_ISDIR(info.st_mode):  # it may hold archived files: never moved
+            raise NameConflict(shown(name), f"on {self._target.label} a directory has this name")
+        if info and st.S_ISREG(info.st_mode) and self._is_this_file(draft):
+            return
+        aside = bag.set_aside(root_fd, draft.path, time.time())
+        if name in bag.find_lines(root_fd, [name]):
+            bag.drop_line(root_fd, name)
+        raise SetAside(
+            shown(name), f"{self._target.label} held something else there, now in {shown(aside)}"
+        )
+
+    def _is_this_file(self, draft: _Draft) -> bool:
+        with beneath.opened(self._target.root_fd, draft.path) as fd:
+            os.fsync(fd)  # whoever wrote it may not have come so far
+            sha512, draft.verified_by = self._read(fd)
+            if sha512 != draft.sha512:
+                return False
+            draft.fd = os.dup(fd)
+        self._keep_mode_and_time(draft)
+        self._flush(draft)
+        draft.dirty = set(_way_to(draft.parent))
+        return True
+
+    def _read(self, fd: int) -> tuple[str, VerifiedBy]:
+        return medium.read_back(fd, self._target.direct, self._reader, self._tick_or_stop)
+
+    def _tick_or_stop(self, n_bytes: int) -> None:
+        if self._stop_asked.is_set():
+            raise Stopped()
+        self._tick(n_bytes)
+
+    def _publish(self, draft: _Draft) -> None:
+        """Link the temporary file to its final name: unlike a rename this replaces nothing."""
+        if draft.temporary is None:
+            return
+        root_fd = self._target.root_fd
+        draft.dirty = {*beneath.make_directories(root_fd, draft.parent), draft.parent}
+        with (
+            beneath.directory(root_fd, bag.INCOMING) as incoming_fd,
+            beneath.directory(root_fd, draft.parent) as parent_fd,
+        ):
+            base = draft.path.rpartition("/")[2]
+            os.link(draft.temporary, base, src_dir_fd=incoming_fd, dst_dir_fd=parent_fd)
+
+    def _for_all(self, group: list[_Draft], step: Callable[[list[_Draft]], None]) -> None:
+        """One step for all copies that got so far: its fault is a fault of each."""
+        alive = [draft for draft in group if not draft.fault]
+        try:
+            if alive:
+                step(alive)
+        except (OSError, PoleError) as fault:
+            self._note(fault)
+            for draft in alive:
+                draft.fault = fault
+
+    def _settle_directories(self, group: list[_Draft]) -> None:
+        for path in sorted(set().union(*(draft.dirty for draft in group))):
+            beneath.fsync_directory(self._target.root_fd, path)
+
+    def _add_to_manifest(self, group: list[_Draft]) -> None:
+        """A line for each; an adopted file may have its line from before."""
+        root_fd = self._target.root_fd
+        adopted = [draft.job.name for draft in group if draft.temporary is None]
+        standing = bag.find_lines(root_fd, adopted) if adopted else {}
+        for name, line in standing.items():
+            draft = next(draft for draft in group if draft.job.name == name)
+            if line.sha512 == draft.sha512:
+                draft.line = line
+            else:
+                bag.drop_line(root_fd, name)
+        missing = [draft for draft in group if draft.line is None]
+        entries = [(draft.sha512 or "", draft.job.name) for draft in missing]
+        for draft, line in zip(missing, bag.append_manifest(root_fd, entries), strict=True):
+            draft.line = line
+
+    # --- ending ---------------------------------------------------------------------------
+
+    def _clear_away(self, draft: _Draft) -> None:
+        """Let go of the draft; a temporary name that can't be removed now is swept later."""
+        try:
+            self._close(draft)
+            if draft.temporary:
+                with beneath.directory(self._target.root_fd, bag.INCOMING) as incoming_fd:
+                    os.unlink(draft.temporary, dir_fd=incoming_fd)
+        except OSError as fault:
+            log.warning("%s: .incoming/ can't be cleared now: %s", self._target.label, fault)
+
+    def _close(self, draft: _Draft) -> None:
+        fd, draft.fd = draft.fd, None
+        if fd is not None:
+            os.close(fd)
+
+    def _outcome(self, draft: _Draft) -> Written | Exception:
+        if draft.fault:
+            return draft.fault
+        assert draft.verified_by and draft.line
+        return Written(draft.verified_by, draft.line)
+
+
+def _way_to(path: str) -> Iterator[str]:
+    """``data``, ``data/a``, ``data/a/b``: every directory on the way, and the root."""
+    yield ""
+    parts = path.split("/")
+    for count in range(1, len(parts) + 1):
+        yield "/".join(parts[:count])

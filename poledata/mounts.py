@@ -1,0 +1,184 @@
+"""What is mounted where, and which physical drive it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+_MOUNTINFO = Path("/proc/self/mountinfo")
+_SYS_BLOCK = Path("/sys/dev/block")
+_LSBLK = ("/usr/bin/lsblk", "/bin/lsblk")  # cron's PATH is short
+_LSBLK_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Drive:
+    """A whole physical drive, as far as the system knows it."""
+
+    kernel_name: str  # sdb
+    serial: str | None
+    wwn: str | None  # 0x5000c500858bfea7
+    size_bytes: int | None
+
+    @property
+    def identity(self) -> str:
+        """The same for two paths to one drive."""
+        return self.wwn or self.serial or self.kernel_name
+
+    def contradicts(self, serial: str, logical_id: str) -> bool:
+        """Whether what is known of this drive says that it is not that one.
+
+        A printed serial may be the beginning of the one that the drive reports.
+        """
+        if self.wwn and self.wwn != logical_id:
+            return True
+        return self.serial is not None and not self.serial.upper().startswith(serial.upper())
+
+    def __str__(self) -> str:
+        known = (self.serial and f"serial {self.serial}", self.wwn and f"ID {self.wwn}")
+        return f"{self.kernel_name} ({', '.join(k for k in known if k) or 'unknown'})"
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """One line of /proc/self/mountinfo (proc(5))."""
+
+    id: int
+    device: str  # "8:16"
+    root: str  # "/" unless only a part of the file system is mounted here
+    mount_point: str
+    options: frozenset[str]
+    fs_type: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """A file system's room; ``free_bytes`` is what an ordinary user may fill (f_bavail)."""
+
+    capacity_bytes: int
+    used_bytes: int
+    free_bytes: int
+    free_inodes: int | None  # None: this file system makes them as needed
+    read_only: bool
+
+
+def read_mounts(text: str | None = None) -> dict[int, Mount]:
+    """All mounts of this process by their id."""
+    text = _MOUNTINFO.read_text(errors="surrogateescape") if text is None else text
+    mounts = (_parse(line) for line in text.splitlines())
+    return {mount.id: mount for mount in mounts}
+
+
+def mount_of(fd: int) -> Mount | None:
+    """The mount that an open directory is on; None once that was (lazily) unmounted."""
+    info = Path(f"/proc/self/fdinfo/{fd}").read_text()
+    match = re.search(r"^mnt_id:\s*(\d+)$", info, re.MULTILINE)
+    return read_mounts().get(int(match[1])) if match else None
+
+
+def is_mount_point(fd: int, path: Path) -> bool:
+    """Whether the open directory ``path`` is where a file system is mounted, as a whole."""
+    mount = mount_of(fd)
+    return mount is not None and mount.mount_point == os.path.realpath(path)
+
+
+def space(fd: int) -> Space:
+    """The room on the file system that holds ``fd``."""
+    vfs = os.fstatvfs(fd)
+    return Space(
+        capacity_bytes=vfs.f_blocks * vfs.f_frsize,
+        used_bytes=(vfs.f_blocks - vfs.f_bfree) * vfs.f_frsize,
+        free_bytes=vfs.f_bavail * vfs.f_frsize,
+        free_inodes=vfs.f_favail if vfs.f_files else None,
+        read_only=bool(vfs.f_flag & os.ST_RDONLY),
+    )
+
+
+def drives_under(fd: int) -> tuple[Drive, ...]:
+    """The physical drives below an open directory; () if it is on no block device."""
+    mount = mount_of(fd)
+    if mount is None:
+        return ()
+    block = _SYS_BLOCK / mount.device
+    if not block.exists():  # btrfs and the like: only the source names the device
+        block = Path("/sys/class/block") / Path(os.path.realpath(mount.source)).name
+    return ask_lsblk(whole_drives(block.resolve())) if block.exists() else ()
+
+
+def whole_drives(block: Path) -> frozenset[str]:
+    """Kernel names of the drives under a device in /sys: below partitions, RAID, LVM."""
+    if (block / "partition").exists():
+        return whole_drives(block.parent)
+    slaves = tuple((block / "slaves").glob("*"))
+    if not slaves:
+        return frozenset({block.name})
+    return frozenset().union(*(whole_drives(slave.resolve()) for slave in slaves))
+
+
+def ask_lsblk(kernel_names: Iterable[str] = ()) -> tuple[Drive, ...]:
+    """What lsblk(8) knows of these drives (of all, if none is named).
+
+    A drive of which it knows nothing comes back with its kernel name alone.
+    """
+    names = sorted(kernel_names)
+    devices = [f"/dev/{name.replace('!', '/')}" for name in names]
+    known = {drive.kernel_name: drive for drive in _lsblk(devices)}
+    if not names:
+        return tuple(known.values())
+    return tuple(known.get(name, Drive(name, None, None, None)) for name in names)
+
+
+def _lsblk(devices: list[str]) -> tuple[Drive, ...]:
+    lsblk = next((path for path in _LSBLK if os.path.exists(path)), "lsblk")
+    command = [lsblk, "--json", "--nodeps", "--bytes", "--output", "KNAME,SERIAL,WWN,SIZE"]
+    ran = subprocess.run(
+        [*command, *devices], capture_output=True, timeout=_LSBLK_TIMEOUT_S, check=False
+    )
+    # Exit status 32 and 64: none, or only some of the devices were found.
+    return parse_lsblk(ran.stdout) if ran.stdout.strip() else ()
+
+
+def parse_lsblk(answer: bytes) -> tuple[Drive, ...]:
+    """Drives from ``lsblk --json --bytes --output KNAME,SERIAL,WWN,SIZE``."""
+    return tuple(
+        Drive(
+            device["kname"],
+            (device.get("serial") or "").strip() or None,
+            _plain_wwn(device.get("wwn") or ""),
+            int(device["size"]) if device.get("size") else None,
+        )
+        for device in json.loads(answer)["blockdevices"]
+    )
+
+
+def _plain_wwn(wwn: str) -> str | None:
+    """``0x5000c500858bfea7``, also from ``naa.…`` and ``eui.…``; None if it is of another kind."""
+    match = re.fullmatch(r"(?:0x|naa\.|eui\.)([0-9a-f]{16}(?:[0-9a-f]{16})?)", wwn.strip().lower())
+    return f"0x{match[1]}" if match else None
+
+
+def _parse(line: str) -> Mount:
+    # 42 27 7:0 / /spt_disks/P01 rw,relatime shared:1 - xfs /dev/sdb rw,inode64
+    before, _, after = line.partition(" - ")
+    number, _, device, root, mount_point, options = before.split(" ")[:6]
+    fs_type, source, super_options = after.split(" ")[:3]
+    return Mount(
+        int(number),
+        device,
+        _unescape(root),
+        _unescape(mount_point),
+        frozenset(options.split(",")) | frozenset(super_options.split(",")),
+        fs_type,
+        _unescape(source),
+    )
+
+
+def _unescape(text: str) -> str:
+    """Undo the kernel's octal escapes of blank, tab, line feed and backslash."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), text)

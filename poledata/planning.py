@@ -1,0 +1,219 @@
+"""Which files go in the next batch, to which disks: what they lack, and what is there.
+
+Looks at disks through the shelf, and claims a spare when it is its turn; copies nothing.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from poledata import bag, beneath, choice
+from poledata.errors import DiskRefused, FileFault
+from poledata.notices import DISK_KINDS, Board
+from poledata.records import (
+    CopyState,
+    Disk,
+    DiskState,
+    Job,
+    KnownCopy,
+    KnownFile,
+    Role,
+    Waiting,
+    shown,
+    size_text,
+)
+from poledata.shelf import HeldDisk, Shelf
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A waiting file, what the catalogue knows of it, and how often it was planned."""
+
+    waiting: Waiting
+    known: KnownFile | None
+    tries: int = 0
+
+
+@dataclass(slots=True)
+class Batch:
+    """What is done between two lettings-go of the disks."""
+
+    jobs: list[Job] = field(default_factory=list)
+    works: dict[str, Work] = field(default_factory=dict)  # by name, of the jobs
+    disks: dict[Role, HeldDisk] = field(default_factory=dict)
+    again: list[Work] = field(default_factory=list)  # both copies are known and there
+    without_disk: list[Work] = field(default_factory=list)
+    too_big: list[tuple[Work, FileFault]] = field(default_factory=list)
+    lost_copies: list[tuple[KnownFile, KnownCopy, CopyState]] = field(default_factory=list)
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.jobs or self.again)
+
+
+@dataclass(slots=True)
+class Planner:
+    """Fills batches; ``out`` are disks that are left alone for the rest of the pass."""
+
+    disks: list[Disk]
+    shelf: Shelf
+    board: Board
+    out: set[int]
+    promised_bytes: dict[int, int]  # in a dry run nothing is written: what would have been
+    is_dry: bool
+    _batch: Batch = field(default_factory=Batch)
+    _limit: choice.BatchLimit = field(default_factory=lambda: choice.BatchLimit({}))
+    _none_for: set[Role] = field(default_factory=set)
+
+    def fill(self, todo: deque[Work]) -> Batch:
+        """Take files from ``todo``, in order, until a batch is full."""
+        while todo and self._place(todo[0]):
+            todo.popleft()
+        return self._batch
+
+    def _place(self, work: Work) -> bool:
+        """Find a file its place; False if it begins the next batch."""
+        lacking = self._lacking_roles(work.known)
+        if not lacking:
+            self._batch.again.append(work)
+            return True
+        try:
+            roles = frozenset(r for r in lacking if self._has_target(r, work))
+        except FileFault as fault:
+            self._batch.too_big.append((work, fault))
+            return True
+        if not roles:
+            self._batch.without_disk.append(work)
+            return True
+        if not self._limit.take(work.waiting.stat.size_bytes, roles):
+            return False
+        self._batch.jobs.append(Job(work.waiting, roles, work.known.sha512 if work.known else None))
+        self._batch.works[work.waiting.name] = work
+        return True
+
+    # --- what a file lacks ------------------------------------------------------------------
+
+    def _lacking_roles(self, known: KnownFile | None) -> list[Role]:
+        """The roles in which no copy of the file can be seen now."""
+        copies = known.copies if known else ()
+        return [
+            role
+            for role in Role
+            if not any(self._is_there(known, c) for c in copies if known and c.disk.role is role)
+        ]
+
+    def _is_there(self, known: KnownFile, copy: KnownCopy) -> bool:
+        if copy.state is not CopyState.GOOD or copy.disk.held_by is not None:
+            return False
+        try:
+            held = self.shelf.hold(copy.disk)
+            info = beneath.stat(held.root_fd, f"{bag.DATA}/{known.name}")
+        except (DiskRefused, OSError):
+            return False  # on the shelf, shipped, broken: archived anew, and said if it is in use
+        if info and (info.st_size, info.st_mtime_ns) == (known.size_bytes, copy.mtime_ns):
+            return True
+        state = CopyState.DAMAGED if info else CopyState.MISSING
+        self._batch.lost_copies.append((known, copy, state))
+        return False
+
+    # --- which disk takes it ----------------------------------------------------------------
+
+    def _has_target(self, role: Role, work: Work) -> bool:
+        """Whether this batch has a disk of the role for the file, on a drive of its own."""
+        if role not in self._batch.disks and role not in self._none_for:
+            held = self._pick(role, work.waiting)
+            if held is None:
+                self._none_for.add(role)
+            else:
+                self._batch.disks[role] = held
+                self._limit.rooms_bytes[role] = self._room_bytes(held)
+        target = self._batch.disks.get(role)
+        return target is not None and self._is_apart(target, work.known)
+
+    def _is_apart(self, target: HeldDisk, known: KnownFile | None) -> bool:
+        """Whether the file's other copy is on another physical drive."""
+        for copy in known.copies if known else ():
+            if copy.disk.role is not target.disk.role and self._is_there_on_same(copy, target):
+                return False
+        return True
+
+    def _is_there_on_same(self, copy: KnownCopy, target: HeldDisk) -> bool:
+        try:
+            return not self.shelf.hold(copy.disk).is_on_another_drive_than(target)
+        except DiskRefused:
+            return False  # it is not at the station's rack: another drive
+
+    def _pick(self, role: Role, waiting: Waiting) -> HeldDisk | None:
+        """The disk to fill: the fullest in use that has room, else the first spare that has."""
+        size_bytes = waiting.stat.size_bytes
+        candidates = [d for d in choice.in_order_of_use(self.disks, role) if d.id not in self.out]
+        used = [d for d in candidates if d.state is DiskState.ACTIVE]
+        held = {h.disk.id: h for d in used if (h := self._usable(d)) is not None}
+        rooms = [choice.Room(h.disk, self._room_bytes(h)) for h in held.values()]
+        best = choice.fullest_that_fits(rooms, size_bytes)
+        if best:
+            return self._chosen(role, held[best.disk.id])
+        return self._pick_spare(role, waiting, [d for d in candidates if d not in used])
+
+    def _pick_spare(self, role: Role, waiting: Waiting, spares: list[Disk]) -> HeldDisk | None:
+        size_bytes, too_small = waiting.stat.size_bytes, 0
+        for disk in spares:
+            held = self._usable(disk)
+            if held is None:
+                continue
+            if self._room_bytes(held) < choice.cost_bytes(size_bytes):
+                too_small += 1
+                continue
+            if self.is_dry or (held := self._claimed(held)) is not None:
+                return self._chosen(role, held)
+        if too_small:
+            raise FileFault(
+                shown(waiting.name), f"its {size_bytes} bytes fit on no empty {role.value} disk"
+            )
+        self.board.tell(
+            "no-disk",
+            role.value,
+            f"No {role.value} disk can take {shown(waiting.name)} ({size_text(size_bytes)}). "
+            f"Files stay safe in the buffer. Mount a spare {role.value} disk.",
+        )
+        return None
+
+    def _chosen(self, role: Role, held: HeldDisk) -> HeldDisk:
+        self.board.settle(["no-disk"], role.value)
+        return held
+
+    def _usable(self, disk: Disk) -> HeldDisk | None:
+        """The disk, held, and ready for writing if it is in use; said if it can't be."""
+        try:
+            if disk.state is DiskState.ACTIVE and not self.is_dry:
+                held = self.shelf.hold_for_writing(disk)
+            else:
+                held = self.shelf.hold(disk)
+            self._must_be_apart(held)
+        except DiskRefused as refusal:
+            if disk.state is DiskState.ACTIVE or refusal.kind != "disk-missing":
+                self.board.tell_refused(refusal)
+            return None
+        self.board.settle(DISK_KINDS, disk.label)
+        return held
+
+    def _claimed(self, held: HeldDisk) -> HeldDisk | None:
+        try:
+            return self.shelf.hold_for_writing(held.disk)
+        except DiskRefused as refusal:
+            self.board.tell_refused(refusal)
+            return None
+
+    def _must_be_apart(self, held: HeldDisk) -> None:
+        for other in self._batch.disks.values():
+            if other.disk.role is not held.disk.role and not held.is_on_another_drive_than(other):
+                raise DiskRefused(
+                    "disk-wrong",
+                    held.disk.label,
+                    f"it is on the same physical drive as {other.disk.label}",
+                    "The two copies of a file need two drives: mount another one.",
+                )
+
+    def _room_bytes(self, held: HeldDisk) -> int:
+        return self.shelf.room_bytes(held) - self.promised_bytes.get(held.disk.id, 0)

@@ -1,0 +1,209 @@
+"""The frozen records and enums that the modules hand to each other."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from enum import Enum
+
+
+class Role(str, Enum):
+    """Which of its two copies of a file a disk takes."""
+
+    PRIMARY = "primary"
+    COPY = "copy"
+
+
+class DiskState(str, Enum):
+    """The life of a disk, in order; ``lost`` may end it at any time."""
+
+    SPARE = "spare"
+    ACTIVE = "active"
+    CLOSED = "closed"
+    SHIPPED = "shipped"
+    LOST = "lost"
+
+
+class CopyState(str, Enum):
+    """What the last look at a copy found."""
+
+    GOOD = "good"
+    DAMAGED = "damaged"
+    MISSING = "missing"
+
+
+class VerifiedBy(str, Enum):
+    """How a copy was read back: only the first two prove the medium."""
+
+    DIRECT = "direct"
+    EVICTED = "evicted"
+    CACHED = "cached"
+
+
+class Severity(str, Enum):
+    """How loud a notice is."""
+
+    CRITICAL = "critical"
+    WARNING = "warning"
+    INFO = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class FileStat:
+    """Which file this is, and in which state: equal stats mean an untouched file."""
+
+    device: int
+    inode: int
+    size_bytes: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, st: os.stat_result) -> FileStat:
+        return cls(st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """One row of ``disks``: a drive that the database knows."""
+
+    id: int
+    label: str
+    role: Role
+    serial: str
+    logical_id: str
+    state: DiskState
+    held_by: str | None
+    held_reason: str | None
+    stand_in: bool
+    capacity_bytes: int | None
+    used_bytes: int | None
+    free_bytes: int | None
+    first_used_at: str | None
+    last_used_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCopy:
+    """One row of ``copies``, with the disk it is on."""
+
+    disk: Disk
+    state: CopyState
+    mtime_ns: int
+    written_at: str
+    verified_at: str | None
+    verified_by: VerifiedBy | None
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFile:
+    """One row of ``files``, with its copies."""
+
+    id: int
+    name: str
+    size_bytes: int
+    sha512: str
+    mtime_ns: int
+    archived_at: str | None
+    copies: tuple[KnownCopy, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A file of the buffer that has not been touched for ``SettleTime``."""
+
+    name: str
+    stat: FileStat
+    mode: int
+
+    @property
+    def age_key(self) -> tuple[int, str]:
+        """Oldest first; the name makes the order one order."""
+        return (self.stat.mtime_ns, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestLine:
+    """One line of a disk's manifest and where it begins."""
+
+    sha512: str
+    name: str
+    offset_bytes: int
+
+    @property
+    def text(self) -> bytes:
+        """The line as ``sha512sum`` reads it (RFC 8493, 2.1.3)."""
+        return f"{self.sha512}  data/{self.name}\n".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class CopyTarget:
+    """A disk that takes copies: its held root, and whether direct reads of it are proved."""
+
+    role: Role
+    label: str
+    root_fd: int
+    direct: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One file to copy, and to which roles; other content than ``known_sha512`` is a conflict."""
+
+    waiting: Waiting
+    roles: frozenset[Role]
+    known_sha512: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.waiting.name
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A copy that is whole under its final name, durable, and in the manifest."""
+
+    verified_by: VerifiedBy
+    line: ManifestLine
+
+
+def shown(name: str) -> str:
+    """A file's name as text that any terminal, log and database can carry.
+
+    ``name`` comes from ``os.fsdecode``; what is not printable, and the backslash, is
+    escaped, so that two names never look the same. A name that the manifest can carry
+    is shown as it is, unless it holds control characters.
+    """
+    return "".join(
+        c
+        if c.isprintable() and c != "\\"
+        else c.encode("unicode_escape", "surrogatepass").decode("ascii")
+        for c in name
+    )
+
+
+def unshown(text: str) -> str:
+    """The inverse of :func:`shown`."""
+    return text.encode("latin-1", "backslashreplace").decode("unicode_escape")
+
+
+def utc(seconds: float) -> str:
+    """Seconds since 1970 as the database's ISO 8601 text, e.g. ``2026-11-23T18:20:57Z``."""
+    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def seconds(text: str) -> float:
+    """The inverse of :func:`utc`."""
+    return datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc).timestamp()
+
+
+def size_text(size_bytes: float) -> str:
+    """Bytes as people read them on a drive's sticker: ``1.074 GB``."""
+    if size_bytes < 1000:
+        return f"{size_bytes:.0f} B"
+    for unit in ("kB", "MB", "GB"):
+        size_bytes /= 1000
+        if size_bytes < 999.95:
+            return f"{size_bytes:.4g} {unit}"
+    return f"{size_bytes / 1000:,.4g} TB"

@@ -1,0 +1,244 @@
+"""The disks as they are now: each is proved to be the right one before it is used.
+
+A disk is worked with only through the descriptor of its root that is held here, so that
+one which is unmounted meanwhile can never let data fall into the directory below.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from poledata import bag, beneath, catalogue, db, medium, mounts
+from poledata.config import Config
+from poledata.errors import DiskRefused
+from poledata.records import CopyTarget, Disk, DiskState, utc
+
+
+@dataclass(frozen=True, slots=True)
+class HeldDisk:
+    """A disk whose root is held open and whose identity is proved."""
+
+    disk: Disk
+    path: Path
+    root_fd: int
+    drives: frozenset[str]  # the identities of the physical drives below it
+    mark: bag.Mark | None  # None: a spare that was never used
+    direct: bool  # direct reads of its file system are proved
+
+    @property
+    def target(self) -> CopyTarget:
+        return CopyTarget(self.disk.role, self.disk.label, self.root_fd, self.direct)
+
+    def is_on_another_drive_than(self, other: HeldDisk) -> bool:
+        """Whether the two are physically different; stand-ins can only be other directories."""
+        if self.disk.stand_in and other.disk.stand_in:
+            return not os.path.sameopenfile(self.root_fd, other.root_fd)
+        return bool(self.drives and other.drives) and not self.drives & other.drives
+
+
+class Shelf:
+    """Holds disks for one batch: each is looked at once, and let go at the end."""
+
+    def __init__(self, config: Config, conn: db.Connection, ready: set[int]) -> None:
+        self._config, self._conn = config, conn
+        self._ready = ready  # disk ids that this pass has made ready for writing
+        self._held: dict[int, HeldDisk] = {}
+        self._refused: dict[int, DiskRefused] = {}
+
+    def __enter__(self) -> Shelf:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        for held in self._held.values():
+            os.close(held.root_fd)
+        self._held.clear()
+
+    def hold(self, disk: Disk) -> HeldDisk:
+        """The disk, proved to be the one the database means. Raises DiskRefused."""
+        if disk.id in self._refused:
+            raise self._refused[disk.id]
+        if disk.id not in self._held:
+            try:
+                with _disk_faults(disk):
+                    self._held[disk.id] = _prove(self._config, disk)
+            except DiskRefused as refusal:
+                self._refused[disk.id] = refusal
+                raise
+        return self._held[disk.id]
+
+    def hold_for_writing(self, disk: Disk) -> HeldDisk:
+        """The same, claimed at its first use, and with earlier leftovers swept."""
+        held = self.hold(disk)
+        with _disk_faults(disk):
+            _must_be_writable(held)
+            if disk.id not in self._ready:
+                held = self._make_ready(held)
+        return held
+
+    def room_bytes(self, held: HeldDisk) -> int:
+        """What may still be put on a disk: free for ordinary users, less the headroom."""
+        with _disk_faults(held.disk):
+            space = mounts.space(held.root_fd)
+        if space.free_inodes == 0:
+            return 0
+        return space.free_bytes - self._config.min_free_bytes
+
+    def _make_ready(self, held: HeldDisk) -> HeldDisk:
+        """Claim a spare, clear what an earlier pass left unfinished, mend the manifest."""
+        disk = held.disk
+        if held.mark is None:
+            bag.claim(held.root_fd, bag.Mark.of(disk, time.time()))
+            os.close(self._held.pop(disk.id).root_fd)
+            held = self.hold(disk)  # looked at again, as after any other first look
+        beneath.make_directories(held.root_fd, bag.INCOMING)
+        bag.sweep_incoming(held.root_fd)
+        bag.mend_manifest(held.root_fd)
+        if disk.state is DiskState.SPARE:
+            with db.transaction(self._conn):
+                catalogue.activate(self._conn, disk, utc(time.time()))
+        self._ready.add(disk.id)
+        return held
+
+
+# --- the proof of identity ----------------------------------------------------------------
+
+
+def _prove(config: Config, disk: Disk) -> HeldDisk:
+    """Open the place of this label and prove that the disk is there. Raises DiskRefused."""
+    path, root_fd = _open_place(config, disk)
+    try:
+        drives = frozenset() if disk.stand_in else _proved_drives(disk, path, root_fd)
+        mark = _proved_mark(disk, path, root_fd)
+        direct = mark is not None and _reads_directly(root_fd)
+    except BaseException:
+        os.close(root_fd)
+        raise
+    return HeldDisk(disk, path, root_fd, drives, mark, direct)
+
+
+def _open_place(config: Config, disk: Disk) -> tuple[Path, int]:
+    places = config.mount_points(disk.label)
+    opened = [(place, fd) for place in places if (fd := _open_directory(place)) is not None]
+    there = [
+        (place, fd)
+        for place, fd in opened
+        if not config.require_mount or mounts.is_mount_point(fd, place)
+    ]
+    for place_and_fd in opened:
+        if len(there) != 1 or place_and_fd != there[0]:
+            os.close(place_and_fd[1])
+    if len(there) == 1:
+        return there[0]
+    raise _missing(disk, places[0]) if not there else _twice(disk, [place for place, _ in there])
+
+
+def _open_directory(path: Path) -> int | None:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None  # said as a missing disk
+
+
+def _missing(disk: Disk, place: Path) -> DiskRefused:
+    if disk.stand_in:
+        return DiskRefused(
+            "disk-missing", disk.label, f"there is no directory {place}", f"mkdir -p {place}"
+        )
+    return DiskRefused(
+        "disk-missing",
+        disk.label,
+        f"nothing is mounted at {place}",
+        f"Mount the drive with serial {disk.serial} there.",
+    )
+
+
+def _twice(disk: Disk, places: list[Path]) -> DiskRefused:
+    both = " and ".join(map(str, places))
+    return DiskRefused("disk-wrong", disk.label, f"it is at {both}", "Unmount the wrong one.")
+
+
+def _proved_drives(disk: Disk, path: Path, root_fd: int) -> frozenset[str]:
+    drives = mounts.drives_under(root_fd)
+    if not drives:
+        raise DiskRefused(
+            "disk-wrong", disk.label, f"what is mounted at {path} is no drive", "Unmount it."
+        )
+    if len(drives) == 1 and drives[0].contradicts(disk.serial, disk.logical_id):
+        raise DiskRefused(
+            "disk-wrong",
+            disk.label,
+            f"at {path} is the drive {drives[0]}, not serial {disk.serial} ID {disk.logical_id}",
+            "Mount every drive at the place of its own label.",
+        )
+    return frozenset(drive.identity for drive in drives)
+
+
+def _proved_mark(disk: Disk, path: Path, root_fd: int) -> bag.Mark | None:
+    """The disk's own mark, or None for a spare that may be claimed."""
+    try:
+        mark = bag.read_mark(root_fd)
+    except ValueError as fault:
+        raise _not_this(disk, f"{path}: {fault}") from fault
+    if mark and not mark.is_of(disk):
+        raise _not_this(
+            disk, f"the mark at {path} says {mark.label}, serial {mark.serial}, {mark.logical_id}"
+        )
+    if disk.state is not DiskState.SPARE:
+        if mark is None:
+            raise _not_this(disk, f"it was used before, but {path} has no mark: wiped, or another?")
+        return mark
+    if foreign := bag.foreign_entries(root_fd):
+        raise _not_this(
+            disk, f"it is new to this database, but {path} holds {', '.join(foreign[:3])}"
+        )
+    return mark
+
+
+def _not_this(disk: Disk, why: str) -> DiskRefused:
+    return DiskRefused(
+        "disk-wrong",
+        disk.label,
+        why,
+        "Look at the sticker; mount the right drive, or an empty one.",
+    )
+
+
+def _reads_directly(root_fd: int) -> bool:
+    with beneath.opened(root_fd, bag.MARK) as fd:
+        return medium.is_truly_direct(fd)
+
+
+def _must_be_writable(held: HeldDisk) -> None:
+    if mounts.space(held.root_fd).read_only:
+        raise DiskRefused(
+            "disk-read-only",
+            held.disk.label,
+            f"{held.path} is mounted read-only",
+            "If nobody did that on purpose, the drive is failing: look at the kernel's log.",
+        )
+    places = (".", bag.DATA, bag.INCOMING) if held.mark else (".",)
+    if not all(os.access(p, os.W_OK | os.X_OK, dir_fd=held.root_fd) for p in places):
+        raise DiskRefused(
+            "disk-read-only",
+            held.disk.label,
+            f"this user may not write to {held.path}",
+            f"sudo chown -R --no-dereference {os.geteuid()}: {held.path}",
+        )
+
+
+@contextmanager
+def _disk_faults(disk: Disk) -> Iterator[None]:
+    try:
+        yield
+    except OSError as fault:
+        raise DiskRefused(
+            "disk-error",
+            disk.label,
+            f"it does not work: {fault.strerror or fault}",
+            "Look at the kernel's log; if it repeats, replace the drive.",
+        ) from fault
