@@ -13,6 +13,7 @@ import click
 from poledata import __version__, archive, cli, db, lock
 from poledata.errors import ExitCode
 from poledata.records import Job, size_text
+from poledata.tally import Watcher
 
 
 @click.group(invoke_without_command=True)
@@ -75,7 +76,7 @@ def _dry_run() -> ExitCode:
     return tally.exit_code
 
 
-class _Would(archive.Watcher):
+class _Would(Watcher):
     """Prints what a pass would do."""
 
     def would_copy(self, job: Job, labels: list[str]) -> None:
@@ -83,9 +84,9 @@ class _Would(archive.Watcher):
         click.echo(f"would copy {job.name} ({size}) to {' and '.join(labels)}")
 
 
-def _watcher() -> AbstractContextManager[archive.Watcher]:
+def _watcher() -> AbstractContextManager[Watcher]:
     if not _is_watched():
-        return nullcontext(archive.Watcher())
+        return nullcontext(Watcher())
     from poledata import progress  # rich is slow to load: only for a person
 
     return progress.on_terminal()

@@ -14,16 +14,14 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 
-from poledata import bag, beneath, catalogue, copying, db, medium, mounts, removal
-from poledata.buffer import Buffer, Seen
+from poledata import bag, catalogue, copying, db, medium, mounts, removal
+from poledata.buffer import Buffer
 from poledata.config import Config
 from poledata.copying import Result
 from poledata.errors import (
     BadName,
     DiskRefused,
-    ExitCode,
     FileFault,
     NameConflict,
     NotRemoved,
@@ -34,80 +32,25 @@ from poledata.errors import (
     Stopped,
     UsageFault,
 )
+from poledata.failures import Failures, has_left
 from poledata.lane import DISK_ERRNOS, FULL_ERRNOS
-from poledata.notices import COPY_FAILED_FROM, FILE_KINDS, Board
+from poledata.notices import Board
 from poledata.planning import Batch, Planner, Work
 from poledata.records import (
     Disk,
-    FileStat,
-    Job,
     KnownFile,
     Waiting,
     Written,
     shown,
     size_text,
-    unshown,
     utc,
 )
 from poledata.shelf import HeldDisk, Shelf
+from poledata.tally import Tally, Watcher
 
 SCAN_FILES = 20_000  # how many waiting files are in memory at a time
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a pass did, and what it left."""
-
-    archived_files: int = 0
-    archived_bytes: int = 0
-    failed_files: int = 0
-    without_disk_files: int = 0
-    busy_files: int = 0  # still open for writing
-    vanished_files: int = 0
-    pending_files: int = 0  # failed now or before, and still in the buffer
-    failed_disks: int = 0
-    interrupted: bool = False
-
-    @property
-    def exit_code(self) -> ExitCode:
-        if self.interrupted:
-            return ExitCode.INTERRUPTED
-        troubles = (
-            self.pending_files,
-            self.without_disk_files,
-            self.vanished_files,
-            self.failed_disks,
-        )
-        return ExitCode.LOOK if any(troubles) else ExitCode.DONE
-
-    def in_words(self) -> str:
-        """One line for a person who watches."""
-        parts = [f"{self.archived_files} files archived ({size_text(self.archived_bytes)})"]
-        counts = (
-            (self.pending_files, "failed and stay in the buffer"),
-            (self.without_disk_files, "wait for a disk"),
-            (self.busy_files, "are still being written"),
-            (self.vanished_files, "left the buffer without being archived"),
-            (self.failed_disks, "disks failed"),
-        )
-        parts += [f"{count} {what}" for count, what in counts if count]
-        parts += ["interrupted"] if self.interrupted else []
-        return "; ".join(parts) + ". Details: data_manager.py status"
-
-
-class Watcher:
-    """Is told how a pass goes on; this one does nothing (see progress.py)."""
-
-    def batch(self, jobs: list[Job], labels: list[str]) -> None:
-        """A batch begins: each byte of it is written and read back, once a disk."""
-
-    def moved(self, n_bytes: int) -> None:
-        """Bytes were written or read back; called from any thread."""
-
-    def would_copy(self, job: Job, labels: list[str]) -> None:
-        """In a dry run: what a pass would do."""
 
 
 def run_pass(
@@ -167,7 +110,7 @@ class _Pass:
         self._stop, self._watcher, self._is_dry = stop, watcher, is_dry
         self._tally = Tally()
         self._board = Board(conn, is_dry)
-        self._pending = catalogue.pending(conn)
+        self._failures = Failures(conn, self._board, self._tally, is_dry)
         self._ready: set[int] = set()  # disks claimed and swept by this pass
         self._out: set[int] = set()  # disks that failed or filled up in this pass
         self._promised_bytes: dict[int, int] = {}
@@ -179,14 +122,13 @@ class _Pass:
         try:
             if not self._is_dry:
                 self._note_a_crash()
-                self._forget_what_left()
+                self._note_what_left()
+                self._failures.forget_gone(self._buffer.root_fd)
             self._work_through_the_buffer()
             self._tally.interrupted = self._stop.is_set()
             outcome = "interrupted" if self._tally.interrupted else "done"
         finally:
-            if self._row is not None:
-                with db.transaction(self._conn):
-                    catalogue.end_pass(self._conn, self._row, _now(), outcome)
+            self._end(outcome)
         self._tally.pending_files = len(catalogue.pending(self._conn))
         return self._tally
 
@@ -194,7 +136,7 @@ class _Pass:
         after = None
         while not self._stop.is_set():
             seen = self._buffer.scan(time.time(), SCAN_FILES, after)
-            self._note_unlistable(seen)
+            self._failures.note_unlistable(seen.unlistable)
             todo = deque(work for work in map(self._look_up, seen.waiting) if work)
             while todo and not self._stop.is_set():
                 self._one_batch(todo)
@@ -206,9 +148,12 @@ class _Pass:
 
     def _note_a_crash(self) -> None:
         """We hold the lock: a pass that has not ended will not end any more."""
-        for row in catalogue.unended_passes(self._conn):
+        crashed = catalogue.unended_passes(self._conn)
+        if not crashed:
+            self._board.settle(["pass-crashed"], "data_manager")
+        for row in crashed:
             with db.transaction(self._conn):
-                catalogue.end_pass(self._conn, row.id, _now(), "crashed")
+                catalogue.end_pass(self._conn, row.id, _now(), "crashed", row.files_failed)
             self._board.tell(
                 "pass-crashed",
                 "data_manager",
@@ -216,48 +161,22 @@ class _Pass:
                 "this pass goes on where it stopped.",
             )
 
-    def _forget_what_left(self) -> None:
-        """Files that failed, or were unlinked just before a crash, and have left the buffer."""
-        gone = [name for name in self._pending if self._has_left(unshown(name))]
-        removed = []
-        if self._config.delete_from_buffer:
-            names = catalogue.archived_but_not_removed(self._conn)
-            removed = [name for name in names if self._has_left(name)]
-        if not gone and not removed:
+    def _note_what_left(self) -> None:
+        """Files that a crash kept from being noted as removed."""
+        if not self._config.delete_from_buffer:
             return
-        with db.transaction(self._conn):
-            for name in gone:
-                catalogue.no_longer_pending(self._conn, name)
-            for name in removed:
-                catalogue.removed(self._conn, name, _now())
-        for name in gone:
-            del self._pending[name]
-            self._board.settle(FILE_KINDS, name)
-
-    def _has_left(self, name: str) -> bool:
-        try:
-            return beneath.stat(self._buffer.root_fd, name.rstrip("/")) is None
-        except OSError as fault:
-            log.debug("%s can't be looked at: %s", shown(name), fault)
-            return False
-
-    def _note_unlistable(self, seen: Seen) -> None:
-        for name, why in seen.unlistable.items():
-            self._fail(name, None, FileFault(shown(name), f"it can't be listed ({why})"))
-        for name in list(self._pending):
-            if name.endswith("/") and unshown(name) not in seen.unlistable:
-                self._no_longer_pending([name])
+        names = catalogue.archived_but_not_removed(self._conn)
+        self._note_removed([n for n in names if has_left(self._buffer.root_fd, n)])
 
     # --- one batch --------------------------------------------------------------------------
 
     def _look_up(self, waiting: Waiting) -> Work | None:
         """What is known of a waiting file; None if it is not to be touched now."""
-        before = self._pending.get(shown(waiting.name))
-        if before and before.stat == waiting.stat and before.next_try_at > _now():
+        if not self._failures.is_due(waiting.name, waiting.stat):
             return None
         why = bag.why_not_carried(waiting.name)
         if why:
-            self._fail(waiting.name, waiting.stat, BadName(shown(waiting.name), why))
+            self._failures.note(waiting.name, waiting.stat, BadName(shown(waiting.name), why))
             return None
         known = catalogue.file(self._conn, waiting.name)
         is_kept = not self._config.delete_from_buffer and _is_archived_as_it_is(known, waiting)
@@ -279,7 +198,7 @@ class _Pass:
                 self._say_what_would_be(batch)
                 return
             for work, fault in batch.too_big:
-                self._fail(work.waiting.name, work.waiting.stat, fault)
+                self._failures.note(work.waiting.name, work.waiting.stat, fault)
             self._note_lost_copies(batch)
             for work in batch.again:
                 self._known_again(work, shelf)
@@ -305,24 +224,33 @@ class _Pass:
             )
 
     def _copy(self, batch: Batch, shelf: Shelf, todo: deque[Work]) -> None:
-        self._begin()
+        row = self._begin()
         targets = [held.target for held in batch.disks.values()]
         self._watcher.batch(batch.jobs, [target.label for target in targets])
         results = copying.copy_batch(
             self._buffer, batch.jobs, targets, self._stop, self._watcher.moved
         )
-        archived = self._register(results, batch)
+        archived = self._register(row, results, batch)
         for result in results:
             self._judge(result, batch, todo)
         if self._config.delete_from_buffer:
             self._remove(archived, batch, shelf)
 
-    def _begin(self) -> None:
+    def _begin(self) -> int:
+        """The row of this pass, made once it has something to do."""
         if self._row is None:
             with db.transaction(self._conn):
                 self._row = catalogue.begin_pass(self._conn, _now())
+        return self._row
 
-    def _register(self, results: list[Result], batch: Batch) -> list[Result]:
+    def _end(self, outcome: str) -> None:
+        if self._is_dry or (self._row is None and not self._tally.failed_files):
+            return
+        row = self._begin()
+        with db.transaction(self._conn):
+            catalogue.end_pass(self._conn, row, _now(), outcome, self._tally.failed_files)
+
+    def _register(self, row: int, results: list[Result], batch: Batch) -> list[Result]:
         """Write down all new copies at once; returns the results of files now archived."""
         archived, size_bytes = [], 0
         with db.transaction(self._conn):
@@ -332,11 +260,10 @@ class _Pass:
                     size_bytes += result.job.waiting.stat.size_bytes
             for held in batch.disks.values():
                 self._measure(held)
-            assert self._row is not None
-            catalogue.count_in_pass(self._conn, self._row, len(archived), size_bytes)
+            catalogue.count_in_pass(self._conn, row, len(archived), size_bytes)
         self._tally.archived_files += len(archived)
         self._tally.archived_bytes += size_bytes
-        self._no_longer_pending([shown(result.job.name) for result in archived])
+        self._failures.forget([shown(result.job.name) for result in archived])
         labels = " and ".join(held.disk.label for held in batch.disks.values())
         log.info("%d files (%s) archived on %s", len(archived), size_text(size_bytes), labels)
         return archived
@@ -391,7 +318,7 @@ class _Pass:
             self._tally.vanished_files += 1
             log.warning("%s", fault)
         elif isinstance(fault, FileFault):
-            self._fail(work.waiting.name, work.waiting.stat, fault)
+            self._failures.note(work.waiting.name, work.waiting.stat, fault)
 
     def _judge_copy(self, work: Work, held: HeldDisk, fault: Exception, todo: deque[Work]) -> None:
         name, label = work.waiting.name, held.disk.label
@@ -404,10 +331,10 @@ class _Pass:
             self._board.tell("name-conflict", f"{label} {shown(name)}", f"{fault.why}.")
             self._try_again(work, todo)
         elif isinstance(fault, FileFault):
-            self._fail(name, work.waiting.stat, fault)
+            self._failures.note(name, work.waiting.stat, fault)
         else:
             why = fault.strerror if isinstance(fault, OSError) else str(fault)
-            self._fail(name, work.waiting.stat, FileFault(shown(name), f"{label}: {why}"))
+            self._failures.note(name, work.waiting.stat, FileFault(shown(name), f"{label}: {why}"))
 
     def _leave_out(self, held: HeldDisk, fault: OSError) -> None:
         """This disk takes no more in this pass; the next one of its role goes on."""
@@ -434,36 +361,6 @@ class _Pass:
         known = catalogue.file(self._conn, work.waiting.name)
         todo.appendleft(Work(work.waiting, known, work.tries + 1))
 
-    def _fail(self, name: str, stat: FileStat | None, fault: FileFault) -> None:
-        """Note a file that could not be archived, and tell a person when it is time to."""
-        log.warning("%s", fault)
-        self._tally.failed_files += 1
-        if self._is_dry:
-            return
-        self._begin()
-        with db.transaction(self._conn):
-            attempts = catalogue.failed(
-                self._conn, shown(name), stat, fault.kind, fault.why, time.time()
-            )
-            assert self._row is not None
-            catalogue.count_failure(self._conn, self._row)
-        if fault.kind != "copy-failed" or attempts >= COPY_FAILED_FROM:
-            self._board.tell(
-                fault.kind,
-                shown(name),
-                f"{fault.why}; the file stays in the buffer (tried {attempts} times).",
-            )
-
-    def _no_longer_pending(self, names: list[str]) -> None:
-        ended = [name for name in names if name in self._pending]
-        if ended:
-            with db.transaction(self._conn):
-                for name in ended:
-                    catalogue.no_longer_pending(self._conn, name)
-        for name in ended:
-            del self._pending[name]
-            self._board.settle(FILE_KINDS, name)
-
     # --- out of the buffer ------------------------------------------------------------------
 
     def _remove(self, archived: list[Result], batch: Batch, shelf: Shelf) -> None:
@@ -485,7 +382,7 @@ class _Pass:
         refusals = removal.remove(self._conn, self._buffer, waiting, sha512, shelf.hold, lines)
         if refusals:
             fault = NotRemoved(shown(waiting.name), "; ".join(refusals))
-            self._fail(waiting.name, waiting.stat, fault)
+            self._failures.note(waiting.name, waiting.stat, fault)
         return not refusals
 
     def _note_removed(self, names: list[str]) -> None:
@@ -508,7 +405,7 @@ class _Pass:
             return
         if self._config.delete_from_buffer and self._remove_one(work.waiting, sha512, shelf, {}):
             self._note_removed([work.waiting.name])
-            self._no_longer_pending([shown(work.waiting.name)])
+            self._failures.forget([shown(work.waiting.name)])
 
     def _hashed_once(self, waiting: Waiting) -> str:
         """The SHA-512 of a buffer file: read now, or remembered of this very state."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from poledata.db import Connection
 from poledata.records import (
@@ -17,6 +16,9 @@ from poledata.records import (
     FileStat,
     KnownCopy,
     KnownFile,
+    Notice,
+    PassRow,
+    Pending,
     Role,
     Severity,
     VerifiedBy,
@@ -30,43 +32,6 @@ _DISK_COLUMNS = (
 )
 RETRY_FIRST_S = 60.0
 RETRY_LAST_S = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Pending:
-    """A file that failed so far."""
-
-    name: str
-    attempts: int
-    first_failed_at: str
-    next_try_at: str
-    last_error: str
-    kind: str
-    stat: FileStat | None
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """Something a person should know."""
-
-    kind: str
-    key: str
-    severity: Severity
-    text: str
-    opened_at: str
-
-
-@dataclass(frozen=True, slots=True)
-class PassRow:
-    """One row of ``passes``."""
-
-    id: int
-    started_at: str
-    ended_at: str | None
-    outcome: str | None
-    files_archived: int
-    bytes_archived: int
-    files_failed: int
 
 
 # --- disks ------------------------------------------------------------------------------
@@ -385,14 +350,12 @@ def count_in_pass(conn: Connection, pass_id: int, files: int, size_bytes: int) -
     )
 
 
-def count_failure(conn: Connection, pass_id: int) -> None:
-    """One more file failed."""
-    conn.execute("UPDATE passes SET files_failed = files_failed + 1 WHERE id = ?", (pass_id,))
-
-
-def end_pass(conn: Connection, pass_id: int, at: str, outcome: str) -> None:
+def end_pass(conn: Connection, pass_id: int, at: str, outcome: str, failed_files: int) -> None:
     """The pass is over, and says how."""
-    conn.execute("UPDATE passes SET ended_at = ?, outcome = ? WHERE id = ?", (at, outcome, pass_id))
+    conn.execute(
+        "UPDATE passes SET ended_at = ?, outcome = ?, files_failed = ? WHERE id = ?",
+        (at, outcome, failed_files, pass_id),
+    )
 
 
 def unended_passes(conn: Connection) -> list[PassRow]:

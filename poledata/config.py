@@ -449,7 +449,7 @@ def _overlaps(values: Mapping[str, Any], ini: _Ini) -> Iterator[str]:
         if buffer in path.parents:
             yield f"{key.name}: {shown(str(path))} lies inside the buffer; put it elsewhere"
         for pattern, shape in shapes:
-            if len(path.parts) >= len(shape) and _fits(path, shape):
+            if _fits(path, shape):
                 yield (
                     f"{key.name}: {shown(str(path))} lies on a disk ({shown(pattern)}); "
                     "put it elsewhere"

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from poledata.archive import Watcher
 from poledata.records import Job
+from poledata.tally import Watcher
 
 
 @contextmanager

@@ -110,6 +110,43 @@ class KnownFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Pending:
+    """One row of ``pending``: a file that failed so far."""
+
+    name: str
+    attempts: int
+    first_failed_at: str
+    next_try_at: str
+    last_error: str
+    kind: str
+    stat: FileStat | None
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """One open row of ``notices``: something a person should know."""
+
+    kind: str
+    key: str
+    severity: Severity
+    text: str
+    opened_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class PassRow:
+    """One row of ``passes``."""
+
+    id: int
+    started_at: str
+    ended_at: str | None
+    outcome: str | None
+    files_archived: int
+    bytes_archived: int
+    files_failed: int
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting:
     """A file of the buffer that has not been touched for ``SettleTime``."""
 

@@ -9,10 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from poledata import buffer, catalogue, choice, mounts
-from poledata.catalogue import Notice, PassRow, Pending
 from poledata.config import Config
 from poledata.db import Connection
-from poledata.records import Disk, DiskState, seconds, size_text
+from poledata.records import Disk, DiskState, Notice, PassRow, Pending, seconds, size_text
 
 
 @dataclass(frozen=True, slots=True)

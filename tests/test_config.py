@@ -107,6 +107,12 @@ def test_every_key_is_read_whatever_its_case_and_section(write: Write) -> None:
     assert {*LINES, *given_keys} >= {key.name for key in KEYS} - {"PrimaryPrefix", "CopyPrefix"}
 
 
+def test_a_default_section_is_a_section_like_any_other(write: Write) -> None:
+    """It lends its keys to no other section, and they count."""
+    text = write().read_text()
+    assert load(write(text.replace("[site]", "[DEFAULT]")), {}) == load(write(text), {})
+
+
 def test_extensions_get_one_leading_dot(write: Write) -> None:
     """g3 and .g3 are the same; a list is separated by commas."""
     config = load(write(Extension="g3, .g3.gz,\n  .g3"), {})
@@ -185,6 +191,9 @@ def test_two_dots_behind_a_symlink_lead_where_the_system_goes(write: Write, tmp_
          'CopyPrefix: "É" is not a prefix; write ASCII letters alone, such as P'),
         ({"CopyPrefix": "p"},
          "CopyPrefix: p and PrimaryPrefix P are equal, or one begins with the other; choose two "
+         "such as P and S"),
+        ({"CopyPrefix": "PX"},
+         "CopyPrefix: PX and PrimaryPrefix P are equal, or one begins with the other; choose two "
          "such as P and S"),
         ({"PrimaryPrefix": "SPT"},
          "CopyPrefix: S and PrimaryPrefix SPT are equal, or one begins with the other; choose "
@@ -345,14 +354,14 @@ def test_secrets_come_from_env_file_and_the_environment_wins(write: Write, tmp_p
     """URLs are separated by white space; a comma inside belongs to the URL, $ is no variable."""
     write_env(
         tmp_path,
-        "POLE_NOTIFY_URLS='json://a?to=x,y,\n  json://$HOME'\nPOLE_PAGER_URLS=json://b\n"
+        "POLE_NOTIFY_URLS='json://a?to=x,y,\n  json://${HOME}'\nPOLE_PAGER_URLS=json://b\n"
         "POLE_PAGER_COMMAND=page me\nPOLE_HEARTBEAT_COMMAND=beat\nPOLE_HEARTBEAT_URL=http://h\n",
     )
     environ = {"POLE_PAGER_URLS": "json://c, json://d", "POLE_HEARTBEAT_COMMAND": ""}
     config = load(write(), environ)
     assert config.warnings == ()
     assert config.secrets == Secrets(
-        notify_urls=("json://a?to=x,y", "json://$HOME"),
+        notify_urls=("json://a?to=x,y", "json://${HOME}"),
         pager_urls=("json://c", "json://d"),
         pager_command="page me",
         heartbeat_command=None,

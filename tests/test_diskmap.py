@@ -38,7 +38,7 @@ def test_a_map_gives_its_drives_in_order_with_their_lines(tmp_path: Path) -> Non
     """Comments, blank lines, tabs, Windows line ends and a byte order mark do no harm."""
     text = (
         "\ufeff# Kühlraum\r\n\r\n S01\tZL22PHAL  0x5000C500858BFEA8  # the second # shelf\r\n"
-        f"\t# \r\nP01 SER#1 {WWN}\rP02 X 0x{'0' * 31}A"
+        f"\t# \r\nP01 SER#1 {WWN}\rP02 X 0X{'0' * 31}A"
     )
     assert read(map_of(tmp_path, text)) == (
         Entry("S01", Role.COPY, "ZL22PHAL", OTHER, 3),
@@ -73,6 +73,8 @@ ID_FAULT = (
          "label P has no role; a label is P (primary) or S (copy) and a number, e.g. P01"),
         (f"p02 Z2 {OTHER}",
          "label p02 has no role; a label is P (primary) or S (copy) and a number, e.g. P01"),
+        (f"P02x Z2 {OTHER}",
+         "label P02x has no role; a label is P (primary) or S (copy) and a number, e.g. P01"),
         (f"../P02 Z2 {OTHER}",
          "label ../P02 has no role; a label is P (primary) or S (copy) and a number, e.g. P01"),
         (f"P٢ Z2 {OTHER}",

@@ -1,0 +1,82 @@
+"""Files that failed: written down, tried again later, told of, and forgotten when they left."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from poledata import beneath, catalogue, db
+from poledata.errors import FileFault
+from poledata.notices import COPY_FAILED_FROM, FILE_KINDS, Board
+from poledata.records import FileStat, shown, unshown, utc
+from poledata.tally import Tally
+
+log = logging.getLogger(__name__)
+
+
+class Failures:
+    """The pending files of one pass. A directory that can't be listed is one, with a ``/``."""
+
+    def __init__(self, conn: db.Connection, board: Board, tally: Tally, is_dry: bool) -> None:
+        self._conn, self._board, self._tally, self._is_dry = conn, board, tally, is_dry
+        self._pending = catalogue.pending(conn)  # as they were when the pass began
+
+    def is_due(self, name: str, stat: FileStat | None) -> bool:
+        """Whether a file may be tried now; one that has changed since it failed always may."""
+        before = self._pending.get(shown(name))
+        return before is None or before.stat != stat or before.next_try_at <= utc(time.time())
+
+    def note(self, name: str, stat: FileStat | None, fault: FileFault) -> None:
+        """A file could not be archived; a person is told when it is time to."""
+        log.warning("%s", fault)
+        self._tally.failed_files += 1
+        if self._is_dry:
+            return
+        with db.transaction(self._conn):
+            attempts = catalogue.failed(
+                self._conn, shown(name), stat, fault.kind, fault.why, time.time()
+            )
+        if fault.kind != "copy-failed" or attempts >= COPY_FAILED_FROM:
+            self._board.tell(
+                fault.kind,
+                shown(name),
+                f"{fault.why}; the file stays in the buffer (tried {attempts} times).",
+            )
+
+    def note_unlistable(self, directories: dict[str, str]) -> None:
+        """Directories of the buffer that can't be listed now, and why; others can be again."""
+        for name, why in directories.items():
+            if self.is_due(name, None):
+                self.note(name, None, FileFault(shown(name), f"it can't be listed ({why})"))
+        listed = [
+            name
+            for name in self._pending
+            if name.endswith("/") and unshown(name) not in directories
+        ]
+        self.forget(listed)
+
+    def forget(self, shown_names: list[str]) -> None:
+        """These are archived, or gone: no longer pending, and their notices are over."""
+        ended = [name for name in shown_names if name in self._pending]
+        if self._is_dry or not ended:
+            return
+        with db.transaction(self._conn):
+            for name in ended:
+                catalogue.no_longer_pending(self._conn, name)
+        for name in ended:
+            del self._pending[name]
+            self._board.settle(FILE_KINDS, name)
+
+    def forget_gone(self, buffer_fd: int) -> None:
+        """Somebody took these out of the buffer."""
+        names = [name for name in self._pending if not name.endswith("/")]
+        self.forget([name for name in names if has_left(buffer_fd, unshown(name))])
+
+
+def has_left(buffer_fd: int, name: str) -> bool:
+    """Whether nothing of this name is in the buffer; False when that can't be told."""
+    try:
+        return beneath.stat(buffer_fd, name) is None
+    except OSError as fault:
+        log.debug("%s can't be looked at: %s", shown(name), fault)
+        return False

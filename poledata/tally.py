@@ -1,0 +1,62 @@
+"""What a pass did and what it left, and who is told while it goes on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from poledata.errors import ExitCode
+from poledata.records import Job, size_text
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one pass."""
+
+    archived_files: int = 0
+    archived_bytes: int = 0
+    failed_files: int = 0
+    without_disk_files: int = 0
+    busy_files: int = 0  # still open for writing
+    vanished_files: int = 0
+    pending_files: int = 0  # failed now or before, and still in the buffer
+    failed_disks: int = 0
+    interrupted: bool = False
+
+    @property
+    def exit_code(self) -> ExitCode:
+        if self.interrupted:
+            return ExitCode.INTERRUPTED
+        troubles = (
+            self.pending_files,
+            self.without_disk_files,
+            self.vanished_files,
+            self.failed_disks,
+        )
+        return ExitCode.LOOK if any(troubles) else ExitCode.DONE
+
+    def in_words(self) -> str:
+        """One line for a person who watches."""
+        parts = [f"{self.archived_files} files archived ({size_text(self.archived_bytes)})"]
+        counts = (
+            (self.pending_files, "failed and stay in the buffer"),
+            (self.without_disk_files, "wait for a disk"),
+            (self.busy_files, "are still being written"),
+            (self.vanished_files, "left the buffer without being archived"),
+            (self.failed_disks, "disks failed"),
+        )
+        parts += [f"{count} {what}" for count, what in counts if count]
+        parts += ["interrupted"] if self.interrupted else []
+        return "; ".join(parts) + ". Details: data_manager.py status"
+
+
+class Watcher:
+    """Is told how a pass goes on; this one does nothing (see progress.py)."""
+
+    def batch(self, jobs: list[Job], labels: list[str]) -> None:
+        """A batch begins: each byte of it is written and read back, once a disk."""
+
+    def moved(self, n_bytes: int) -> None:
+        """Bytes were written or read back; called from any thread."""
+
+    def would_copy(self, job: Job, labels: list[str]) -> None:
+        """In a dry run: what a pass would do."""
