@@ -55,6 +55,7 @@ def status(as_json: bool) -> ExitCode:
 def _one_pass() -> ExitCode:
     cli.SETTINGS.speaks = False
     config = cli.SETTINGS.config()
+    cli.must_be_cron_user(config)
     cli.start_logging(config)
     stop = cli.stop_on_signals()
     with lock.one_pass(config.db_path) as is_ours:
@@ -69,6 +70,7 @@ def _one_pass() -> ExitCode:
 
 def _dry_run() -> ExitCode:
     config = cli.SETTINGS.config()
+    cli.log_to_screen()
     stop = cli.stop_on_signals()
     with db.connect(config.db_path, read_only=True) as conn:
         tally = archive.run_pass(config, conn, stop, _Would(), is_dry=True)
@@ -87,8 +89,10 @@ class _Would(Watcher):
 def _watcher() -> AbstractContextManager[Watcher]:
     if not _is_watched():
         return nullcontext(Watcher())
-    from poledata import progress  # rich is slow to load: only for a person
-
+    try:
+        from poledata import progress  # rich is slow to load: only for a person
+    except ImportError:
+        return nullcontext(Watcher())  # without rich there is just nothing to look at
     return progress.on_terminal()
 
 

@@ -226,7 +226,7 @@ class _Pass:
     def _copy(self, batch: Batch, shelf: Shelf, todo: deque[Work]) -> None:
         row = self._begin()
         targets = [held.target for held in batch.disks.values()]
-        self._watcher.batch(batch.jobs, [target.label for target in targets])
+        self._watcher.batch(batch.bytes_by_label())
         results = copying.copy_batch(
             self._buffer, batch.jobs, targets, self._stop, self._watcher.moved
         )

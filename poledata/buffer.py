@@ -206,6 +206,20 @@ def _has_newer_beside(root_fd: int, waiting: Waiting, extensions: tuple[str, ...
         return any(info.st_mtime_ns > waiting.stat.mtime_ns for info in others if info)
 
 
+def lease_can_be_had(root_fd: int, waiting: Waiting, cron_uid: int) -> bool:
+    """Whether the cron user's passes can ask the system for writers of this file.
+
+    The user who asks now may be another one: then the file's owner decides (fcntl(2)).
+    """
+    try:
+        with source(root_fd, waiting) as fd, lease(fd) as writer:
+            if os.geteuid() == cron_uid:
+                return writer is not Writer.UNKNOWN
+            return cron_uid in (0, os.fstat(fd).st_uid)
+    except FileFault:
+        return cron_uid == 0
+
+
 @dataclass(frozen=True, slots=True)
 class Buffer:
     """The buffer, held open for one pass, with the rules of what is finished."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pwd
 import signal
 import sys
 import threading
@@ -129,6 +130,32 @@ def start_logging(config: Config) -> None:
         screen = logging.StreamHandler()
         screen.setLevel(logging.INFO if SETTINGS.verbose else logging.WARNING)
         log.addHandler(screen)
+
+
+def log_to_screen() -> None:
+    """For a dry run, which writes no log: warnings go to the screen."""
+    if not SETTINGS.quiet:
+        log.addHandler(logging.StreamHandler())
+        log.setLevel(logging.WARNING)
+
+
+def must_be_cron_user(config: Config) -> None:
+    """Raises UsageFault for root in another's archive: it would leave files cron can't write."""
+    owner = config.db_path.parent.stat().st_uid
+    if os.geteuid() == 0 and owner != 0:
+        raise UsageFault(
+            f"{config.db_path.parent} belongs to the user {user_name(owner)}, who runs the "
+            "archive: what root writes that user could not go on with. Nothing was touched. "
+            f"Run this as: sudo -u {user_name(owner)} …"
+        )
+
+
+def user_name(uid: int) -> str:
+    """A user's name, or the number of one without."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"#{uid}"
 
 
 # --- the door -----------------------------------------------------------------------------

@@ -435,25 +435,27 @@ def _overlaps(values: Mapping[str, Any], ini: _Ini) -> Iterator[str]:
     buffer = Path(os.path.realpath(values["buffer"]))
     prefixes = Prefixes(values["primary_prefix"], values["copy_prefix"])
     shapes = [(p, shape) for p in values["mount_patterns"] for shape in _mount_shapes(p, prefixes)]
+    yield from (f"BufferLocation: {why}" for why in _buffer_overlaps(buffer, shapes))
+    for key in (_KEY_OF[name.lower()] for name in _FILES if name.lower() in ini.values):
+        if values.get(key.sets) is not None:
+            path = Path(os.path.realpath(values[key.sets]))
+            yield from (f"{key.name}: {why}" for why in _file_overlaps(path, buffer, shapes))
+
+
+def _buffer_overlaps(buffer: Path, shapes: list[tuple[str, list[str]]]) -> Iterator[str]:
     for pattern, shape in shapes:
         if _fits(buffer, shape):
             how = "contains" if len(buffer.parts) < len(shape) else "is, or lies on,"
-            yield (
-                f"BufferLocation: {shown(str(buffer))} {how} a place for a disk "
-                f"({shown(pattern)}); keep them apart"
-            )
-    for key in (_KEY_OF[name.lower()] for name in _FILES if name.lower() in ini.values):
-        if values.get(key.sets) is None:
-            continue
-        path = Path(os.path.realpath(values[key.sets]))
-        if buffer in path.parents:
-            yield f"{key.name}: {shown(str(path))} lies inside the buffer; put it elsewhere"
-        for pattern, shape in shapes:
-            if _fits(path, shape):
-                yield (
-                    f"{key.name}: {shown(str(path))} lies on a disk ({shown(pattern)}); "
-                    "put it elsewhere"
-                )
+            place = f"a place for a disk ({shown(pattern)})"
+            yield f"{shown(str(buffer))} {how} {place}; keep them apart"
+
+
+def _file_overlaps(path: Path, buffer: Path, shapes: list[tuple[str, list[str]]]) -> Iterator[str]:
+    if buffer in path.parents:
+        yield f"{shown(str(path))} lies inside the buffer; put it elsewhere"
+    for pattern, shape in shapes:
+        if _fits(path, shape):
+            yield f"{shown(str(path))} lies on a disk ({shown(pattern)}); put it elsewhere"
 
 
 def _fits(path: Path, shape: list[str]) -> bool:

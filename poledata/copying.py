@@ -9,19 +9,17 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from poledata.buffer import Buffer
 from poledata.errors import NameConflict, PoleError, SourceChanged, Stopped
-from poledata.lane import Chunk, End, Lane, Pool
+from poledata.lane import Chunk, End, Lane, Pool, Tick
 from poledata.medium import CHUNK_BYTES, ShortRead, fill
 from poledata.records import CopyTarget, Job, Role, Written, shown
 
 BUFFERS = 12  # × 4 MiB between the reader and the slower disk
-
-Progress = Callable[[str, str, int], None]  # label ("" is the buffer), file name, bytes done
 
 
 @dataclass(slots=True)
@@ -39,12 +37,13 @@ def copy_batch(
     jobs: Sequence[Job],
     targets: Sequence[CopyTarget],
     stop: threading.Event,
-    tick: Callable[[int], None],
+    tick: Tick,
 ) -> list[Result]:
     """Copy each job's file to the targets of its roles; nothing is raised for a file or a disk.
 
     ``stop``, once set, ends the batch: what is not published by then is cleared away.
-    ``tick(n_bytes)`` is called from several threads as bytes are written and read back.
+    ``tick(label, name, n_bytes)`` is called from several threads as bytes are written and
+    read back.
     """
     pool = Pool(BUFFERS)
     results = [Result(job) for job in jobs]

@@ -54,17 +54,13 @@ def create(path: Path) -> None:
     try:
         with _sqlite_faults(path), closing(_open(fresh, "rwc")) as conn:
             _write_schema(conn)
+        if os.geteuid() == 0:  # the cron user owns the directory, and must own this
+            owner = path.parent.stat()
+            os.chown(fresh, owner.st_uid, owner.st_gid)
         os.link(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)
     _fsync_directory(path.parent)
-
-
-def in_memory() -> Connection:
-    """An empty catalogue that never touches a disk, for dry runs."""
-    conn = _open(Path(":memory:"), "memory")
-    _write_schema(conn)
-    return conn
 
 
 def _must_be_readable(path: Path) -> None:

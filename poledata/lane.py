@@ -38,7 +38,7 @@ DISK_ERRNOS = frozenset(
 # It has no more room: what is written already is finished.
 FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
-Tick = Callable[[int], None]
+Tick = Callable[[str, str, int], None]  # label, file name, bytes written or read back
 log = logging.getLogger(__name__)
 
 
@@ -209,7 +209,7 @@ class Lane(threading.Thread):
         if whole_bytes < len(chunk.view):  # the odd end of a file
             medium.set_direct(draft.fd, False)
             medium.write_at(draft.fd, chunk.view[whole_bytes:], chunk.at + whole_bytes)
-        self._tick(len(chunk.view))
+        self._tick(self._target.label, draft.job.name, len(chunk.view))
 
     def _keep_mode_and_time(self, draft: _Draft) -> None:
         assert draft.fd is not None
@@ -241,7 +241,7 @@ class Lane(threading.Thread):
             self._read_what_stands_there(draft)
             return
         with beneath.opened(root_fd, f"{bag.INCOMING}/{draft.temporary}") as fd:
-            sha512, draft.verified_by = self._read(fd)
+            sha512, draft.verified_by = self._read(draft, fd)
         if sha512 != draft.sha512:
             raise CopyMismatch(
                 shown(draft.job.name),
@@ -267,7 +267,7 @@ class Lane(threading.Thread):
     def _is_this_file(self, draft: _Draft) -> bool:
         with beneath.opened(self._target.root_fd, draft.path) as fd:
             os.fsync(fd)  # whoever wrote it may not have come so far
-            sha512, draft.verified_by = self._read(fd)
+            sha512, draft.verified_by = self._read(draft, fd)
             if sha512 != draft.sha512:
                 return False
             draft.fd = os.dup(fd)
@@ -276,13 +276,14 @@ class Lane(threading.Thread):
         draft.dirty = set(_way_to(draft.parent))
         return True
 
-    def _read(self, fd: int) -> tuple[str, VerifiedBy]:
-        return medium.read_back(fd, self._target.direct, self._reader, self._tick_or_stop)
+    def _read(self, draft: _Draft, fd: int) -> tuple[str, VerifiedBy]:
+        tick = partial(self._tick_or_stop, draft.job.name)
+        return medium.read_back(fd, self._target.direct, self._reader, tick)
 
-    def _tick_or_stop(self, n_bytes: int) -> None:
+    def _tick_or_stop(self, name: str, n_bytes: int) -> None:
         if self._stop_asked.is_set():
             raise Stopped()
-        self._tick(n_bytes)
+        self._tick(self._target.label, name, n_bytes)
 
     def _publish(self, draft: _Draft) -> None:
         """Link the temporary file to its final name: unlike a rename this replaces nothing."""

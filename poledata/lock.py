@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from poledata.errors import UsageFault
+
 
 @contextmanager
 def one_pass(db_path: Path) -> Iterator[bool]:
@@ -17,7 +19,14 @@ def one_pass(db_path: Path) -> Iterator[bool]:
     """
     # Read-only is enough for flock, so that a file made by root still serves the cron user.
     flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    fd = os.open(db_path.with_name(db_path.name + ".lock"), flags, 0o644)
+    path = db_path.with_name(db_path.name + ".lock")
+    try:
+        fd = os.open(path, flags, 0o644)
+    except OSError as fault:
+        raise UsageFault(
+            f"{path}: the lock can't be had ({fault.strerror}). Nothing was touched. "
+            "Run this as the user who owns that directory."
+        ) from fault
     try:
         yield _try_lock(fd)
     finally:

@@ -5,6 +5,7 @@ Looks at disks through the shelf, and claims a spare when it is its turn; copies
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -47,9 +48,12 @@ class Batch:
     too_big: list[tuple[Work, FileFault]] = field(default_factory=list)
     lost_copies: list[tuple[KnownFile, KnownCopy, CopyState]] = field(default_factory=list)
 
-    @property
-    def is_empty(self) -> bool:
-        return not (self.jobs or self.again)
+    def bytes_by_label(self) -> dict[str, int]:
+        """How much is to be written to each disk."""
+        return {
+            held.disk.label: sum(j.waiting.stat.size_bytes for j in self.jobs if role in j.roles)
+            for role, held in self.disks.items()
+        }
 
 
 @dataclass(slots=True)
@@ -64,7 +68,7 @@ class Planner:
     is_dry: bool
     _batch: Batch = field(default_factory=Batch)
     _limit: choice.BatchLimit = field(default_factory=lambda: choice.BatchLimit({}))
-    _none_for: set[Role] = field(default_factory=set)
+    _none_from_bytes: dict[Role, int] = field(default_factory=dict)
 
     def fill(self, todo: deque[Work]) -> Batch:
         """Take files from ``todo``, in order, until a batch is full."""
@@ -76,6 +80,8 @@ class Planner:
         """Find a file its place; False if it begins the next batch."""
         lacking = self._lacking_roles(work.known)
         if not lacking:
+            if len(self._batch.again) >= choice.BATCH_FILES:
+                return False
             self._batch.again.append(work)
             return True
         try:
@@ -121,10 +127,11 @@ class Planner:
 
     def _has_target(self, role: Role, work: Work) -> bool:
         """Whether this batch has a disk of the role for the file, on a drive of its own."""
-        if role not in self._batch.disks and role not in self._none_for:
+        size_bytes = work.waiting.stat.size_bytes
+        if role not in self._batch.disks and size_bytes < self._none_from_bytes.get(role, math.inf):
             held = self._pick(role, work.waiting)
             if held is None:
-                self._none_for.add(role)
+                self._none_from_bytes[role] = size_bytes  # a smaller file may still fit
             else:
                 self._batch.disks[role] = held
                 self._limit.rooms_bytes[role] = self._room_bytes(held)

@@ -1,30 +1,28 @@
-"""Live progress of a pass on a terminal; without rich, or a terminal, a pass is just silent."""
+"""Live progress of a pass on a terminal, by rich; only loaded when a person watches."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from poledata.records import Job
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from poledata.records import shown
 from poledata.tally import Watcher
 
 
 @contextmanager
 def on_terminal() -> Iterator[Watcher]:
-    """A watcher that draws a bar; the plain one where rich is missing."""
-    try:
-        from rich.progress import (
-            BarColumn,
-            DownloadColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-            TransferSpeedColumn,
-        )
-    except ImportError:
-        yield Watcher()
-        return
+    """A watcher that draws a bar for each disk."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -37,20 +35,21 @@ def on_terminal() -> Iterator[Watcher]:
 
 
 class _Bars(Watcher):
-    """One bar a batch: bytes written and read back, over all its disks."""
+    """One bar a disk: the file it is at, bytes written and read back, rate and time left."""
 
-    def __init__(self, bars: object) -> None:
+    def __init__(self, bars: Progress) -> None:
         self._bars = bars
-        self._lock = threading.Lock()
-        self._task: int | None = None
+        self._tasks: dict[str, TaskID] = {}
 
-    def batch(self, jobs: list[Job], labels: list[str]) -> None:
-        total = sum(2 * job.waiting.stat.size_bytes * len(job.roles) for job in jobs)
-        what = f"{len(jobs)} files to {' and '.join(labels)}"
-        if self._task is not None:
-            self._bars.remove_task(self._task)  # type: ignore[attr-defined]
-        self._task = self._bars.add_task(what, total=total)  # type: ignore[attr-defined]
+    def batch(self, bytes_by_label: dict[str, int]) -> None:
+        for task in self._tasks.values():
+            self._bars.remove_task(task)
+        self._tasks = {
+            label: self._bars.add_task(label, total=2 * size_bytes)
+            for label, size_bytes in bytes_by_label.items()
+        }
 
-    def moved(self, n_bytes: int) -> None:
-        with self._lock:
-            self._bars.advance(self._task, n_bytes)  # type: ignore[attr-defined]
+    def moved(self, label: str, name: str, n_bytes: int) -> None:
+        # rich locks for itself
+        what = f"{label} {escape(shown(name))}"
+        self._bars.update(self._tasks[label], description=what, advance=n_bytes)

@@ -33,6 +33,7 @@ class BufferStatus:
     other_files: int = 0
     links_and_specials: int = 0
     oldest_at_s: float | None = None
+    lease_can_be_had: bool | None = None  # None: there is no file to tell by
     used_percent: float | None = None
 
 
@@ -95,6 +96,8 @@ def _look_at_buffer(config: Config) -> BufferStatus:
     try:
         seen = buffer.scan(fd, config.extensions, config.settle_s, time.time(), at_most=1)
         room = mounts.space(fd)
+        cron_uid = config.db_path.parent.stat().st_uid
+        lease = buffer.lease_can_be_had(fd, seen.waiting[0], cron_uid) if seen.waiting else None
     finally:
         os.close(fd)
     return BufferStatus(
@@ -105,6 +108,7 @@ def _look_at_buffer(config: Config) -> BufferStatus:
         other_files=seen.other_files,
         links_and_specials=seen.links_and_specials,
         oldest_at_s=seen.waiting[0].stat.mtime_ns / 1e9 if seen.waiting else None,
+        lease_can_be_had=lease,
         used_percent=100 * room.used_bytes / max(1, room.used_bytes + room.free_bytes),
     )
 
@@ -153,6 +157,11 @@ def _buffer_lines(status: Status) -> Iterator[str]:
         f"           {buf.unfinished_files} unfinished; not ours: {buf.other_files} files of other "
         f"extensions, {buf.links_and_specials} links and special files"
     )
+    if buf.lease_can_be_had is False:
+        yield (
+            "           The system can't tell who writes there: files wait ten times SettleTime, "
+            "the newest of a directory for a newer one beside it, or a day"
+        )
 
 
 def _pass_text(status: Status) -> str:

@@ -52,11 +52,11 @@ class Tally:
 class Watcher:
     """Is told how a pass goes on; this one does nothing (see progress.py)."""
 
-    def batch(self, jobs: list[Job], labels: list[str]) -> None:
-        """A batch begins: each byte of it is written and read back, once a disk."""
+    def batch(self, bytes_by_label: dict[str, int]) -> None:
+        """A batch begins: so much is to be written to each disk, and read back."""
 
-    def moved(self, n_bytes: int) -> None:
-        """Bytes were written or read back; called from any thread."""
+    def moved(self, label: str, name: str, n_bytes: int) -> None:
+        """Bytes of a file were written to a disk or read back; called from any thread."""
 
     def would_copy(self, job: Job, labels: list[str]) -> None:
         """In a dry run: what a pass would do."""
