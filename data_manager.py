@@ -58,12 +58,12 @@ def _one_pass() -> ExitCode:
     cli.must_be_cron_user(config)
     cli.start_logging(config)
     stop = cli.stop_on_signals()
-    with lock.one_pass(config.db_path) as is_ours:
-        if not is_ours:
+    with lock.one_pass(config.db_path) as turns:
+        if not turns.is_ours:
             _say("Another pass is at work; nothing to do here.")
             return ExitCode.DONE
         with db.connect(config.db_path) as conn, _watcher() as watcher:
-            tally = archive.run_pass(config, conn, stop, watcher)
+            tally = archive.run_pass(config, conn, stop, watcher, turns.give_way)
     _say(tally.in_words())
     return tally.exit_code
 

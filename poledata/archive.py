@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
 from poledata import bag, catalogue, copying, db, medium, mounts, removal
@@ -58,15 +58,17 @@ def run_pass(
     conn: db.Connection,
     stop: threading.Event,
     watcher: Watcher,
+    give_way: Callable[[], None] = lambda: None,
     is_dry: bool = False,
 ) -> Tally:
     """One pass; the caller holds the pass lock. Raises PoleError if there can't be one.
 
-    ``stop``, once set, ends it between or inside files. A dry run writes nothing.
+    ``stop``, once set, ends it between or inside files; ``give_way`` lets a person's command
+    work between two batches. A dry run writes nothing.
     """
     must_fit_together(config, catalogue.disks(conn))
     with _open_buffer(config) as buffer:
-        return _Pass(config, conn, buffer, stop, watcher, is_dry).run()
+        return _Pass(config, conn, buffer, stop, watcher, give_way, is_dry).run()
 
 
 def must_fit_together(config: Config, disks: list[Disk]) -> None:
@@ -104,8 +106,10 @@ class _Pass:
         buffer: Buffer,
         stop: threading.Event,
         watcher: Watcher,
+        give_way: Callable[[], None],
         is_dry: bool,
     ) -> None:
+        self._give_way = give_way
         self._config, self._conn, self._buffer = config, conn, buffer
         self._stop, self._watcher, self._is_dry = stop, watcher, is_dry
         self._tally = Tally()
@@ -140,6 +144,7 @@ class _Pass:
             todo = deque(work for work in map(self._look_up, seen.waiting) if work)
             while todo and not self._stop.is_set():
                 self._one_batch(todo)
+                self._give_way()
             if seen.is_whole:
                 return
             after = seen.waiting[-1].age_key

@@ -1,25 +1,69 @@
-"""One pass at a time, by flock(2) on a file beside the database."""
+"""One pass at a time, and a person's command between its batches: flock(2) beside the database.
+
+Three files: ``.lock`` is held for a whole pass; ``.turn`` by whoever works on disks just now;
+``.door`` by whoever waits for the turn, so that a pass which lets go of its turn between two
+batches can't take it again before a person who waits.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from poledata.errors import UsageFault
 
 
+class PassLock:
+    """What a pass holds; whether it is ours, and how to let others in between batches."""
+
+    def __init__(self, turn_fd: int, door_fd: int, is_ours: bool) -> None:
+        self._turn_fd, self._door_fd = turn_fd, door_fd
+        self.is_ours = is_ours
+
+    def give_way(self) -> None:
+        """Let a waiting command work now; returns when it is our turn again."""
+        fcntl.flock(self._turn_fd, fcntl.LOCK_UN)
+        _pass_the_door(self._turn_fd, self._door_fd)
+
+
 @contextmanager
-def one_pass(db_path: Path) -> Iterator[bool]:
-    """Hold the lock; yields False, at once, if another pass holds it.
+def one_pass(db_path: Path) -> Iterator[PassLock]:
+    """The lock of a pass; not ours, at once, if another pass holds it.
 
     The kernel lets go of it when the process ends, however it ends.
     """
+    with ExitStack() as stack:
+        lock_fd, turn_fd, door_fd = (
+            stack.enter_context(_opened(db_path, suffix)) for suffix in ("lock", "turn", "door")
+        )
+        is_ours = _try_lock(lock_fd)
+        if is_ours:
+            _pass_the_door(turn_fd, door_fd)
+        yield PassLock(turn_fd, door_fd, is_ours)
+
+
+@contextmanager
+def between_batches(db_path: Path) -> Iterator[None]:
+    """A person's turn: waits for the end of a running pass's batch, which then waits for us."""
+    with _opened(db_path, "turn") as turn_fd, _opened(db_path, "door") as door_fd:
+        _pass_the_door(turn_fd, door_fd)
+        yield
+
+
+def _pass_the_door(turn_fd: int, door_fd: int) -> None:
+    fcntl.flock(door_fd, fcntl.LOCK_EX)
+    fcntl.flock(turn_fd, fcntl.LOCK_EX)
+    fcntl.flock(door_fd, fcntl.LOCK_UN)
+
+
+@contextmanager
+def _opened(db_path: Path, suffix: str) -> Iterator[int]:
+    path = db_path.with_name(f"{db_path.name}.{suffix}")
     # Read-only is enough for flock, so that a file made by root still serves the cron user.
     flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-    path = db_path.with_name(db_path.name + ".lock")
     try:
         fd = os.open(path, flags, 0o644)
     except OSError as fault:
@@ -28,7 +72,7 @@ def one_pass(db_path: Path) -> Iterator[bool]:
             "Run this as the user who owns that directory."
         ) from fault
     try:
-        yield _try_lock(fd)
+        yield fd
     finally:
         os.close(fd)
 

@@ -1,0 +1,227 @@
+"""The keys of the configuration file, and how the text of each becomes a value."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from poledata.records import shown
+
+LABEL = "{label}"
+_NONE = "none"
+_BESIDE = "data_manager.log beside the database"
+_SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_SIZE_UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+_TIME_UNITS = {"": 1, "s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
+_LONGEST_S = 100 * 365.25 * 86400
+_QUANTITY = re.compile(r"([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)")
+_EXTENSION = re.compile(r"[\w+~-]+(?:\.[\w+~-]+)*")
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
+_SWITCH = dict.fromkeys(("yes", "true", "on", "1"), True) | dict.fromkeys(
+    ("no", "false", "off", "0"), False
+)
+
+
+def size_bytes(text: str) -> int:
+    """``10 GB``, ``1.5 TiB`` or plain bytes as a number; ValueError tells what is right."""
+    match = _QUANTITY.fullmatch(text)
+    factor = _SIZE_UNITS.get(match[2].lower()) if match else None
+    if not match or factor is None:
+        raise ValueError(f"{said(text)} is not a size; write it like 500 MB, 10 GB or 10 GiB")
+    whole, _, decimals = match[1].partition(".")
+    return int(whole) * factor + round(float(f"0.{decimals or 0}") * factor)
+
+
+def duration_s(text: str) -> float:
+    """``90 s``, ``6 h``, ``30 d`` or plain seconds; ValueError tells what is right."""
+    match = _QUANTITY.fullmatch(text)
+    factor = _TIME_UNITS.get(match[2]) if match else None
+    if not match or factor is None:
+        raise ValueError(f"{said(text)} is not a time; write it like 90 s, 5 min, 6 h or 30 d")
+    if float(match[1]) * factor > _LONGEST_S:
+        raise ValueError(f"{said(text)} is over a hundred years; write it like 90 s or 30 d")
+    return float(match[1]) * factor
+
+
+def said(text: str) -> str:
+    return f'"{shown(text)}"'
+
+
+def _repeat_s(text: str) -> float:
+    repeat_s = duration_s(text)
+    if not repeat_s:
+        raise ValueError("0 would send every open notice at each pass; write a time like 24 h")
+    return repeat_s
+
+
+def _switch(text: str) -> bool:
+    if text.lower() not in _SWITCH:
+        raise ValueError(f"{said(text)} is neither yes nor no; write one of them")
+    return _SWITCH[text.lower()]
+
+
+def _percent(text: str) -> float:
+    match = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,9})?)\s*%?", text)
+    if not match or not 0 < float(match[1]) <= 100:
+        raise ValueError(f"{said(text)} is not a percentage; write a number over 0, up to 100")
+    return float(match[1])
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,6}", text):
+        raise ValueError(f"{said(text)} is not a count; write a whole number such as 2")
+    return int(text)
+
+
+def _prefix(text: str) -> str:
+    if not re.fullmatch("[A-Za-z]+", text):
+        raise ValueError(f"{said(text)} is not a prefix; write ASCII letters alone, such as P")
+    return text
+
+
+def _extensions(text: str) -> tuple[str, ...]:
+    bare = [item.strip().removeprefix(".") for item in text.split(",")]
+    wrong = [said(item) for item in bare if not _EXTENSION.fullmatch(item)]
+    if wrong:
+        raise ValueError(*(f"{item} is no extension; write it like g3, g3.gz" for item in wrong))
+    return tuple(dict.fromkeys(f".{item}" for item in bare))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a path in the file is relative to, and the variables that it may name."""
+
+    base: Path
+    environ: Mapping[str, str]
+
+    def path(self, text: str) -> Path:
+        """``text`` as an absolute path, ``~`` and ``$VARS`` filled in."""
+        if text == "~" or text.startswith("~/"):
+            text = "$HOME" + text[1:]
+        names = [match[1] or match[2] for match in _VARIABLE.finditer(text)]
+        # an empty variable would turn $BASE/buffer into /buffer
+        unset = [f"${name} is not set; write the path out" for name in names if not self._get(name)]
+        if unset:
+            raise ValueError(*dict.fromkeys(unset))
+        filled = _VARIABLE.sub(lambda match: self._get(match[1] or match[2]), text)
+        full = self.base / os.path.expanduser(filled)
+        # ".." behind a symlink is not where it seems: say where it truly leads
+        return Path(os.path.realpath(full)) if ".." in full.parts else full
+
+    def _get(self, name: str) -> str:
+        return self.environ.get(name, "")
+
+
+def _buffer(text: str, place: Place) -> Path:
+    path = place.path(text)
+    try:
+        with os.scandir(path):
+            return path
+    except OSError as e:
+        raise ValueError(
+            f"{shown(str(path))} can't be listed ({e.strerror}); name a directory that exists "
+            "and that this user can list"
+        ) from e
+
+
+def _file(text: str, place: Place) -> Path:
+    path = place.path(text)
+    if os.path.isdir(path):
+        raise ValueError(f"{shown(str(path))} is a directory; name a file")
+    return path
+
+
+def _file_to_make(text: str, place: Place) -> Path:
+    path = _file(text, place)
+    if not os.path.isdir(path.parent):
+        parent = shown(str(path.parent))
+        raise ValueError(f"there is no directory {parent}; make it: mkdir -p {parent}")
+    return path
+
+
+def _log_file(text: str, place: Place) -> Path | None:
+    return None if text == _BESIDE else _file_to_make(text, place)
+
+
+def _page(text: str, place: Place) -> Path | None:
+    return None if text.lower() == _NONE else _file(text, place)
+
+
+def _mount_patterns(text: str, place: Place) -> tuple[str, ...]:
+    patterns: list[str] = []
+    faults: list[str] = []
+    for item in filter(None, (item.strip() for item in re.split("[,\n]", text))):
+        try:
+            patterns.append(_mount_pattern(item, place))
+        except ValueError as e:
+            faults += e.args
+    if faults or not patterns:
+        raise ValueError(*(faults or ["names no directory; write one such as /spt_disks"]))
+    return tuple(dict.fromkeys(patterns))
+
+
+def _mount_pattern(item: str, place: Place) -> str:
+    path = place.path(item)
+    if re.search("[{}]", str(path).replace(LABEL, "")):
+        raise ValueError(f"{shown(str(path))}: only {LABEL} may stand in braces")
+    pattern = str(path if LABEL in str(path) else path / LABEL)
+    if not os.path.isdir(fixed_part(pattern)):
+        fixed = shown(str(fixed_part(pattern)))
+        raise ValueError(f"there is no directory {fixed}; name the one that holds the disks")
+    return pattern
+
+
+def fixed_part(pattern: str) -> Path:
+    """The deepest directory of ``pattern`` that is the same for every label."""
+    parts = Path(pattern).parts
+    return Path(*parts[: next(n for n, part in enumerate(parts) if LABEL in part)])
+
+
+def _plain(read: Callable[[str], object]) -> Callable[[str, Place], object]:
+    return lambda text, _: read(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of the INI file; ``default`` is text as in the file, None for a required key."""
+
+    name: str
+    default: str | None
+    meaning: str
+    sets: str  # the field of Config
+    read: Callable[[str, Place], object]
+
+
+KEYS = (
+    Key("FilenameDB", None, "the SQLite database", "db_path", _file_to_make),
+    Key("BufferLocation", None, "directory to archive from", "buffer", _buffer),
+    Key("Extension", None, "which files: g3, or several: g3, g3.gz", "extensions",
+        _plain(_extensions)),
+    Key("DiskMountPoints", None, "directory with a mount point per label, or a {label} pattern",
+        "mount_patterns", _mount_patterns),
+    Key("PrimaryPrefix", "P", "labels of primary disks", "primary_prefix", _plain(_prefix)),
+    Key("CopyPrefix", "S", "labels of copy disks", "copy_prefix", _plain(_prefix)),
+    Key("RequireMount", "yes", "no: plain directories stand in for disks", "require_mount",
+        _plain(_switch)),
+    Key("DeleteFromBuffer", "yes", "no: archive, and keep the buffer's file",
+        "delete_from_buffer", _plain(_switch)),
+    Key("MinFreeSpace", "10 GB", "kept free on every disk", "min_free_bytes", _plain(size_bytes)),
+    Key("SettleTime", "60 s", "a file unmodified for so long is finished", "settle_s",
+        _plain(duration_s)),
+    Key("NoNewFilesAfter", "6 h", "notice when no file was archived for so long; 0 = never",
+        "no_new_files_after_s", _plain(duration_s)),
+    Key("BufferFullPercent", "80", "notice when the buffer's file system is fuller",
+        "buffer_full_percent", _plain(_percent)),
+    Key("SpareDisksLow", "2", "notice when a role has fewer mounted spare disks",
+        "spare_disks_low", _plain(_count)),
+    Key("RepeatNotices", "24 h", "how often an open notice is sent again", "repeat_notices_s",
+        _plain(_repeat_s)),
+    Key("VerifyEvery", "30 d", "how old a verification may grow", "verify_every_s",
+        _plain(duration_s)),
+    Key("LogFile", _BESIDE, "the log", "log_file", _log_file),
+    Key("StatusPage", _NONE, "HTML status page to rewrite", "status_page", _page),
+    Key("MetricsFile", _NONE, "Prometheus text metrics to rewrite", "metrics_file", _page),
+)  # fmt: skip
