@@ -110,6 +110,26 @@ class KnownFile:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyOnDisk:
+    """One file of those that the database has on a disk."""
+
+    file_id: int
+    name: str
+    size_bytes: int
+    sha512: str
+    state: CopyState
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Why passes do nothing, since when, and until when (None: until somebody resumes)."""
+
+    started_at: str
+    why: str
+    until: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Pending:
     """One row of ``pending``: a file that failed so far."""
 

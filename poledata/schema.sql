@@ -17,7 +17,8 @@ CREATE TABLE disks (
     free_bytes     INTEGER,                     -- what an ordinary user may still fill
     measured_at    TEXT,
     first_used_at  TEXT,
-    last_used_at   TEXT
+    last_used_at   TEXT,
+    errors_running INTEGER NOT NULL DEFAULT 0   -- passes running in which it failed
 );
 
 -- Labels start again at P01 with each season's disk set.
@@ -117,6 +118,15 @@ CREATE TABLE deliveries (
     last_error TEXT,
     PRIMARY KEY (notice_id, channel)
 ) WITHOUT ROWID;
+
+-- While one has no end, passes do nothing.
+CREATE TABLE pauses (
+    id         INTEGER PRIMARY KEY,
+    started_at TEXT NOT NULL,
+    why        TEXT NOT NULL,
+    until      TEXT,                              -- NULL: until somebody resumes
+    ended_at   TEXT
+);
 
 -- Passes that did something.
 CREATE TABLE passes (

@@ -1,0 +1,228 @@
+"""Queries on files and their copies."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+
+from poledata.catalogue.of_disks import DISK_COLUMNS, disk_of
+from poledata.db import Connection
+from poledata.records import (
+    CopyOnDisk,
+    CopyState,
+    Disk,
+    FileStat,
+    KnownCopy,
+    KnownFile,
+    VerifiedBy,
+    Written,
+)
+
+
+def file(conn: Connection, name: str) -> KnownFile | None:
+    """A file by its name, with all its copies, newest first."""
+    row = conn.execute("SELECT * FROM files WHERE name = ?", (name,)).fetchone()
+    if row is None:
+        return None
+    copies = conn.execute(
+        f"SELECT c.state AS copy_state, c.mtime_ns, c.written_at, c.verified_at, c.verified_by, "
+        f"{DISK_COLUMNS} FROM copies c JOIN disks d ON d.id = c.disk_id "
+        "WHERE c.file_id = ? ORDER BY c.written_at DESC, d.id DESC",
+        (row["id"],),
+    )
+    return KnownFile(
+        row["id"],
+        row["name"],
+        row["size_bytes"],
+        row["sha512"],
+        row["mtime_ns"],
+        row["archived_at"],
+        tuple(_copy(copy) for copy in copies),
+    )
+
+
+def register(
+    conn: Connection,
+    name: str,
+    sha512: str,
+    stat: FileStat,
+    copies: Iterable[tuple[Disk, Written]],
+    at: str,
+) -> KnownFile:
+    """Write down new good copies of a file; it is archived once each role has one.
+
+    Never changes what is known of a file: another SHA-512 under its name is a defect here,
+    for it was refused before.
+    """
+    conn.execute(
+        "INSERT INTO files (name, size_bytes, sha512, mtime_ns) VALUES (?, ?, ?, ?) "
+        "ON CONFLICT (name) DO NOTHING",
+        (name, stat.size_bytes, sha512, stat.mtime_ns),
+    )
+    row = conn.execute("SELECT id, sha512 FROM files WHERE name = ?", (name,)).fetchone()
+    if row["sha512"] != sha512:
+        raise AssertionError(f"{name!r} is known with another SHA-512")
+    for disk, written in copies:
+        _add_copy(conn, row["id"], disk, stat.mtime_ns, written, at)
+    conn.execute(
+        "UPDATE files SET archived_at = ? WHERE id = ? AND archived_at IS NULL AND ("
+        "SELECT count(DISTINCT d.role) FROM copies c JOIN disks d ON d.id = c.disk_id "
+        "WHERE c.file_id = files.id AND c.state = 'good') = 2",
+        (at, row["id"]),
+    )
+    known = file(conn, name)
+    assert known
+    return known
+
+
+def _add_copy(
+    conn: Connection, file_id: int, disk: Disk, mtime_ns: int, written: Written, at: str
+) -> None:
+    conn.execute(
+        "INSERT INTO copies (file_id, disk_id, state, mtime_ns, written_at, verified_at, "
+        "verified_by) VALUES (?, ?, 'good', ?, ?, ?, ?) ON CONFLICT (file_id, disk_id) DO UPDATE "
+        "SET state = 'good', mtime_ns = excluded.mtime_ns, written_at = excluded.written_at, "
+        "verified_at = excluded.verified_at, verified_by = excluded.verified_by",
+        (file_id, disk.id, mtime_ns, at, at, written.verified_by.value),
+    )
+
+
+def set_copy_state(conn: Connection, file_id: int, disk: Disk, state: CopyState) -> None:
+    """What a look at a copy found."""
+    conn.execute(
+        "UPDATE copies SET state = ? WHERE file_id = ? AND disk_id = ?",
+        (state.value, file_id, disk.id),
+    )
+
+
+def removed(conn: Connection, name: str, at: str) -> None:
+    """The file has left the buffer; what was remembered of it there goes too."""
+    conn.execute("UPDATE files SET removed_from_buffer_at = ? WHERE name = ?", (at, name))
+    conn.execute("DELETE FROM rehashed WHERE name = ?", (name,))
+
+
+def archived_but_not_removed(conn: Connection) -> list[str]:
+    """Names that may still stand in the buffer."""
+    rows = conn.execute(
+        "SELECT name FROM files WHERE archived_at IS NOT NULL AND removed_from_buffer_at IS NULL"
+    )
+    return [row["name"] for row in rows]
+
+
+def remembered_sha512(conn: Connection, name: str, stat: FileStat) -> str | None:
+    """The SHA-512 of a buffer file that was hashed before in this very state."""
+    row = conn.execute("SELECT * FROM rehashed WHERE name = ?", (name,)).fetchone()
+    return row["sha512"] if row and stat_of(row) == stat else None
+
+
+def remember_sha512(conn: Connection, name: str, stat: FileStat, sha512: str) -> None:
+    """Note a buffer file's SHA-512, so that it is not hashed twice."""
+    conn.execute(
+        "INSERT OR REPLACE INTO rehashed (name, device, inode, size_bytes, mtime_ns, ctime_ns, "
+        "sha512) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (name, *stat_values(stat), sha512),
+    )
+
+
+def _copy(row: sqlite3.Row) -> KnownCopy:
+    return KnownCopy(
+        disk=disk_of(row),
+        state=CopyState(row["copy_state"]),
+        mtime_ns=row["mtime_ns"],
+        written_at=row["written_at"],
+        verified_at=row["verified_at"],
+        verified_by=VerifiedBy(row["verified_by"]) if row["verified_by"] else None,
+    )
+
+
+def stat_of(row: sqlite3.Row) -> FileStat | None:
+    if row["inode"] is None:
+        return None
+    return FileStat(
+        row["device"], row["inode"], row["size_bytes"], row["mtime_ns"], row["ctime_ns"]
+    )
+
+
+def stat_values(stat: FileStat | None) -> tuple[int | None, ...]:
+    if stat is None:
+        return (None,) * 5
+    return (stat.device, stat.inode, stat.size_bytes, stat.mtime_ns, stat.ctime_ns)
+
+
+def totals(conn: Connection) -> tuple[int, int]:
+    """How many files are archived, and their bytes."""
+    row = conn.execute(
+        "SELECT count(*) AS files, coalesce(sum(size_bytes), 0) AS bytes FROM files "
+        "WHERE archived_at IS NOT NULL"
+    ).fetchone()
+    return row["files"], row["bytes"]
+
+
+# --- the copies on one disk ---------------------------------------------------------------
+
+
+def copies_on(conn: Connection, disk: Disk) -> list[CopyOnDisk]:
+    """Every file that the database has on a disk, the least recently verified first."""
+    rows = conn.execute(
+        "SELECT f.id, f.name, f.size_bytes, f.sha512, c.state FROM copies c "
+        "JOIN files f ON f.id = c.file_id WHERE c.disk_id = ? ORDER BY c.verified_at, f.name",
+        (disk.id,),
+    )
+    return [
+        CopyOnDisk(r["id"], r["name"], r["size_bytes"], r["sha512"], CopyState(r["state"]))
+        for r in rows
+    ]
+
+
+def count_on(conn: Connection, disk: Disk) -> tuple[int, int]:
+    """How many good copies a disk has, and their bytes."""
+    row = conn.execute(
+        "SELECT count(*) AS files, coalesce(sum(f.size_bytes), 0) AS bytes FROM copies c "
+        "JOIN files f ON f.id = c.file_id WHERE c.disk_id = ? AND c.state = 'good'",
+        (disk.id,),
+    ).fetchone()
+    return row["files"], row["bytes"]
+
+
+def lacking_another(conn: Connection, disk: Disk) -> list[str]:
+    """The names of files on a disk that have no good copy in the other role on any drive."""
+    rows = conn.execute(
+        "SELECT f.name FROM copies c JOIN files f ON f.id = c.file_id WHERE c.disk_id = ? "
+        "AND NOT EXISTS (SELECT 1 FROM copies o JOIN disks d ON d.id = o.disk_id "
+        "WHERE o.file_id = c.file_id AND o.state = 'good' AND d.role <> ? "
+        "AND d.state <> 'lost') ORDER BY f.name",
+        (disk.id, disk.role.value),
+    )
+    return [row["name"] for row in rows]
+
+
+def without_good_copy(conn: Connection, disk: Disk) -> list[str]:
+    """The names of files that were on this disk and now have no good copy anywhere."""
+    rows = conn.execute(
+        "SELECT f.name FROM copies c JOIN files f ON f.id = c.file_id WHERE c.disk_id = ? "
+        "AND NOT EXISTS (SELECT 1 FROM copies o WHERE o.file_id = c.file_id "
+        "AND o.state = 'good') ORDER BY f.name",
+        (disk.id,),
+    )
+    return [row["name"] for row in rows]
+
+
+def copies_are_missing(conn: Connection, disk: Disk) -> None:
+    """A disk is lost, with all that was on it."""
+    conn.execute("UPDATE copies SET state = 'missing' WHERE disk_id = ?", (disk.id,))
+
+
+def verified(
+    conn: Connection,
+    copy: CopyOnDisk,
+    disk: Disk,
+    state: CopyState,
+    how: VerifiedBy | None,
+    at: str,
+) -> None:
+    """What reading a copy back found."""
+    conn.execute(
+        "UPDATE copies SET state = ?, verified_at = ?, verified_by = coalesce(?, verified_by) "
+        "WHERE file_id = ? AND disk_id = ?",
+        (state.value, at, how.value if how else None, copy.file_id, disk.id),
+    )
