@@ -19,9 +19,9 @@ from poledata import bag, catalogue, copying, db, medium, mounts, removal
 from poledata.buffer import Buffer
 from poledata.config import Config
 from poledata.copying import Result
+from poledata.diskwatch import DiskWatch
 from poledata.errors import (
     BadName,
-    DiskRefused,
     FileFault,
     NameConflict,
     NotRemoved,
@@ -34,11 +34,13 @@ from poledata.errors import (
 )
 from poledata.failures import Failures, has_left
 from poledata.lane import DISK_ERRNOS, FULL_ERRNOS
+from poledata.lifecycle import House
 from poledata.notices import Board
 from poledata.planning import Batch, Planner, Work
 from poledata.records import (
     Disk,
     KnownFile,
+    Role,
     Waiting,
     Written,
     shown,
@@ -116,8 +118,8 @@ class _Pass:
         self._board = Board(conn, is_dry)
         self._failures = Failures(conn, self._board, self._tally, is_dry)
         self._ready: set[int] = set()  # disks claimed and swept by this pass
-        self._out: set[int] = set()  # disks that failed or filled up in this pass
-        self._promised_bytes: dict[int, int] = {}
+        self._disks = DiskWatch(House(config, conn, self._board))
+        self._promised_bytes: dict[int, int] = {}  # by disk id, in a dry run
         self._row: int | None = None
 
     def run(self) -> Tally:
@@ -126,28 +128,40 @@ class _Pass:
         try:
             if not self._is_dry:
                 self._note_a_crash()
+                self._disks.finish_closes()
                 self._note_what_left()
                 self._failures.forget_gone(self._buffer.root_fd)
             self._work_through_the_buffer()
+            if not self._is_dry:
+                self._disks.hold_failing()
             self._tally.interrupted = self._stop.is_set()
             outcome = "interrupted" if self._tally.interrupted else "done"
         finally:
             self._end(outcome)
+        self._tally.failed_disks = self._disks.troubled
         self._tally.pending_files = len(catalogue.pending(self._conn))
         return self._tally
 
     def _work_through_the_buffer(self) -> None:
         after = None
-        while not self._stop.is_set():
+        while self._may_go_on():
             seen = self._buffer.scan(time.time(), SCAN_FILES, after)
             self._failures.note_unlistable(seen.unlistable)
             todo = deque(work for work in map(self._look_up, seen.waiting) if work)
-            while todo and not self._stop.is_set():
+            while todo and self._may_go_on():
                 self._one_batch(todo)
                 self._give_way()
             if seen.is_whole:
                 return
             after = seen.waiting[-1].age_key
+
+    def _may_go_on(self) -> bool:
+        if self._stop.is_set():
+            return False
+        pause = catalogue.current_pause(self._conn, _now())
+        if pause and not self._is_dry:
+            log.info("paused: %s", pause.why)
+        return pause is None
 
     # --- what earlier passes left ---------------------------------------------------------
 
@@ -193,7 +207,7 @@ class _Pass:
                 catalogue.disks(self._conn),
                 shelf,
                 self._board,
-                self._out,
+                self._disks.out,
                 self._promised_bytes,
                 self._is_dry,
             )
@@ -205,10 +219,11 @@ class _Pass:
             for work, fault in batch.too_big:
                 self._failures.note(work.waiting.name, work.waiting.stat, fault)
             self._note_lost_copies(batch)
+            self._disks.note_refused(batch.refused)
             for work in batch.again:
                 self._known_again(work, shelf)
-            if batch.jobs:
-                self._copy(batch, shelf, todo)
+            written = self._copy(batch, shelf, todo) if batch.jobs else set()
+        self._disks.close_full(batch.full, written)
 
     def _say_what_would_be(self, batch: Batch) -> None:
         for job in batch.jobs:
@@ -228,7 +243,8 @@ class _Pass:
                 f"This copy is {state.value}; the file is in the buffer and is copied anew.",
             )
 
-    def _copy(self, batch: Batch, shelf: Shelf, todo: deque[Work]) -> None:
+    def _copy(self, batch: Batch, shelf: Shelf, todo: deque[Work]) -> set[Role]:
+        """Copy a batch, register it, remove what is proved; the roles that took files."""
         row = self._begin()
         targets = [held.target for held in batch.disks.values()]
         self._watcher.batch(batch.bytes_by_label())
@@ -240,6 +256,12 @@ class _Pass:
             self._judge(result, batch, todo)
         if self._config.delete_from_buffer:
             self._remove(archived, batch, shelf)
+        return {
+            role
+            for result in results
+            for role, copy in result.copies.items()
+            if isinstance(copy, Written)
+        }
 
     def _begin(self) -> int:
         """The row of this pass, made once it has something to do."""
@@ -265,6 +287,8 @@ class _Pass:
                     size_bytes += result.job.waiting.stat.size_bytes
             for held in batch.disks.values():
                 self._measure(held)
+                if not self._disks.has_failed(held.disk):
+                    catalogue.forget_errors(self._conn, held.disk)
             catalogue.count_in_pass(self._conn, row, len(archived), size_bytes)
         self._tally.archived_files += len(archived)
         self._tally.archived_bytes += size_bytes
@@ -330,7 +354,7 @@ class _Pass:
         if isinstance(fault, Stopped):
             return
         if isinstance(fault, OSError) and fault.errno in DISK_ERRNOS | FULL_ERRNOS:
-            self._leave_out(held, fault)
+            self._disks.leave_out(held.disk, fault)
             self._try_again(work, todo)
         elif isinstance(fault, SetAside) and work.tries == 0:
             self._board.tell("name-conflict", f"{label} {shown(name)}", f"{fault.why}.")
@@ -340,25 +364,6 @@ class _Pass:
         else:
             why = fault.strerror if isinstance(fault, OSError) else str(fault)
             self._failures.note(name, work.waiting.stat, FileFault(shown(name), f"{label}: {why}"))
-
-    def _leave_out(self, held: HeldDisk, fault: OSError) -> None:
-        """This disk takes no more in this pass; the next one of its role goes on."""
-        if held.disk.id in self._out:
-            return
-        self._out.add(held.disk.id)
-        if fault.errno in FULL_ERRNOS:
-            log.info("%s is full (%s)", held.disk.label, fault.strerror)
-            return
-        self._tally.failed_disks += 1
-        self._board.tell_refused(
-            DiskRefused(
-                "disk-error",
-                held.disk.label,
-                f"it does not take data: {fault.strerror}",
-                "What is registered on it is verified; other disks go on. "
-                "Look at the kernel's log; if it repeats, replace the drive.",
-            )
-        )
 
     def _try_again(self, work: Work, todo: deque[Work]) -> None:
         if any(other.waiting.name == work.waiting.name for other in (todo[0],) if todo):

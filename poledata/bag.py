@@ -82,7 +82,7 @@ def why_not_carried(name: str) -> str | None:
 def read_mark(root_fd: int) -> Mark | None:
     """The disk's mark; None if it has none. Raises ValueError if it can't be understood."""
     try:
-        text = _read_small(root_fd, MARK).decode()
+        text = read_small(root_fd, MARK).decode()
     except FileNotFoundError:
         return None
     fields = dict(re.findall(r"^(Pole-[A-Za-z-]+): (.*)$", text, re.MULTILINE))
@@ -105,7 +105,7 @@ def foreign_entries(root_fd: int) -> list[str]:
     foreign = entries - _CLAIM_LEAVES
     if MANIFEST in entries and os.stat(MANIFEST, dir_fd=root_fd).st_size:
         foreign.add(MANIFEST)
-    if DECLARATION in entries and _read_small(root_fd, DECLARATION) != _DECLARATION_TEXT:
+    if DECLARATION in entries and read_small(root_fd, DECLARATION) != _DECLARATION_TEXT:
         foreign.add(DECLARATION)
     if DATA in entries:
         with beneath.directory(root_fd, DATA) as fd:
@@ -280,6 +280,7 @@ def _parse_line(raw: bytes, at: int) -> ManifestLine:
     raise ManifestDamaged(f"{MANIFEST}: what stands at byte {at} is not a manifest line")
 
 
-def _read_small(root_fd: int, path: str) -> bytes:
+def read_small(root_fd: int, path: str) -> bytes:
+    """One of our small files, whole."""
     with beneath.opened(root_fd, path) as fd:
         return os.read(fd, 1 << 20)

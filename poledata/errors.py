@@ -151,6 +151,14 @@ class ManifestDamaged(PoleError):
     """A disk's manifest holds what no program of ours wrote."""
 
 
+class Refused(UsageFault):
+    """A command that makes no sense now: why, and what next. Nothing was changed."""
+
+
+class CannotClose(PoleError):
+    """What the catalogue, the manifest and the files of a disk say can't be made one."""
+
+
 class Stopped(PoleError):
     """A person or the system asked the pass to end; it ends between or inside files."""
 

@@ -25,6 +25,9 @@ SEVERITIES = {
     "disk-error": Severity.WARNING,
     "copy-damaged": Severity.WARNING,
     "pass-crashed": Severity.WARNING,
+    "no-good-copy": Severity.CRITICAL,
+    "disk-closed": Severity.INFO,
+    "paused": Severity.INFO,
 }
 DISK_KINDS = ("disk-missing", "disk-wrong", "disk-read-only", "disk-error")
 FILE_KINDS = ("copy-failed", "not-removed", "name-conflict", "bad-name")
@@ -40,8 +43,11 @@ class Board:
         self._conn, self._is_dry = conn, is_dry
         self._open = {(n.kind, n.key): n.text for n in catalogue.open_notices(conn)}
 
-    def tell(self, kind: str, key: str, text: str) -> None:
-        """Open a notice of this kind about ``key`` (a label, a file, a role), or renew it."""
+    def tell(self, kind: str, key: str, text: str, severity: Severity | None = None) -> None:
+        """Open a notice of this kind about ``key`` (a label, a file, a role), or renew it.
+
+        ``severity``: another one than the kind's.
+        """
         text = f"{text} See {kind} in docs/operators.md."
         if self._open.get((kind, key)) == text:
             return
@@ -50,7 +56,7 @@ class Board:
         if not self._is_dry:
             with db.transaction(self._conn):
                 at = utc(time.time())
-                catalogue.open_notice(self._conn, kind, key, SEVERITIES[kind], text, at)
+                catalogue.open_notice(self._conn, kind, key, severity or SEVERITIES[kind], text, at)
 
     def tell_refused(self, refusal: DiskRefused) -> None:
         """A disk can't be used."""

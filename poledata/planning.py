@@ -45,6 +45,8 @@ class Batch:
     disks: dict[Role, HeldDisk] = field(default_factory=dict)
     again: list[Work] = field(default_factory=list)  # both copies are known and there
     without_disk: list[Work] = field(default_factory=list)
+    full: list[Disk] = field(default_factory=list)  # in use, and a file found its room elsewhere
+    refused: list[tuple[Disk, DiskRefused]] = field(default_factory=list)  # disks in use
     too_big: list[tuple[Work, FileFault]] = field(default_factory=list)
     lost_copies: list[tuple[KnownFile, KnownCopy, CopyState]] = field(default_factory=list)
 
@@ -159,9 +161,14 @@ class Planner:
         held = {h.disk.id: h for d in used if (h := self._usable(d)) is not None}
         rooms = [choice.Room(h.disk, self._room_bytes(h)) for h in held.values()]
         best = choice.fullest_that_fits(rooms, size_bytes)
-        if best:
-            return self._chosen(role, held[best.disk.id])
-        return self._pick_spare(role, waiting, [d for d in candidates if d not in used])
+        chosen = held[best.disk.id] if best else None
+        if chosen is None:
+            chosen = self._pick_spare(role, waiting, [d for d in candidates if d not in used])
+        if chosen:
+            self.board.settle(["no-disk"], role.value)
+            need_bytes = choice.cost_bytes(size_bytes)
+            self._batch.full += [r.disk for r in rooms if r.room_bytes < need_bytes]
+        return chosen
 
     def _pick_spare(self, role: Role, waiting: Waiting, spares: list[Disk]) -> HeldDisk | None:
         size_bytes, too_small = waiting.stat.size_bytes, 0
@@ -173,7 +180,7 @@ class Planner:
                 too_small += 1
                 continue
             if self.is_dry or (held := self._claimed(held)) is not None:
-                return self._chosen(role, held)
+                return held
         if too_small:
             raise FileFault(
                 shown(waiting.name), f"its {size_bytes} bytes fit on no empty {role.value} disk"
@@ -186,10 +193,6 @@ class Planner:
         )
         return None
 
-    def _chosen(self, role: Role, held: HeldDisk) -> HeldDisk:
-        self.board.settle(["no-disk"], role.value)
-        return held
-
     def _usable(self, disk: Disk) -> HeldDisk | None:
         """The disk, held, and ready for writing if it is in use; said if it can't be."""
         try:
@@ -199,6 +202,8 @@ class Planner:
                 held = self.shelf.hold(disk)
             self._must_be_apart(held)
         except DiskRefused as refusal:
+            if disk.state is DiskState.ACTIVE:
+                self._batch.refused.append((disk, refusal))
             if disk.state is DiskState.ACTIVE or refusal.kind != "disk-missing":
                 self.board.tell_refused(refusal)
             return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,16 @@ from pathlib import Path
 from poledata import bag, beneath, catalogue, db, medium, mounts
 from poledata.config import Config
 from poledata.errors import DiskRefused
-from poledata.records import CopyTarget, Disk, DiskState, utc
+from poledata.records import CopyTarget, Disk, DiskState, FileStat, VerifiedBy, utc
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCopy:
+    """What a disk gives back of a file."""
+
+    sha512: str
+    verified_by: VerifiedBy
+    stat: FileStat
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +38,15 @@ class HeldDisk:
     drives: frozenset[str]  # the identities of the physical drives below it
     mark: bag.Mark | None  # None: a spare that was never used
     direct: bool  # direct reads of its file system are proved
+
+    def read_copy(
+        self, name: str, reader: medium.HashingReader, tick: Callable[[int], None]
+    ) -> ReadCopy:
+        """One copy, read from the medium. Raises OSError."""
+        with beneath.opened(self.root_fd, f"{bag.DATA}/{name}") as fd:
+            info = os.fstat(fd)
+            sha512, how = medium.read_back(fd, self.direct, reader, tick)
+        return ReadCopy(sha512, how, FileStat.of(info))
 
     @property
     def target(self) -> CopyTarget:
@@ -75,7 +93,7 @@ class Shelf:
         """The same, claimed at its first use, and with earlier leftovers swept."""
         held = self.hold(disk)
         with _disk_faults(disk):
-            _must_be_writable(held)
+            must_be_writable(held)
             if disk.id not in self._ready:
                 held = self._make_ready(held)
         return held
@@ -213,7 +231,8 @@ def _reads_directly(root_fd: int) -> bool:
         return medium.is_truly_direct(fd)
 
 
-def _must_be_writable(held: HeldDisk) -> None:
+def must_be_writable(held: HeldDisk) -> None:
+    """Raises DiskRefused where this user can't put files on the disk."""
     if mounts.space(held.root_fd).read_only:
         raise DiskRefused(
             "disk-read-only",

@@ -55,7 +55,8 @@ def unsealed_disks(conn: Connection) -> list[Disk]:
     """Closed disks whose bag is not known to be finished."""
     rows = conn.execute(
         f"SELECT {DISK_COLUMNS} FROM disks d WHERE d.state = 'closed' AND NOT EXISTS ("
-        "SELECT 1 FROM disk_events e WHERE e.disk_id = d.id AND e.event = 'sealed')"
+        "SELECT 1 FROM disk_events e WHERE e.disk_id = d.id AND e.event = 'sealed' AND e.id > "
+        "(SELECT max(id) FROM disk_events WHERE disk_id = d.id AND event = 'closed'))"
     )
     return [disk_of(row) for row in rows]
 

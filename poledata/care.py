@@ -1,0 +1,133 @@
+"""Look after what is archived: read every copy of a disk again, from the medium."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass, field
+
+from poledata import bag, beneath, catalogue, db, medium, sealing
+from poledata.errors import CannotClose, DiskRefused, Stopped
+from poledata.lane import DISK_ERRNOS
+from poledata.lifecycle import House
+from poledata.records import CopyOnDisk, CopyState, Disk, VerifiedBy, shown, utc
+from poledata.shelf import HeldDisk
+
+Tick = Callable[[str, str, int], None]  # label, file name, bytes read
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What a reading of one disk found; names are shown names."""
+
+    label: str
+    good: int = 0
+    good_bytes: int = 0
+    damaged: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    unregistered: list[str] = field(default_factory=list)
+    fault: str | None = None  # why the reading could not go on
+
+    @property
+    def is_well(self) -> bool:
+        return not (self.damaged or self.missing or self.unregistered or self.fault)
+
+
+def verify(house: House, disk: Disk, stop: threading.Event, tick: Tick) -> Verdict:
+    """Read every copy that the database has on a disk; write down what was found.
+
+    The least recently verified come first, so that an interrupted run goes on where it ended.
+    """
+    verdict = Verdict(disk.label)
+    try:
+        with house.shelf() as shelf, closing(medium.HashingReader()) as reader:
+            held = shelf.hold(disk)
+            for copy in catalogue.copies_on(house.conn, disk):
+                if stop.is_set():
+                    raise Stopped("interrupted")
+                _verify_one(house, held, copy, reader, verdict, stop, tick)
+            verdict.unregistered = _unregistered(house, held)
+    except (DiskRefused, CannotClose, Stopped) as fault:
+        verdict.fault = str(fault)
+    except OSError as fault:
+        verdict.fault = f"{disk.label} does not give its data back: {fault.strerror or fault}"
+    _tell(house, disk, verdict)
+    return verdict
+
+
+def _verify_one(
+    house: House,
+    held: HeldDisk,
+    copy: CopyOnDisk,
+    reader: medium.HashingReader,
+    verdict: Verdict,
+    stop: threading.Event,
+    tick: Tick,
+) -> None:
+    def tick_or_stop(n_bytes: int) -> None:
+        if stop.is_set():
+            raise Stopped("interrupted")
+        tick(held.disk.label, copy.name, n_bytes)
+
+    state, how = _read_state(held, copy, reader, tick_or_stop)
+    if state is CopyState.GOOD:
+        verdict.good += 1
+        verdict.good_bytes += copy.size_bytes
+    else:
+        bad = verdict.damaged if state is CopyState.DAMAGED else verdict.missing
+        bad.append(shown(copy.name))
+    with db.transaction(house.conn):
+        catalogue.verified(house.conn, copy, held.disk, state, how, utc(time.time()))
+
+
+def _read_state(
+    held: HeldDisk,
+    copy: CopyOnDisk,
+    reader: medium.HashingReader,
+    tick: Callable[[int], None],
+) -> tuple[CopyState, VerifiedBy | None]:
+    """Raises OSError where the disk as a whole does not work."""
+    if beneath.stat(held.root_fd, f"{bag.DATA}/{copy.name}") is None:
+        return CopyState.MISSING, None
+    try:
+        found = held.read_copy(copy.name, reader, tick)
+    except OSError as fault:
+        if fault.errno in DISK_ERRNOS and not _answers(held):
+            raise
+        return CopyState.DAMAGED, None  # this file can't be read: the medium is bad there
+    is_good = found.sha512 == copy.sha512 and found.stat.size_bytes == copy.size_bytes
+    return (CopyState.GOOD if is_good else CopyState.DAMAGED), found.verified_by
+
+
+def _answers(held: HeldDisk) -> bool:
+    """Whether the disk still gives back its own mark."""
+    try:
+        return bag.read_mark(held.root_fd) is not None
+    except OSError:
+        return False
+
+
+def _unregistered(house: House, held: HeldDisk) -> list[str]:
+    """Files under data/ that the database does not have on this disk."""
+    names = [name for name, _ in sealing.files_under_data(held.root_fd)]
+    known = {copy.name for copy in catalogue.copies_on(house.conn, held.disk)}
+    return [shown(name) for name in sorted(names) if name not in known]
+
+
+def _tell(house: House, disk: Disk, verdict: Verdict) -> None:
+    bad = [*verdict.damaged, *verdict.missing]
+    if bad:
+        house.board.tell(
+            "copy-damaged",
+            disk.label,
+            f"{len(verdict.damaged)} copies on {disk.label} are damaged, {len(verdict.missing)} "
+            f"missing, {bad[0]} among them. The other copy of each is not touched.",
+        )
+    if not verdict.is_well:
+        return
+    house.board.settle(["copy-damaged", "disk-error"], disk.label)
+    if disk.held_by == "machine":
+        with db.transaction(house.conn):
+            catalogue.unhold(house.conn, disk, "all its copies read well", utc(time.time()))

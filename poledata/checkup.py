@@ -1,0 +1,116 @@
+"""Is everything as the archive needs it? Looked at before it is trusted; nothing is changed."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from poledata import buffer, catalogue, choice
+from poledata.buffer import Buffer
+from poledata.config import Config
+from poledata.db import Connection
+from poledata.errors import DiskRefused
+from poledata.records import Disk, DiskState, Role, Waiting, seconds, shown, size_text
+from poledata.shelf import HeldDisk, Shelf, must_be_writable
+
+LOOK_AT_FILES = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    is_well: bool
+    what: str
+
+
+def look(config: Config, conn: Connection) -> Iterator[Finding]:
+    """Everything a pass relies on, one finding each."""
+    yield Finding(True, f"configuration {config.path}")
+    for warning in config.warnings:
+        yield Finding(False, warning)
+    yield _database(config)
+    yield _clock(conn)
+    yield from _buffer(config)
+    yield from _disks(config, conn)
+
+
+def _database(config: Config) -> Finding:
+    directory = config.db_path.parent
+    owner = directory.stat().st_uid
+    if owner != os.geteuid():
+        return Finding(False, f"{directory} belongs to user {owner}: run this, and passes, as it")
+    mode = stat.S_IMODE(directory.stat().st_mode)
+    if mode & 0o022:
+        return Finding(False, f"{directory} is writable by others: chmod go-w {directory}")
+    return Finding(True, f"database {config.db_path}")
+
+
+def _clock(conn: Connection) -> Finding:
+    last = catalogue.last_pass(conn)
+    now_s = time.time()
+    if last and seconds(last.started_at) > now_s + 60:
+        return Finding(False, f"the clock is behind the last pass ({last.started_at}): set it")
+    return Finding(True, f"clock {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime(now_s))}")
+
+
+def _buffer(config: Config) -> Iterator[Finding]:
+    fd = os.open(config.buffer, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        held = Buffer(fd, config.extensions, config.settle_s)
+        seen = held.scan(time.time(), LOOK_AT_FILES)
+        for name, why in seen.unlistable.items():
+            yield Finding(False, f"buffer: {shown(name)} can't be listed ({why})")
+        directories = {file.name.rpartition("/")[0] for file in seen.waiting} | {""}
+        for path in sorted(directories):
+            if not os.access(path or ".", os.W_OK | os.X_OK, dir_fd=fd):
+                place = shown(str(config.buffer / path))
+                yield Finding(False, f"buffer: this user may not unlink files in {place}")
+        yield Finding(True, f"buffer {config.buffer}: {seen.settled_files} finished files wait")
+        if seen.waiting:
+            yield _lease(fd, seen.waiting[0])
+    finally:
+        os.close(fd)
+
+
+def _lease(fd: int, waiting: Waiting) -> Finding:
+    if buffer.lease_can_be_had(fd, waiting, os.geteuid()):
+        return Finding(True, "buffer: the system tells whether a file is still open for writing")
+    return Finding(
+        False,
+        "buffer: the system can't tell whether a file is still open for writing (another owner, "
+        "or a network file system): files wait ten times SettleTime",
+    )
+
+
+def _disks(config: Config, conn: Connection) -> Iterator[Finding]:
+    usable: dict[Role, list[HeldDisk]] = {role: [] for role in Role}
+    with Shelf(config, conn, set()) as shelf:
+        for role in Role:
+            for disk in choice.in_order_of_use(catalogue.disks(conn), role):
+                finding = _disk(shelf, disk, usable[role])
+                if finding:
+                    yield finding
+        for role, found in usable.items():
+            if not found:
+                yield Finding(False, f"no {role.value} disk can be used")
+        pairs = [(p, c) for p in usable[Role.PRIMARY] for c in usable[Role.COPY]]
+        if pairs and not any(p.is_on_another_drive_than(c) for p, c in pairs):
+            yield Finding(False, "all usable disks are on one physical drive")
+
+
+def _disk(shelf: Shelf, disk: Disk, usable: list[HeldDisk]) -> Finding | None:
+    """None for a spare that is just not mounted."""
+    try:
+        held = shelf.hold(disk)
+        must_be_writable(held)
+        room = size_text(max(0, shelf.room_bytes(held)))
+    except DiskRefused as refusal:
+        if disk.state is DiskState.SPARE and refusal.kind == "disk-missing":
+            return None
+        return Finding(False, f"{refusal.label}: {refusal.why}. {refusal.what_next}")
+    usable.append(held)
+    return Finding(True, f"{disk.label} at {held.path}: {disk.state.value}, room for {room}")

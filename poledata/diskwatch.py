@@ -1,0 +1,110 @@
+"""Disks that fill up or fail while a pass runs: left out, closed, held."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from poledata import catalogue, db, lifecycle
+from poledata.errors import CannotClose, DiskRefused, ManifestDamaged
+from poledata.lane import FULL_ERRNOS
+from poledata.lifecycle import House
+from poledata.records import Disk, Role, seconds, utc
+
+TRY_CLOSE_AGAIN_S = 86_400.0
+REFUSED_TO_CLOSE = "close refused"  # a disk event
+
+log = logging.getLogger(__name__)
+
+
+class DiskWatch:
+    """What one pass knows of its disks."""
+
+    def __init__(self, house: House) -> None:
+        self._house = house
+        self._full: dict[int, Disk] = {}
+        self._failed: dict[int, Disk] = {}
+        self._refused: set[str] = set()
+
+    @property
+    def out(self) -> set[int]:
+        """The ids of disks that are left alone for the rest of the pass."""
+        return self._full.keys() | self._failed.keys()
+
+    @property
+    def troubled(self) -> int:
+        """How many disks in use did not work."""
+        return len(self._refused | {disk.label for disk in self._failed.values()})
+
+    def has_failed(self, disk: Disk) -> bool:
+        return disk.id in self._failed
+
+    def leave_out(self, disk: Disk, fault: OSError) -> None:
+        """This disk takes no more in this pass; the next one of its role goes on."""
+        if disk.id in self.out:
+            return
+        if fault.errno in FULL_ERRNOS:
+            self._full[disk.id] = disk
+            log.info("%s is full (%s)", disk.label, fault.strerror)
+            return
+        self._failed[disk.id] = disk
+        self._house.board.tell_refused(
+            DiskRefused(
+                "disk-error",
+                disk.label,
+                f"it does not take data: {fault.strerror}",
+                "What is registered on it is verified; other disks go on. "
+                "Look at the kernel's log; if it repeats, replace the drive.",
+            )
+        )
+
+    def note_refused(self, refused: Iterable[tuple[Disk, DiskRefused]]) -> None:
+        """Disks in use that can't be used; one that is just not there has not failed."""
+        for disk, refusal in refused:
+            self._refused.add(disk.label)
+            if refusal.kind in ("disk-error", "disk-read-only"):
+                self._failed[disk.id] = disk
+
+    def close_full(self, disks: Iterable[Disk], written: set[Role]) -> None:
+        """Close disks that had no room for a file which another one of their role took."""
+        full = {disk.id: disk for disk in (*disks, *self._full.values()) if disk.role in written}
+        for disk in full.values():
+            last = catalogue.last_event(self._house.conn, disk, REFUSED_TO_CLOSE)
+            if last is None or seconds(last) < time.time() - TRY_CLOSE_AGAIN_S:
+                now = lifecycle.the_disk(self._house, disk.serial)
+                self._close(now, partial(lifecycle.close, self._house, now, "it is full"))
+
+    def finish_closes(self) -> None:
+        """A crash, or a pulled disk, may have cut a close short."""
+        for disk in catalogue.unsealed_disks(self._house.conn):
+            self._close(disk, partial(lifecycle.finish_close, self._house, disk))
+
+    def _close(self, disk: Disk, close: Callable[[], str]) -> None:
+        try:
+            log.info("%s", close())
+        except (CannotClose, ManifestDamaged) as fault:
+            with db.transaction(self._house.conn):
+                at = utc(time.time())
+                catalogue.note_event(self._house.conn, disk.id, at, REFUSED_TO_CLOSE, str(fault))
+            self._house.board.tell(
+                "copy-damaged", disk.label, f"{disk.label} is full but can't be closed: {fault}."
+            )
+        except DiskRefused as refusal:
+            log.info("%s can't be closed now: %s", disk.label, refusal)
+        except OSError as fault:
+            self._failed[disk.id] = disk
+            log.warning("%s can't be closed now: %s", disk.label, fault)
+
+    def hold_failing(self) -> None:
+        """Count the passes running in which a disk failed; from the third it is held."""
+        if not self._failed:
+            return
+        failing = []
+        with db.transaction(self._house.conn):
+            for disk in self._failed.values():
+                errors = catalogue.count_error(self._house.conn, disk)
+                if errors >= lifecycle.HOLD_AFTER_ERRORS:
+                    failing.append(disk)
+        lifecycle.hold_failing(self._house, failing)

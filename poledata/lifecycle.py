@@ -1,0 +1,320 @@
+"""A disk's way: claimed by its first use, then closed, shipped, held, lost or forgotten.
+
+Each function is one thing that a person, or a pass, does to one disk; it returns what the
+person may do now, and refuses what makes no sense. The caller holds the turn (lock.py).
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from poledata import bag, catalogue, db, medium, mounts, sealing
+from poledata.config import Config
+from poledata.errors import CannotClose, DiskRefused, Refused
+from poledata.notices import DISK_KINDS, Board
+from poledata.records import (
+    Disk,
+    DiskState,
+    ManifestLine,
+    Severity,
+    Written,
+    seconds,
+    shown,
+    size_text,
+    utc,
+)
+from poledata.sealing import Found
+from poledata.shelf import HeldDisk, Shelf
+
+HOLD_AFTER_ERRORS = 3  # passes running
+HELD_AT_ONCE = 2  # more failing at once have a common cause: cable, power, controller
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """What every step here works with."""
+
+    config: Config
+    conn: db.Connection
+    board: Board
+
+    def shelf(self) -> Shelf:
+        return Shelf(self.config, self.conn, set())
+
+    def place(self, disk: Disk) -> Path:
+        return self.config.mount_points(disk.label)[0]
+
+
+def the_disk(house: House, label_or_serial: str) -> Disk:
+    """The disk that a person names. Raises Refused."""
+    found = catalogue.find_disks(house.conn, label_or_serial)
+    if not found:
+        raise Refused(f"No disk has the label or serial {label_or_serial}. Nothing was changed.")
+    if len(found) > 1:
+        serials = ", ".join(f"{disk.serial} ({disk.state.value})" for disk in found)
+        raise Refused(
+            f"{label_or_serial} is the label of several disks that are gone: {serials}. "
+            "Nothing was changed. Name it by its serial."
+        )
+    return found[0]
+
+
+# --- close --------------------------------------------------------------------------------
+
+
+def close(house: House, disk: Disk, reason: str) -> str:
+    """Seal a disk in use; nothing is written to it any more. Returns its removal slip.
+
+    Raises Refused, DiskRefused, CannotClose (then the disk stays in use as it was), OSError.
+    """
+    _must_be(disk, "closed", DiskState.ACTIVE)
+    with house.shelf() as shelf:
+        held = shelf.hold_for_writing(disk)
+        sealing.nothing_aside(held.root_fd)
+        _reconcile(house, held)
+        with db.transaction(house.conn):
+            catalogue.set_state(house.conn, disk, DiskState.CLOSED, reason, _now())
+        return _finish(house, held, reason)
+
+
+def finish_close(house: House, disk: Disk) -> str:
+    """Finish a close that was cut short. Raises DiskRefused, OSError."""
+    with house.shelf() as shelf:
+        return _finish(house, shelf.hold(disk), "a close that was cut short is finished")
+
+
+def _finish(house: House, held: HeldDisk, reason: str) -> str:
+    disk, closed_at = held.disk, _now()
+    payload = sealing.seal(held.root_fd, closed_at)
+    lists = house.config.db_path.with_name("packing-lists")
+    packing_list = sealing.keep_packing_list(held.root_fd, lists, disk.label, disk.serial)
+    room = mounts.space(held.root_fd)
+    with db.transaction(house.conn):
+        catalogue.measure(
+            house.conn,
+            disk,
+            room.capacity_bytes,
+            room.used_bytes,
+            room.free_bytes,
+            disk.last_used_at or closed_at,
+        )
+        catalogue.note_event(house.conn, disk.id, closed_at, "sealed", reason)
+    slip = removal_slip(house, disk, payload, held.path, packing_list, reason)
+    house.board.tell("disk-closed", disk.label, slip)
+    return slip
+
+
+def removal_slip(
+    house: House,
+    disk: Disk,
+    payload: sealing.Payload,
+    place: Path,
+    packing_list: Path,
+    reason: str,
+) -> str:
+    """What a person needs who takes a full disk out."""
+    disks = [d for d in catalogue.disks(house.conn) if d.role is disk.role]
+    states = {state: sum(d.state is state for d in disks) for state in DiskState}
+    first, last = disk.first_used_at or _now(), disk.last_used_at or _now()
+    days = max(seconds(last) - seconds(first), 1.0) / 86_400
+    return "\n".join(
+        (
+            f"{disk.label} is closed: {reason}.",
+            f"Role {disk.role.value}, serial {disk.serial}, logical ID {disk.logical_id}.",
+            f"In use from {first} to {last}: {payload.files} files, "
+            f"{size_text(payload.size_bytes)}, {size_text(payload.size_bytes / days)} a day.",
+            f"Packing list: {packing_list}",
+            f"Now: 1. umount {place}  2. take the drive out and store it  "
+            f"3. when it leaves: data_manager.py ship {disk.label}",
+            f"{disk.role.value} disks: {states[DiskState.SPARE]} spare, "
+            f"{states[DiskState.ACTIVE]} in use, {states[DiskState.CLOSED]} closed, "
+            f"{states[DiskState.SHIPPED]} shipped.",
+        )
+    )
+
+
+def _reconcile(house: House, held: HeldDisk) -> None:
+    """Make catalogue, manifest and data/ one, by reading what they differ on."""
+    rows = catalogue.copies_on(house.conn, held.disk)
+    differing = [found for found in sealing.survey(held.root_fd, rows) if not found.agrees]
+    with closing(medium.HashingReader()) as reader:
+        for found in differing:
+            _adopt(house, held, found, reader)
+
+
+def _adopt(house: House, held: HeldDisk, found: Found, reader: medium.HashingReader) -> None:
+    """Write down a file that one of the three did not know; by now it is read back."""
+    name = found.name
+    if found.size_bytes is None:
+        raise CannotClose(f"data/{shown(name)} is not there any more")
+    copy = held.read_copy(name, reader, lambda _: None)
+    sealing.must_be_settled(found, copy.sha512)
+    known = catalogue.file(house.conn, name)
+    if known and known.sha512 != copy.sha512:
+        raise CannotClose(f"data/{shown(name)} is not what the database knows by this name")
+    line = ManifestLine(copy.sha512, name, 0)
+    if found.manifest_sha512 is None:
+        line = bag.append_manifest(held.root_fd, [(copy.sha512, name)])[0]
+    written = Written(copy.verified_by, line)
+    with db.transaction(house.conn):
+        catalogue.register(house.conn, name, copy.sha512, copy.stat, [(held.disk, written)], _now())
+    log.warning("%s: data/%s was not registered in full; it is now", held.disk.label, shown(name))
+
+
+# --- ship, lose, forget -------------------------------------------------------------------
+
+
+def ship(house: House, disks: Iterable[Disk]) -> str:
+    """Closed disks leave the station: all of them, or none. Raises Refused."""
+    disks = list(disks)
+    unsealed = {disk.id for disk in catalogue.unsealed_disks(house.conn)}
+    for disk in disks:
+        _must_be(disk, "shipped", DiskState.CLOSED)
+        if disk.id in unsealed:
+            raise Refused(
+                f"{disk.label} is not wholly closed. Nothing was changed. Mount it and let the "
+                "next pass finish, then ship it."
+            )
+        if lacking := catalogue.lacking_another(house.conn, disk):
+            raise Refused(
+                f"{len(lacking)} files on {disk.label} have no other copy, {shown(lacking[0])} "
+                "among them. Nothing was changed. Keep it here until they have one."
+            )
+    with db.transaction(house.conn):
+        for disk in disks:
+            catalogue.set_state(house.conn, disk, DiskState.SHIPPED, None, _now())
+    for disk in disks:
+        house.board.settle(("disk-closed", *DISK_KINDS), disk.label)
+    labels = ", ".join(disk.label for disk in disks)
+    return f"{labels}: noted as shipped. The labels may be used again, by another drive."
+
+
+def lose(house: House, disk: Disk, why: str) -> str:
+    """A disk is dead, gone or wiped: its copies are missing from now on. Raises Refused."""
+    if disk.state is DiskState.LOST:
+        raise Refused(f"{disk.label} ({disk.serial}) is lost already. Nothing was changed.")
+    files, size_bytes = catalogue.count_on(house.conn, disk)
+    with db.transaction(house.conn):
+        catalogue.copies_are_missing(house.conn, disk)
+        catalogue.set_state(house.conn, disk, DiskState.LOST, why, _now())
+    house.board.settle(("disk-closed", *DISK_KINDS), disk.label)
+    gone = catalogue.without_good_copy(house.conn, disk)
+    if gone:
+        house.board.tell(
+            "no-good-copy",
+            disk.serial,
+            f"{len(gone)} files were on {disk.label} alone, {shown(gone[0])} among them. Those "
+            "still in the buffer are copied anew; for the others try to save the drive.",
+        )
+    return (
+        f"{disk.label} ({disk.serial}) is lost: {files} copies ({size_text(size_bytes)}) are "
+        f"noted as missing; {len(gone)} of the files have no good copy left. "
+        f"The label {disk.label} may be used again, by another drive."
+    )
+
+
+def forget(house: House, disk: Disk) -> str:
+    """Take a drive that was never used out of the database. Raises Refused."""
+    if disk.state is not DiskState.SPARE or disk.first_used_at:
+        raise Refused(
+            f"{disk.label} is {disk.state.value} and was used: it can't be forgotten. Nothing was "
+            f'changed. If it is dead or gone: data_manager.py lost {disk.label} --why "…"'
+        )
+    with db.transaction(house.conn):
+        catalogue.forget_disk(house.conn, disk)
+    house.board.settle(DISK_KINDS, disk.label)
+    return f"{disk.label} ({disk.serial}) is forgotten. The label may be used by another drive."
+
+
+# --- hold ---------------------------------------------------------------------------------
+
+
+def hold(house: House, disk: Disk, why: str) -> str:
+    """A person takes a disk out of use, until ``unhold``. Raises Refused."""
+    if disk.state in (DiskState.SHIPPED, DiskState.LOST):
+        raise Refused(f"{disk.label} is {disk.state.value}: nothing to hold. Nothing was changed.")
+    if disk.held_by == "person":
+        raise Refused(f"{disk.label} is held already: {disk.held_reason}. Nothing was changed.")
+    with db.transaction(house.conn):
+        catalogue.hold(house.conn, disk, "person", why, _now())
+    place = house.place(disk)
+    return (
+        f"{disk.label} is held: nothing is written to it, and its copies are no ground for "
+        f"removing files. It is free: umount {place}\n"
+        f"When it is well again: data_manager.py unhold {disk.label}"
+    )
+
+
+def unhold(house: House, disk: Disk) -> str:
+    """Give a held disk back. Raises Refused."""
+    if disk.held_by is None:
+        raise Refused(f"{disk.label} is not held. Nothing was changed.")
+    with db.transaction(house.conn):
+        catalogue.unhold(house.conn, disk, "by a person", _now())
+    house.board.settle(["disk-error"], disk.label)
+    return f"{disk.label} may be used again ({disk.state.value}), once it is mounted."
+
+
+def hold_failing(house: House, disks: list[Disk]) -> None:
+    """The machine holds disks that failed in pass after pass, within bounds.
+
+    Never a role's last usable disk; and where more than two fail at once, none: they have
+    a common cause.
+    """
+    failing = [disk for disk in disks if disk.held_by is None]
+    held_now = [d for d in catalogue.disks(house.conn) if d.held_by == "machine"]
+    if failing and len(failing) + len(held_now) > HELD_AT_ONCE:
+        labels = ", ".join(disk.label for disk in (*failing, *held_now))
+        house.board.tell(
+            "disk-error",
+            "several",
+            f"{labels} fail at once: look for a common cause (cable, power, controller). None "
+            "more is held. Files stay safe in the buffer.",
+            Severity.CRITICAL,
+        )
+        return
+    house.board.settle(["disk-error"], "several")
+    for disk in failing:
+        if has_another_usable(house, disk):
+            with db.transaction(house.conn):
+                why = f"it failed in {HOLD_AFTER_ERRORS} passes running"
+                catalogue.hold(house.conn, disk, "machine", why, _now())
+            log.warning("%s is held by the machine", disk.label)
+
+
+def has_another_usable(house: House, disk: Disk) -> bool:
+    """Whether its role has another disk in use or spare, which is there and not held."""
+    with house.shelf() as shelf:
+        for other in catalogue.disks(house.conn):
+            if other.role is disk.role and other.id != disk.id and _is_usable(shelf, other):
+                return True
+    return False
+
+
+def _is_usable(shelf: Shelf, disk: Disk) -> bool:
+    if disk.state not in (DiskState.ACTIVE, DiskState.SPARE) or disk.held_by:
+        return False
+    try:
+        return shelf.room_bytes(shelf.hold(disk)) > 0
+    except DiskRefused as refusal:
+        log.debug("%s", refusal)
+        return False
+
+
+def _must_be(disk: Disk, what: str, state: DiskState) -> None:
+    if disk.state is not state:
+        raise Refused(
+            f"{disk.label} is {disk.state.value}: only a disk that is {state.value} can be {what}. "
+            "Nothing was changed."
+        )
+
+
+def _now() -> str:
+    return utc(time.time())

@@ -1,0 +1,172 @@
+"""Close a bag: what the catalogue, the manifest and data/ say must be one, then it is sealed.
+
+Nothing alters a closed bag. Every step may be done again, so that a close which was cut
+short anywhere is finished by doing it once more; the tag manifest comes last.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from poledata import bag, beneath
+from poledata.errors import CannotClose
+from poledata.records import CopyOnDisk, CopyState, shown
+
+TAG_MANIFEST = "tagmanifest-sha512.txt"
+_TAG_FILES = (bag.DECLARATION, bag.MARK, bag.MANIFEST, bag.README, "catalogue.sqlite")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A file under data/, what the manifest and the catalogue say of it; None is nothing."""
+
+    name: str
+    size_bytes: int | None
+    manifest_sha512: str | None
+    row: CopyOnDisk | None
+
+    @property
+    def agrees(self) -> bool:
+        """Whether all three know it, and say the same, as far as can be told without reading."""
+        return (
+            self.row is not None
+            and self.row.state is CopyState.GOOD
+            and self.size_bytes == self.row.size_bytes
+            and self.manifest_sha512 == self.row.sha512
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Payload:
+    """What a sealed bag holds."""
+
+    files: int
+    size_bytes: int
+
+
+def survey(root_fd: int, rows: Iterable[CopyOnDisk]) -> list[Found]:
+    """Everything that any of the three knows, by name."""
+    sizes = dict(files_under_data(root_fd))
+    lines = {line.name: line.sha512 for line in bag.read_manifest(root_fd)}
+    known = {row.name: row for row in rows}
+    return [
+        Found(name, sizes.get(name), lines.get(name), known.get(name))
+        for name in sorted(sizes.keys() | lines.keys() | known.keys())
+        if name in sizes or name in lines or known[name].state is not CopyState.MISSING
+    ]
+
+
+def files_under_data(root_fd: int) -> Iterator[tuple[str, int]]:
+    """(name, size in bytes) of every file of the payload. Raises CannotClose for what is none."""
+    directories = [""]
+    while directories:
+        path = directories.pop()
+        with beneath.directory(root_fd, f"{bag.DATA}/{path}".rstrip("/")) as fd:
+            for base in os.listdir(fd):
+                name = f"{path}/{base}" if path else base
+                info = os.stat(base, dir_fd=fd, follow_symlinks=False)
+                if stat.S_ISDIR(info.st_mode):
+                    directories.append(name)
+                elif stat.S_ISREG(info.st_mode):
+                    yield name, info.st_size
+                else:
+                    raise CannotClose(f"data/{shown(name)} is neither a file nor a directory")
+
+
+def must_be_settled(found: Found, sha512: str) -> None:
+    """Raises CannotClose unless what was read back is what manifest and catalogue know of it."""
+    if found.manifest_sha512 not in (None, sha512):
+        raise CannotClose(f"data/{shown(found.name)} is not what the manifest says")
+    if found.row is not None and found.row.sha512 != sha512:
+        raise CannotClose(f"data/{shown(found.name)} is not what the database says")
+
+
+def nothing_aside(root_fd: int) -> None:
+    """Raises CannotClose while something lies in ``.aside/``: a person is to look at it."""
+    try:
+        with beneath.directory(root_fd, bag.ASIDE) as fd:
+            things = os.listdir(fd)
+    except FileNotFoundError:
+        return
+    if things:
+        raise CannotClose(
+            f"{len(things)} things were set aside in {bag.ASIDE}/; look at them, keep elsewhere "
+            "what is of worth, and empty it"
+        )
+
+
+def seal(root_fd: int, closed_at: str) -> Payload:
+    """Make the bag whole (RFC 8493): sorted manifest, bag-info, the tag manifest last."""
+    beneath.make_directories(root_fd, bag.INCOMING)
+    bag.sweep_incoming(root_fd)
+    lines = sorted(bag.read_manifest(root_fd), key=lambda line: line.name.encode())
+    bag.write_file(root_fd, bag.MANIFEST, b"".join(line.text for line in lines))
+    sizes = dict(files_under_data(root_fd))
+    payload = Payload(len(sizes), sum(sizes.values()))
+    bag.write_file(root_fd, bag.MARK, _closed_mark(root_fd, closed_at, payload))
+    os.fsync(root_fd)
+    bag.write_file(root_fd, TAG_MANIFEST, _tag_manifest(root_fd))
+    os.fsync(root_fd)
+    for empty in (bag.INCOMING, bag.ASIDE):
+        _remove_directory(root_fd, empty)
+    os.fsync(root_fd)
+    return payload
+
+
+def is_sealed(root_fd: int) -> bool:
+    """Whether the last step of a close was done."""
+    return beneath.stat(root_fd, TAG_MANIFEST) is not None
+
+
+def keep_packing_list(root_fd: int, directory: Path, label: str, serial: str) -> Path:
+    """A copy of the manifest at the station: what went north on this disk."""
+    directory.mkdir(exist_ok=True)
+    path = directory / f"{label}-{serial}.sha512"
+    fresh = path.with_name(f".{path.name}")
+    with beneath.opened(root_fd, bag.MANIFEST) as fd, fresh.open("wb") as out:
+        with os.fdopen(os.dup(fd), "rb") as manifest:
+            while block := manifest.read(1 << 20):
+                out.write(block)
+        out.flush()
+        os.fsync(out.fileno())
+    fresh.rename(path)
+    return path
+
+
+def _closed_mark(root_fd: int, closed_at: str, payload: Payload) -> bytes:
+    ours = ("Pole-Closed", "Payload-Oxum", "Bag-Size")
+    kept = [
+        line
+        for line in bag.read_small(root_fd, bag.MARK).decode().splitlines()
+        if not line.startswith(ours)
+    ]
+    kept += [
+        f"Payload-Oxum: {payload.size_bytes}.{payload.files}",
+        f"Pole-Closed: {closed_at}",
+    ]
+    return "".join(f"{line}\n" for line in kept).encode()
+
+
+def _tag_manifest(root_fd: int) -> bytes:
+    lines = []
+    for name in _TAG_FILES:
+        if beneath.stat(root_fd, name) is None:
+            continue
+        with beneath.opened(root_fd, name) as fd, os.fdopen(os.dup(fd), "rb") as file:
+            digest = hashlib.sha512()
+            while block := file.read(1 << 20):
+                digest.update(block)
+        lines.append(f"{digest.hexdigest()}  {name}\n")
+    return "".join(lines).encode()
+
+
+def _remove_directory(root_fd: int, name: str) -> None:
+    try:
+        os.rmdir(name, dir_fd=root_fd)
+    except FileNotFoundError:
+        return  # removed before: the close is being finished
