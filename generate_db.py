@@ -16,7 +16,7 @@ from poledata import __version__, catalogue, cli, db, diskset
 from poledata.archive import must_fit_together
 from poledata.config import Config
 from poledata.diskmap import DEFAULT_PREFIXES, Entry, read
-from poledata.diskset import Readiness
+from poledata.diskset import Changes, Readiness
 from poledata.errors import ExitCode, UsageFault
 from poledata.records import Disk, size_text, utc
 
@@ -51,14 +51,17 @@ def generate_db(db_path: Path | None, map_path: Path, dry_run: bool, as_json: bo
     config = None if db_path else cli.SETTINGS.config()
     path = config.db_path if config else Path(str(db_path))
     entries = read(map_path, config.prefixes if config else DEFAULT_PREFIXES)
-    new = diskset.new_entries(_known(path, config), entries, map_path)
+    changes = diskset.changes(_known(path, config), entries, map_path)
     if not dry_run:
-        _write(path, new, stand_in=bool(config and not config.require_mount))
+        _write(path, changes, stand_in=bool(config and not config.require_mount))
     if as_json:
         click.echo(json.dumps([asdict(row) for row in _rows(path, config, entries)], indent=2))
         return ExitCode.DONE
     would = "would be " if dry_run else ""
-    click.echo(f"Database {path}: {len(new)} drives {would}added, {len(entries) - len(new)} known.")
+    counts = f"{len(changes.new)} drives {would}added, {changes.known} known"
+    if changes.returned:
+        counts += f", {len(changes.returned)} {would}taken back as empty spares"
+    click.echo(f"Database {path}: {counts}.")
     if dry_run:
         click.echo("A dry run: nothing was written.")
     elif config and not cli.SETTINGS.quiet:
@@ -77,15 +80,17 @@ def _known(path: Path, config: Config | None) -> list[Disk]:
     return disks
 
 
-def _write(path: Path, new: Sequence[Entry], stand_in: bool) -> None:
+def _write(path: Path, changes: Changes, stand_in: bool) -> None:
     """All of the new drives, or none."""
     if not path.exists():
         db.create(path)
-    if not new:
+    if not changes.new and not changes.returned:
         return
     at = utc(time.time())
     with db.connect(path) as conn, db.transaction(conn):
-        for entry in new:
+        for entry, disk in changes.returned:
+            catalogue.revive_disk(conn, disk, entry.label, entry.role, at)
+        for entry in changes.new:
             catalogue.add_disk(
                 conn, entry.label, entry.role, entry.serial, entry.logical_id, stand_in, at
             )

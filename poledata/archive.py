@@ -161,6 +161,8 @@ class _Pass:
         pause = catalogue.current_pause(self._conn, _now())
         if pause and not self._is_dry:
             log.info("paused: %s", pause.why)
+        elif not self._is_dry:
+            self._board.settle(["paused"], "archive")
         return pause is None
 
     # --- what earlier passes left ---------------------------------------------------------

@@ -33,8 +33,17 @@ class Readiness:
     next_step: str
 
 
-def new_entries(known: Sequence[Disk], entries: Iterable[Entry], source: Path) -> list[Entry]:
-    """The entries that the database does not have yet.
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a disk-map brings: drives not seen before, and lost ones that came back wiped."""
+
+    new: tuple[Entry, ...]
+    returned: tuple[tuple[Entry, Disk], ...]
+    known: int
+
+
+def changes(known: Sequence[Disk], entries: Iterable[Entry], source: Path) -> Changes:
+    """What the entries change in the database.
 
     Raises DiskMapFault with every contradiction, each naming both sides; then none is taken.
     """
@@ -44,9 +53,14 @@ def new_entries(known: Sequence[Disk], entries: Iterable[Entry], source: Path) -
     ]
     if faults:
         raise DiskMapFault(faults)
-    serials = {disk.serial.upper() for disk in known}
-    ids = {disk.logical_id for disk in known}
-    return [e for e in entries if e.serial.upper() not in serials and e.logical_id not in ids]
+    by_id = {disk.logical_id: disk for disk in known}
+    new = tuple(entry for entry in entries if entry.logical_id not in by_id)
+    returned = tuple(
+        (entry, by_id[entry.logical_id])
+        for entry in entries
+        if entry.logical_id in by_id and by_id[entry.logical_id].state is DiskState.LOST
+    )
+    return Changes(new, returned, len(entries) - len(new) - len(returned))
 
 
 def _faults(known: Sequence[Disk], entry: Entry) -> Iterator[str]:
@@ -64,8 +78,12 @@ def _faults(known: Sequence[Disk], entry: Entry) -> Iterator[str]:
                     f"logical ID {entry.logical_id} is known as {disk.label} with serial "
                     f"{disk.serial}, not {entry.serial}"
                 )
-        elif is_same_serial and disk.label != entry.label:
-            yield f"serial {entry.serial} is known as {disk.label}, not as {entry.label}"
+        elif is_same_serial and disk.label != entry.label and disk.state is not DiskState.LOST:
+            wiped = f'data_manager.py lost {disk.serial} --why "came back, wiped"'
+            yield (
+                f"serial {entry.serial} is known as {disk.label} ({disk.state.value}), not as "
+                f"{entry.label}; if it is an empty drive now, first: {wiped}"
+            )
         elif not is_same_serial and disk.label == entry.label and disk.state not in _GONE:
             yield (
                 f"label {entry.label} belongs to the drive {disk.serial} ({disk.state.value}), "

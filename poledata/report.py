@@ -178,8 +178,11 @@ def _pass_text(status: Status) -> str:
 
 def _disk_lines(status: Status) -> Iterator[str]:
     yield f"{'label':6} {'role':8} {'serial':20} {'state':8} {'here':4} {'free':>9} of"
+    gone = (DiskState.SHIPPED, DiskState.LOST)
     for item in status.disks:
         disk = item.disk
+        if disk.state in gone:
+            continue
         free = "" if disk.free_bytes is None else size_text(disk.free_bytes)
         capacity = "" if disk.capacity_bytes is None else size_text(disk.capacity_bytes)
         held = f"  HELD by {disk.held_by}: {disk.held_reason}" if disk.held_by else ""
@@ -193,7 +196,8 @@ def _disk_lines(status: Status) -> Iterator[str]:
             for d in status.disks
             if d.disk.role.value == role and d.disk.state is DiskState.SPARE and d.is_mounted
         ]
-        yield f"{len(spares)} {role} disks are mounted and spare."
+        away = sum(d.disk.role.value == role and d.disk.state in gone for d in status.disks)
+        yield f"{len(spares)} {role} disks are mounted and spare; {away} shipped or lost."
 
 
 def _pending_lines(status: Status) -> Iterator[str]:
