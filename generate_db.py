@@ -15,7 +15,7 @@ import click
 from poledata import __version__, catalogue, cli, db, diskset
 from poledata.archive import must_fit_together
 from poledata.config import Config
-from poledata.diskmap import DEFAULT_PREFIXES, Entry, read
+from poledata.diskmap import DEFAULT_PREFIXES, read
 from poledata.diskset import Changes, Readiness
 from poledata.errors import ExitCode, UsageFault
 from poledata.records import Disk, size_text, utc
@@ -36,10 +36,17 @@ from poledata.records import Disk, size_text, utc
     required=True,
     help="The disk set: a line a drive with label, serial, logical ID.",
 )
+@click.option(
+    "--returned",
+    is_flag=True,
+    help='Take drives that were noted as "lost" and are in this map back, as empty spares.',
+)
 @click.option("--dry-run", is_flag=True, help="Check and show everything; write nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the table for programs.")
 @click.version_option(__version__)
-def generate_db(db_path: Path | None, map_path: Path, dry_run: bool, as_json: bool) -> ExitCode:
+def generate_db(
+    db_path: Path | None, map_path: Path, returned: bool, dry_run: bool, as_json: bool
+) -> ExitCode:
     """Make the database from a disk-map, or add a further disk set to it.
 
     What the database holds is never lost or changed: a line it knows already is left as it is,
@@ -51,22 +58,28 @@ def generate_db(db_path: Path | None, map_path: Path, dry_run: bool, as_json: bo
     config = None if db_path else cli.SETTINGS.config()
     path = config.db_path if config else Path(str(db_path))
     entries = read(map_path, config.prefixes if config else DEFAULT_PREFIXES)
-    changes = diskset.changes(_known(path, config), entries, map_path)
+    changes = diskset.changes(_known(path, config), entries, map_path, returned)
     if not dry_run:
         _write(path, changes, stand_in=bool(config and not config.require_mount))
+    rows = diskset.readiness(config, entries, path.parent.stat().st_uid) if config else []
     if as_json:
-        click.echo(json.dumps([asdict(row) for row in _rows(path, config, entries)], indent=2))
-        return ExitCode.DONE
-    would = "would be " if dry_run else ""
+        click.echo(json.dumps([asdict(row) for row in rows], indent=2))
+    elif not cli.SETTINGS.quiet:
+        click.echo(_summary(path, changes, dry_run))
+        if rows:
+            _print_table(rows)
+    return ExitCode.DONE
+
+
+def _summary(path: Path, changes: Changes, is_dry: bool) -> str:
+    would = "would be " if is_dry else ""
     counts = f"{len(changes.new)} drives {would}added, {changes.known} known"
+    if changes.lost:
+        counts += f", {changes.lost} lost (empty and back? add --returned)"
     if changes.returned:
         counts += f", {len(changes.returned)} {would}taken back as empty spares"
-    click.echo(f"Database {path}: {counts}.")
-    if dry_run:
-        click.echo("A dry run: nothing was written.")
-    elif config and not cli.SETTINGS.quiet:
-        _print_table(_rows(path, config, entries))
-    return ExitCode.DONE
+    dry = "\nA dry run: nothing was written." if is_dry else ""
+    return f"Database {path}: {counts}.{dry}"
 
 
 def _known(path: Path, config: Config | None) -> list[Disk]:
@@ -94,15 +107,6 @@ def _write(path: Path, changes: Changes, stand_in: bool) -> None:
             catalogue.add_disk(
                 conn, entry.label, entry.role, entry.serial, entry.logical_id, stand_in, at
             )
-
-
-def _rows(path: Path, config: Config | None, entries: Sequence[Entry]) -> list[Readiness]:
-    if config is None or not path.exists():
-        return []
-    ids = {entry.logical_id for entry in entries}
-    with db.connect(path, read_only=True) as conn:
-        disks = [disk for disk in catalogue.disks(conn) if disk.logical_id in ids]
-    return diskset.readiness(config, disks, cron_uid=path.parent.stat().st_uid)
 
 
 def _print_table(rows: Sequence[Readiness]) -> None:

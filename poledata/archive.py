@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
-from poledata import bag, catalogue, copying, db, medium, mounts, removal
+from poledata import bag, catalogue, copying, db, lifecycle, medium, mounts, removal
 from poledata.buffer import Buffer
 from poledata.config import Config
 from poledata.copying import Result
@@ -118,7 +118,8 @@ class _Pass:
         self._board = Board(conn, is_dry)
         self._failures = Failures(conn, self._board, self._tally, is_dry)
         self._ready: set[int] = set()  # disks claimed and swept by this pass
-        self._disks = DiskWatch(House(config, conn, self._board))
+        self._house = House(config, conn, self._board)
+        self._disks = DiskWatch(self._house)
         self._promised_bytes: dict[int, int] = {}  # by disk id, in a dry run
         self._row: int | None = None
 
@@ -126,8 +127,11 @@ class _Pass:
         """The whole pass; it says how it ended also when it could not go on."""
         outcome = "failed"
         try:
+            if not self._may_go_on():
+                return self._tally
             if not self._is_dry:
                 self._note_a_crash()
+                self._disks.look_again()
                 self._disks.finish_closes()
                 self._note_what_left()
                 self._failures.forget_gone(self._buffer.root_fd)
@@ -159,11 +163,11 @@ class _Pass:
         if self._stop.is_set():
             return False
         pause = catalogue.current_pause(self._conn, _now())
-        if pause and not self._is_dry:
-            log.info("paused: %s", pause.why)
-        elif not self._is_dry:
+        if pause is None:
             self._board.settle(["paused"], "archive")
-        return pause is None
+            return True
+        log.warning("paused, so nothing is done: %s", pause.why)
+        return False
 
     # --- what earlier passes left ---------------------------------------------------------
 
@@ -241,8 +245,9 @@ class _Pass:
                 catalogue.set_copy_state(self._conn, known.id, copy.disk, state)
             self._board.tell(
                 "copy-damaged",
-                f"{copy.disk.label} {shown(known.name)}",
-                f"This copy is {state.value}; the file is in the buffer and is copied anew.",
+                shown(known.name),
+                f"Its copy on {copy.disk.label} is {state.value}; the file is in the buffer and "
+                "is copied anew.",
             )
 
     def _copy(self, batch: Batch, shelf: Shelf, todo: deque[Work]) -> set[Role]:
@@ -294,9 +299,19 @@ class _Pass:
             catalogue.count_in_pass(self._conn, row, len(archived), size_bytes)
         self._tally.archived_files += len(archived)
         self._tally.archived_bytes += size_bytes
-        self._failures.forget([shown(result.job.name) for result in archived])
+        names = [shown(result.job.name) for result in archived]
+        self._failures.forget(names)
+        for name in names:
+            self._board.settle(["copy-damaged"], name)
+        lifecycle.settle_no_good_copy(self._house)
         labels = " and ".join(held.disk.label for held in batch.disks.values())
-        log.info("%d files (%s) archived on %s", len(archived), size_text(size_bytes), labels)
+        log.info(
+            "%d of %d files (%s) archived, on %s",
+            len(archived),
+            len(results),
+            size_text(size_bytes),
+            labels,
+        )
         return archived
 
     def _register_one(self, result: Result, batch: Batch) -> bool:
@@ -368,7 +383,7 @@ class _Pass:
             self._failures.note(name, work.waiting.stat, FileFault(shown(name), f"{label}: {why}"))
 
     def _try_again(self, work: Work, todo: deque[Work]) -> None:
-        if any(other.waiting.name == work.waiting.name for other in (todo[0],) if todo):
+        if todo and todo[0].waiting.name == work.waiting.name:
             return  # both its disks failed: it is first in the queue already
         known = catalogue.file(self._conn, work.waiting.name)
         todo.appendleft(Work(work.waiting, known, work.tries + 1))

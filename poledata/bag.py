@@ -9,7 +9,8 @@ import errno
 import os
 import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,6 @@ README = "README.txt"
 
 _DECLARATION_TEXT = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 _NOT_OURS_BUT_HARMLESS = frozenset({"lost+found"})
-_CLAIM_LEAVES = frozenset({DATA, INCOMING, MANIFEST, DECLARATION, README, MARK})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,15 +102,55 @@ def read_mark(root_fd: int) -> Mark | None:
 def foreign_entries(root_fd: int) -> list[str]:
     """What keeps a disk from its first use; [] if it is empty, or claimed and no more."""
     entries = set(os.listdir(root_fd)) - _NOT_OURS_BUT_HARMLESS
-    foreign = entries - _CLAIM_LEAVES
-    if MANIFEST in entries and os.stat(MANIFEST, dir_fd=root_fd).st_size:
-        foreign.add(MANIFEST)
-    if DECLARATION in entries and read_small(root_fd, DECLARATION) != _DECLARATION_TEXT:
-        foreign.add(DECLARATION)
-    if DATA in entries:
-        with beneath.directory(root_fd, DATA) as fd:
-            foreign.update(f"{DATA}/{entry}" for entry in os.listdir(fd)[:1])
+    foreign = [*(entries - _CLAIM_LEAVES.keys())]
+    for name in entries & _CLAIM_LEAVES.keys():
+        foreign += _CLAIM_LEAVES[name](root_fd, name)
     return sorted(foreign)
+
+
+def _unless_empty(root_fd: int, name: str) -> list[str]:
+    return _unless_file(root_fd, name, lambda content: not content)
+
+
+def _unless_declaration(root_fd: int, name: str) -> list[str]:
+    return _unless_file(root_fd, name, lambda content: content == _DECLARATION_TEXT)
+
+
+def _unless_readme(root_fd: int, name: str) -> list[str]:
+    return _unless_file(root_fd, name, lambda content: content.startswith(b"This disk is "))
+
+
+def _unless_file(root_fd: int, name: str, is_ours: Callable[[bytes], bool]) -> list[str]:
+    info = os.stat(name, dir_fd=root_fd, follow_symlinks=False)
+    is_file = stat.S_ISREG(info.st_mode)
+    return [] if is_file and is_ours(read_small(root_fd, name)) else [name]
+
+
+def _what_is_in(root_fd: int, name: str) -> list[str]:
+    return _entries_unlike(root_fd, name, r"(?!)")
+
+
+def _all_but_temporaries(root_fd: int, name: str) -> list[str]:
+    return _entries_unlike(root_fd, name, r"[0-9a-f]{16}")
+
+
+def _entries_unlike(root_fd: int, name: str, pattern: str) -> list[str]:
+    if not stat.S_ISDIR(os.stat(name, dir_fd=root_fd, follow_symlinks=False).st_mode):
+        return [name]
+    with beneath.directory(root_fd, name) as fd:
+        return [f"{name}/{e}" for e in os.listdir(fd) if not re.fullmatch(pattern, e)]
+
+
+_CLAIM_LEAVES: dict[
+    str, Callable[[int, str], list[str]]
+] = {  # what a claim puts on a disk → what of it is not ours
+    DATA: _what_is_in,
+    INCOMING: _all_but_temporaries,
+    MANIFEST: _unless_empty,
+    DECLARATION: _unless_declaration,
+    README: _unless_readme,
+    MARK: lambda root_fd, name: [],  # judged by itself
+}
 
 
 def claim(root_fd: int, mark: Mark) -> None:

@@ -6,6 +6,7 @@ held open, so that neither a link put in the way nor an unmounted disk can lead 
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,9 +34,15 @@ def _step(fd: int, part: str) -> int:
 
     When the step fails the first stays open: its caller closes it.
     """
+    _must_be_plain(part)
     below = os.open(part, _DIRECTORY, dir_fd=fd)
     os.close(fd)
     return below
+
+
+def _must_be_plain(part: str) -> None:
+    if part in ("", ".", ".."):
+        raise OSError(errno.EINVAL, f"a path may not hold {part!r}")
 
 
 def make_directories(root_fd: int, path: str) -> list[str]:
@@ -62,6 +69,7 @@ def make_directories(root_fd: int, path: str) -> list[str]:
 def opened(root_fd: int, path: str, flags: int = os.O_RDONLY) -> Iterator[int]:
     """A descriptor of the existing file ``path`` below ``root_fd``; links are refused."""
     parent, _, base = path.rpartition("/")
+    _must_be_plain(base)
     with directory(root_fd, parent) as parent_fd:
         # O_NONBLOCK: a FIFO in a file's place must not keep us waiting for its writer.
         fd = os.open(base, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent_fd)
@@ -74,6 +82,7 @@ def opened(root_fd: int, path: str, flags: int = os.O_RDONLY) -> Iterator[int]:
 def stat(root_fd: int, path: str) -> os.stat_result | None:
     """lstat of ``path`` below ``root_fd``; None where there is nothing of that name."""
     parent, _, base = path.rpartition("/")
+    _must_be_plain(base)
     try:
         with directory(root_fd, parent) as parent_fd:
             return os.stat(base, dir_fd=parent_fd, follow_symlinks=False)

@@ -9,10 +9,10 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from poledata import bag, beneath, catalogue, db, medium, sealing
-from poledata.errors import CannotClose, DiskRefused, Stopped
+from poledata.errors import CannotClose, DiskRefused, Refused, Stopped
 from poledata.lane import DISK_ERRNOS
 from poledata.lifecycle import House
-from poledata.records import CopyOnDisk, CopyState, Disk, VerifiedBy, shown, utc
+from poledata.records import CopyOnDisk, CopyState, Disk, DiskState, VerifiedBy, shown, utc
 from poledata.shelf import HeldDisk
 
 Tick = Callable[[str, str, int], None]  # label, file name, bytes read
@@ -39,7 +39,10 @@ def verify(house: House, disk: Disk, stop: threading.Event, tick: Tick) -> Verdi
     """Read every copy that the database has on a disk; write down what was found.
 
     The least recently verified come first, so that an interrupted run goes on where it ended.
+    Raises Refused for a lost disk.
     """
+    if disk.state is DiskState.LOST:
+        raise Refused(f"{disk.label} ({disk.serial}) is lost: nothing is expected on it.")
     verdict = Verdict(disk.label)
     try:
         with house.shelf() as shelf, closing(medium.HashingReader()) as reader:

@@ -107,7 +107,7 @@ def _disk(shelf: Shelf, disk: Disk, usable: list[HeldDisk]) -> Finding | None:
     try:
         held = shelf.hold(disk)
         must_be_writable(held)
-        room = size_text(max(0, shelf.room_bytes(held)))
+        room = size_text(max(0, shelf.room(held).room_bytes))
     except DiskRefused as refusal:
         if disk.state is DiskState.SPARE and refusal.kind == "disk-missing":
             return None

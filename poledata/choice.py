@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field
 
 from poledata.records import Disk, DiskState, Role
 
@@ -16,10 +17,15 @@ BATCH_FILES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """A usable disk and the bytes that may still be put on it (free space less headroom)."""
+    """A usable disk and what may still be put on it: free space and inodes less headroom."""
 
     disk: Disk
     room_bytes: int
+    room_inodes: float = math.inf  # most file systems make them as needed
+
+    def takes(self, size_bytes: int, inodes: int = 1) -> bool:
+        """Whether a file of this size, with the directories it may need, fits."""
+        return self.room_bytes >= cost_bytes(size_bytes) and self.room_inodes >= inodes
 
 
 def label_key(label: str) -> tuple[str, int]:
@@ -40,9 +46,14 @@ def cost_bytes(size_bytes: int) -> int:
     return size_bytes + FILE_OVERHEAD_BYTES
 
 
-def fullest_that_fits(rooms: Sequence[Room], size_bytes: int) -> Room | None:
+def cost_inodes(name: str) -> int:
+    """What a file of this name takes at most: one for itself and for each directory on its way."""
+    return name.count("/") + 1
+
+
+def fullest_that_fits(rooms: Sequence[Room], size_bytes: int, inodes: int = 1) -> Room | None:
     """Of the disks in use, the fullest one with room: one is filled before the next."""
-    fitting = [room for room in rooms if room.room_bytes >= cost_bytes(size_bytes)]
+    fitting = [room for room in rooms if room.takes(size_bytes, inodes)]
     return min(fitting, key=lambda r: (r.room_bytes, label_key(r.disk.label)), default=None)
 
 
@@ -51,18 +62,24 @@ class BatchLimit:
     """Counts what a batch holds: it ends when it is long, or when a disk has no room."""
 
     rooms_bytes: dict[Role, int]
+    rooms_inodes: dict[Role, float] = field(default_factory=dict)
     files: int = 0
     size_bytes: int = 0
 
-    def take(self, size_bytes: int, roles: Iterable[Role]) -> bool:
+    def take(self, size_bytes: int, roles: Collection[Role], inodes: int = 1) -> bool:
         """Put a file into the batch, if it fits; a first file of any length does."""
         over = self.files and (
             self.files >= BATCH_FILES or self.size_bytes + size_bytes > BATCH_BYTES
         )
-        if over or any(self.rooms_bytes[role] < cost_bytes(size_bytes) for role in roles):
+        if over or not all(self._has_room(role, size_bytes, inodes) for role in roles):
             return False
         for role in roles:
             self.rooms_bytes[role] -= cost_bytes(size_bytes)
+            self.rooms_inodes[role] = self.rooms_inodes.get(role, math.inf) - inodes
         self.files += 1
         self.size_bytes += size_bytes
         return True
+
+    def _has_room(self, role: Role, size_bytes: int, inodes: int) -> bool:
+        has_bytes = self.rooms_bytes[role] >= cost_bytes(size_bytes)
+        return has_bytes and self.rooms_inodes.get(role, math.inf) >= inodes

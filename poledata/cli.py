@@ -37,10 +37,7 @@ class Settings:
         """The configuration: --config, else $POLE_DATA_CONFIG, else the one beside the script."""
         named = self.config_path or os.environ.get("POLE_DATA_CONFIG")
         beside = Path(sys.argv[0]).resolve().parent / "basic_data_manager.config"
-        config = load(Path(named) if named else beside)
-        for warning in config.warnings:
-            log.warning("%s", warning)
-        return config
+        return load(Path(named) if named else beside)
 
 
 SETTINGS = Settings()
@@ -51,7 +48,7 @@ def common_options(command: _Command) -> _Command:
     options = (
         click.option(
             "--config",
-            type=click.Path(path_type=Path),
+            type=click.Path(path_type=Path, readable=False),  # the configuration says why not
             expose_value=False,
             callback=_keep("config_path"),
             help="The configuration (default: $POLE_DATA_CONFIG, "
@@ -126,6 +123,12 @@ def start_logging(config: Config) -> None:
     handler.setFormatter(formatter)
     log.addHandler(handler)
     log.setLevel(logging.DEBUG if SETTINGS.verbose else logging.INFO)
+    _screen_too()
+    for warning in config.warnings:
+        log.warning("%s", warning)
+
+
+def _screen_too() -> None:
     if sys.stderr.isatty() and not SETTINGS.quiet:
         screen = logging.StreamHandler()
         screen.setLevel(logging.INFO if SETTINGS.verbose else logging.WARNING)

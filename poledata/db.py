@@ -49,10 +49,19 @@ def transaction(conn: Connection) -> Iterator[None]:
 
 
 def create(path: Path) -> None:
-    """Make an empty database at ``path``, whole or not at all; never over a file."""
+    """Make an empty database at ``path``, whole or not at all; never over a file.
+
+    Raises DatabaseUnusable, DatabaseTrouble; FileExistsError.
+    """
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with _sqlite_faults(path), closing(_open(fresh, "rwc")) as conn:
+        os.close(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644))
+    except OSError as fault:
+        raise DatabaseUnusable(
+            path, f"it can't be made ({fault.strerror})", "Make its directory, or mend its rights."
+        ) from fault
+    try:
+        with _sqlite_faults(path), closing(_open(fresh, "rw")) as conn:
             _write_schema(conn)
         if os.geteuid() == 0:  # the cron user owns the directory, and must own this
             owner = path.parent.stat()

@@ -40,27 +40,34 @@ class Changes:
     new: tuple[Entry, ...]
     returned: tuple[tuple[Entry, Disk], ...]
     known: int
+    lost: int  # of these, drives noted as lost, which are left so
 
 
-def changes(known: Sequence[Disk], entries: Iterable[Entry], source: Path) -> Changes:
-    """What the entries change in the database.
+def changes(
+    known: Sequence[Disk], entries: Iterable[Entry], source: Path, take_back: bool
+) -> Changes:
+    """What the entries change in the database; lost drives come back only if asked for.
 
     Raises DiskMapFault with every contradiction, each naming both sides; then none is taken.
     """
     entries = list(entries)
     faults = [
-        f"{source}:{entry.line}: {fault}" for entry in entries for fault in _faults(known, entry)
+        f"{source}:{entry.line}: {fault}"
+        for entry in entries
+        for fault in (*_ambiguities(entry, entries), *_faults(known, entry))
     ]
     if faults:
         raise DiskMapFault(faults)
     by_id = {disk.logical_id: disk for disk in known}
     new = tuple(entry for entry in entries if entry.logical_id not in by_id)
-    returned = tuple(
+    lost = tuple(
         (entry, by_id[entry.logical_id])
         for entry in entries
         if entry.logical_id in by_id and by_id[entry.logical_id].state is DiskState.LOST
     )
-    return Changes(new, returned, len(entries) - len(new) - len(returned))
+    returned = lost if take_back else ()
+    known_count = len(entries) - len(new) - len(returned)
+    return Changes(new, returned, known_count, 0 if take_back else len(lost))
 
 
 def _faults(known: Sequence[Disk], entry: Entry) -> Iterator[str]:
@@ -82,12 +89,21 @@ def _faults(known: Sequence[Disk], entry: Entry) -> Iterator[str]:
             wiped = f'data_manager.py lost {disk.serial} --why "came back, wiped"'
             yield (
                 f"serial {entry.serial} is known as {disk.label} ({disk.state.value}), not as "
-                f"{entry.label}; if it is an empty drive now, first: {wiped}"
+                f"{entry.label}; if it is empty now, first: {wiped}; then this with --returned"
             )
         elif not is_same_serial and disk.label == entry.label and disk.state not in _GONE:
             yield (
                 f"label {entry.label} belongs to the drive {disk.serial} ({disk.state.value}), "
                 f"not to {entry.serial}"
+            )
+
+
+def _ambiguities(entry: Entry, entries: Iterable[Entry]) -> Iterator[str]:
+    for other in entries:
+        if other.line < entry.line and _one_begins_the_other(other.serial, entry.serial):
+            yield (
+                f"serial {entry.serial} of {entry.label} and serial {other.serial} of "
+                f"{other.label} (line {other.line}) begin alike: write them out"
             )
 
 
@@ -100,35 +116,42 @@ def _one_begins_the_other(one: str, other: str) -> bool:
 # --- which drives are ready ---------------------------------------------------------------
 
 
-def readiness(config: Config, disks: Iterable[Disk], cron_uid: int) -> list[Readiness]:
+def readiness(config: Config, entries: Iterable[Entry], cron_uid: int) -> list[Readiness]:
     """Device, mount and rights of each drive, as the system knows them now."""
-    drives = () if not config.require_mount else mounts.ask_lsblk()
-    return [_ready(config, disk, drives, cron_uid) for disk in disks]
+    drives = mounts.ask_drives() if config.require_mount else ()
+    return [_ready(config, entry, drives, cron_uid) for entry in entries]
 
 
 def _ready(
-    config: Config, disk: Disk, drives: tuple[mounts.Drive, ...], cron_uid: int
+    config: Config, entry: Entry, drives: tuple[mounts.Drive, ...], cron_uid: int
 ) -> Readiness:
-    place = config.mount_points(disk.label)[0]
-    drive = next((d for d in drives if _is_that(d, disk)), None)
+    places = config.mount_points(entry.label)
+    place = next((p for p in places if _look(p, config.require_mount)), places[0])
+    drive = next((d for d in drives if _is_that(d, entry)), None)
     found = _look(place, config.require_mount)
-    is_writable = found is not None and _may_write(found[0], cron_uid)
+    size_bytes = drive.size_bytes if drive else None
+    if found is None:
+        writable, step = "-", _how_to_mount(config, entry, place, drive)
+    else:
+        size_bytes = found[1].capacity_bytes
+        step = _how_to_allow(found[0], place, cron_uid)
+        writable = "no" if step else "yes"
     return Readiness(
-        label=disk.label,
-        role=disk.role.value,
-        serial=disk.serial,
-        logical_id=disk.logical_id,
+        label=entry.label,
+        role=entry.role.value,
+        serial=entry.serial,
+        logical_id=entry.logical_id,
         device=f"/dev/{drive.kernel_name}" if drive else "-",
         mounted=str(place) if found else "no",
-        writable="-" if found is None else "yes" if is_writable else "no",
-        capacity_bytes=found[1].capacity_bytes if found else drive.size_bytes if drive else None,
-        next_step=_next_step(disk, place, drive, found is not None, is_writable, cron_uid),
+        writable=writable,
+        capacity_bytes=size_bytes,
+        next_step=step,
     )
 
 
-def _is_that(drive: mounts.Drive, disk: Disk) -> bool:
+def _is_that(drive: mounts.Drive, entry: Entry) -> bool:
     known = drive.serial or drive.wwn
-    return bool(known) and not drive.contradicts(disk.serial, disk.logical_id)
+    return bool(known) and not drive.contradicts(entry.serial, entry.logical_id)
 
 
 def _look(place: Path, require_mount: bool) -> tuple[os.stat_result, mounts.Space] | None:
@@ -156,23 +179,21 @@ def _may_write(root: os.stat_result, uid: int) -> bool:
     return stat.S_IMODE(root.st_mode) & bits == bits
 
 
-def _next_step(
-    disk: Disk,
-    place: Path,
-    drive: mounts.Drive | None,
-    is_mounted: bool,
-    is_writable: bool,
-    cron_uid: int,
-) -> str:
-    if is_mounted:
-        owner = _name_and_group(cron_uid)[0]
-        return "" if is_writable else f"sudo chown {owner}: {place}"
-    if disk.stand_in:
+def _how_to_allow(root: os.stat_result, place: Path, uid: int) -> str:
+    """The command that lets the cron user write to a mounted disk; "" if that may."""
+    if _may_write(root, uid):
+        return ""
+    if root.st_uid == uid:
+        return f"sudo chmod u+rwx {place}"
+    return f"sudo chown {_name_and_group(uid)[0]}: {place}"
+
+
+def _how_to_mount(config: Config, entry: Entry, place: Path, drive: mounts.Drive | None) -> str:
+    if not config.require_mount:
         return f"mkdir -p {place}"
     if drive is None:
-        return f"insert the drive {disk.serial}"
-    device = f"/dev/{drive.kernel_name}"
-    return f"sudo mkdir -p {place} && sudo mount {device} {place}"
+        return f"insert the drive {entry.serial}"
+    return f"sudo mkdir -p {place} && sudo mount /dev/{drive.kernel_name} {place}"
 
 
 def _name_and_group(uid: int) -> tuple[str, int]:

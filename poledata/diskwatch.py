@@ -11,7 +11,9 @@ from poledata import catalogue, db, lifecycle
 from poledata.errors import CannotClose, DiskRefused, ManifestDamaged
 from poledata.lane import FULL_ERRNOS
 from poledata.lifecycle import House
-from poledata.records import Disk, Role, seconds, utc
+from poledata.notices import DISK_KINDS
+from poledata.records import Disk, DiskState, Role, seconds, utc
+from poledata.shelf import Shelf, must_be_writable
 
 TRY_CLOSE_AGAIN_S = 86_400.0
 REFUSED_TO_CLOSE = "close refused"  # a disk event
@@ -27,11 +29,12 @@ class DiskWatch:
         self._full: dict[int, Disk] = {}
         self._failed: dict[int, Disk] = {}
         self._refused: set[str] = set()
+        self._closed: set[int] = set()  # tried to close: not again in this pass
 
     @property
     def out(self) -> set[int]:
         """The ids of disks that are left alone for the rest of the pass."""
-        return self._full.keys() | self._failed.keys()
+        return self._full.keys() | self._failed.keys() | self._closed
 
     @property
     def troubled(self) -> int:
@@ -61,20 +64,36 @@ class DiskWatch:
         )
 
     def note_refused(self, refused: Iterable[tuple[Disk, DiskRefused]]) -> None:
-        """Disks in use that can't be used; one that is just not there has not failed."""
+        """Disks that can't be used; one that is just not there, or another's, has not failed."""
         for disk, refusal in refused:
             self._refused.add(disk.label)
-            if refusal.kind in ("disk-error", "disk-read-only"):
+            is_in_use = disk.state is DiskState.ACTIVE
+            if is_in_use and refusal.kind in ("disk-error", "disk-read-only"):
                 self._failed[disk.id] = disk
 
     def close_full(self, disks: Iterable[Disk], written: set[Role]) -> None:
         """Close disks that had no room for a file which another one of their role took."""
-        full = {disk.id: disk for disk in (*disks, *self._full.values()) if disk.role in written}
+        full = {
+            disk.id: disk
+            for disk in (*disks, *self._full.values())
+            if disk.role in written and disk.id not in self._closed
+        }
         for disk in full.values():
+            self._full.pop(disk.id, None)
+            self._closed.add(disk.id)
             last = catalogue.last_event(self._house.conn, disk, REFUSED_TO_CLOSE)
             if last is None or seconds(last) < time.time() - TRY_CLOSE_AGAIN_S:
                 now = lifecycle.the_disk(self._house, disk.serial)
                 self._close(now, partial(lifecycle.close, self._house, now, "it is full"))
+
+    def look_again(self) -> None:
+        """Disks of which a person was told: those that are well again are settled."""
+        board = self._house.board
+        labels = {label for kind in DISK_KINDS for label in board.open_keys(kind)}
+        with self._house.shelf() as shelf:
+            for disk in catalogue.disks(self._house.conn):
+                if disk.label in labels and not _is_at_fault(shelf, disk):
+                    board.settle(DISK_KINDS, disk.label)
 
     def finish_closes(self) -> None:
         """A crash, or a pulled disk, may have cut a close short."""
@@ -83,7 +102,7 @@ class DiskWatch:
 
     def _close(self, disk: Disk, close: Callable[[], str]) -> None:
         try:
-            log.info("%s", close())
+            close()
         except (CannotClose, ManifestDamaged) as fault:
             with db.transaction(self._house.conn):
                 at = utc(time.time())
@@ -108,3 +127,14 @@ class DiskWatch:
                 if errors >= lifecycle.HOLD_AFTER_ERRORS:
                     failing.append(disk)
         lifecycle.hold_failing(self._house, failing)
+
+
+def _is_at_fault(shelf: Shelf, disk: Disk) -> bool:
+    """Whether a disk that should be usable is not."""
+    if disk.state not in (DiskState.ACTIVE, DiskState.SPARE):
+        return False
+    try:
+        must_be_writable(shelf.hold(disk))
+    except DiskRefused as refusal:
+        return disk.state is DiskState.ACTIVE or refusal.kind != "disk-missing"
+    return False

@@ -78,7 +78,9 @@ def close(house: House, disk: Disk, reason: str) -> str:
     with house.shelf() as shelf:
         held = shelf.hold_for_writing(disk)
         sealing.nothing_aside(held.root_fd)
+        house.board.settle_about("name-conflict", f"{disk.label} ")
         _reconcile(house, held)
+        sealing.sort_manifest(held.root_fd)  # without room for it nothing has changed yet
         with db.transaction(house.conn):
             catalogue.set_state(house.conn, disk, DiskState.CLOSED, reason, _now())
         return _finish(house, held, reason)
@@ -123,13 +125,14 @@ def removal_slip(
     disks = [d for d in catalogue.disks(house.conn) if d.role is disk.role]
     states = {state: sum(d.state is state for d in disks) for state in DiskState}
     first, last = disk.first_used_at or _now(), disk.last_used_at or _now()
-    days = max(seconds(last) - seconds(first), 1.0) / 86_400
+    days = (seconds(last) - seconds(first)) / 86_400
+    rate = f", {size_text(payload.size_bytes / days)} a day" if days >= 1 else ""
     return "\n".join(
         (
             f"{disk.label} is closed: {reason}.",
             f"Role {disk.role.value}, serial {disk.serial}, logical ID {disk.logical_id}.",
             f"In use from {first} to {last}: {payload.files} files, "
-            f"{size_text(payload.size_bytes)}, {size_text(payload.size_bytes / days)} a day.",
+            f"{size_text(payload.size_bytes)}{rate}.",
             f"Packing list: {packing_list}",
             f"Now: 1. umount {place}  2. take the drive out and store it  "
             f"3. when it leaves: data_manager.py ship {disk.label}",
@@ -220,6 +223,13 @@ def lose(house: House, disk: Disk, why: str) -> str:
     )
 
 
+def settle_no_good_copy(house: House) -> None:
+    """Files of a lost disk may have been copied anew from the buffer."""
+    for serial in house.board.open_keys("no-good-copy"):
+        if not catalogue.without_good_copy(house.conn, the_disk(house, serial)):
+            house.board.settle(["no-good-copy"], serial)
+
+
 def forget(house: House, disk: Disk) -> str:
     """Take a drive that was never used out of the database. Raises Refused."""
     if disk.state is not DiskState.SPARE or disk.first_used_at:
@@ -302,7 +312,7 @@ def _is_usable(shelf: Shelf, disk: Disk) -> bool:
     if disk.state not in (DiskState.ACTIVE, DiskState.SPARE) or disk.held_by:
         return False
     try:
-        return shelf.room_bytes(shelf.hold(disk)) > 0
+        return shelf.room(shelf.hold(disk)).takes(0)
     except DiskRefused as refusal:
         log.debug("%s", refusal)
         return False

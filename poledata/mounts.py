@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 import subprocess
@@ -12,8 +13,11 @@ from pathlib import Path
 
 _MOUNTINFO = Path("/proc/self/mountinfo")
 _SYS_BLOCK = Path("/sys/dev/block")
+_CLASS_BLOCK = Path("/sys/class/block")
 _LSBLK = ("/usr/bin/lsblk", "/bin/lsblk")  # cron's PATH is short
 _LSBLK_TIMEOUT_S = 30.0
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +41,11 @@ class Drive:
         """
         if self.wwn and self.wwn != logical_id:
             return True
-        return self.serial is not None and not self.serial.upper().startswith(serial.upper())
+        return self.serial is not None and not self.begins_with(serial)
+
+    def begins_with(self, serial: str) -> bool:
+        """Whether the drive's own serial begins with this printed one."""
+        return self.serial is not None and self.serial.upper().startswith(serial.upper())
 
     def __str__(self) -> str:
         known = (self.serial and f"serial {self.serial}", self.wwn and f"ID {self.wwn}")
@@ -107,8 +115,8 @@ def drives_under(fd: int) -> tuple[Drive, ...]:
         return ()
     block = _SYS_BLOCK / mount.device
     if not block.exists():  # btrfs and the like: only the source names the device
-        block = Path("/sys/class/block") / Path(os.path.realpath(mount.source)).name
-    return ask_lsblk(whole_drives(block.resolve())) if block.exists() else ()
+        block = _CLASS_BLOCK / Path(os.path.realpath(mount.source)).name
+    return ask_drives(whole_drives(block.resolve())) if block.exists() else ()
 
 
 def whole_drives(block: Path) -> frozenset[str]:
@@ -121,27 +129,53 @@ def whole_drives(block: Path) -> frozenset[str]:
     return frozenset().union(*(whole_drives(slave.resolve()) for slave in slaves))
 
 
-def ask_lsblk(kernel_names: Iterable[str] = ()) -> tuple[Drive, ...]:
-    """What lsblk(8) knows of these drives (of all, if none is named).
+def ask_drives(kernel_names: Iterable[str] = ()) -> tuple[Drive, ...]:
+    """What the system knows of these drives (of all, if none is named).
 
-    A drive of which it knows nothing comes back with its kernel name alone.
+    lsblk(8) knows what udev found; where that does not run, the kernel knows some itself.
+    A drive of which nothing is known comes back with its kernel name alone.
     """
     names = sorted(kernel_names)
-    devices = [f"/dev/{name.replace('!', '/')}" for name in names]
-    known = {drive.kernel_name: drive for drive in _lsblk(devices)}
-    if not names:
-        return tuple(known.values())
-    return tuple(known.get(name, Drive(name, None, None, None)) for name in names)
+    known = {drive.kernel_name: drive for drive in _ask_lsblk(names)}
+    return tuple(
+        _ask_kernel(known.get(name, Drive(name, None, None, None))) for name in names or known
+    )
 
 
-def _lsblk(devices: list[str]) -> tuple[Drive, ...]:
+def _ask_lsblk(names: list[str]) -> tuple[Drive, ...]:
     lsblk = next((path for path in _LSBLK if os.path.exists(path)), "lsblk")
     command = [lsblk, "--json", "--nodeps", "--bytes", "--output", "KNAME,SERIAL,WWN,SIZE"]
-    ran = subprocess.run(
-        [*command, *devices], capture_output=True, timeout=_LSBLK_TIMEOUT_S, check=False
-    )
+    devices = [f"/dev/{name.replace('!', '/')}" for name in names]
+    try:
+        ran = subprocess.run(
+            [*command, *devices], capture_output=True, timeout=_LSBLK_TIMEOUT_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired) as fault:
+        log.warning("lsblk can't be asked: %s", fault)
+        return ()
     # Exit status 32 and 64: none, or only some of the devices were found.
     return parse_lsblk(ran.stdout) if ran.stdout.strip() else ()
+
+
+def _ask_kernel(drive: Drive) -> Drive:
+    """Fill in what the kernel says in /sys of a drive, where lsblk says nothing."""
+    block = _CLASS_BLOCK / drive.kernel_name
+    page = _read(block / "device/vpd_pg80")[4:]  # SCSI and SATA: SPC-4, 7.8.20
+    serial = page or _read(block / "device/serial") or _read(block / "serial")
+    wwid = _read(block / "device/wwid") or _read(block / "wwid")
+    return Drive(
+        drive.kernel_name,
+        drive.serial or serial.decode("ascii", "replace").strip() or None,
+        drive.wwn or _plain_wwn(wwid.decode("ascii", "replace")),
+        drive.size_bytes,
+    )
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""  # not every kind of drive has this file
 
 
 def parse_lsblk(answer: bytes) -> tuple[Drive, ...]:

@@ -51,16 +51,28 @@ class Board:
         text = f"{text} See {kind} in docs/operators.md."
         if self._open.get((kind, key)) == text:
             return
-        log.warning("%s %s: %s", kind, key, text)
+        severity = severity or SEVERITIES[kind]
+        level = logging.INFO if severity is Severity.INFO else logging.WARNING
+        log.log(level, "%s %s: %s", kind, key, text)
         self._open[kind, key] = text
         if not self._is_dry:
             with db.transaction(self._conn):
                 at = utc(time.time())
-                catalogue.open_notice(self._conn, kind, key, severity or SEVERITIES[kind], text, at)
+                catalogue.open_notice(self._conn, kind, key, severity, text, at)
 
     def tell_refused(self, refusal: DiskRefused) -> None:
         """A disk can't be used."""
         self.tell(refusal.kind, refusal.label, f"{refusal.why}. {refusal.what_next}")
+
+    def open_keys(self, kind: str) -> list[str]:
+        """What the open notices of a kind are about."""
+        return [key for of_kind, key in self._open if of_kind == kind]
+
+    def settle_about(self, kind: str, beginning: str) -> None:
+        """Settle every notice of a kind whose key begins so."""
+        for key in self.open_keys(kind):
+            if key.startswith(beginning):
+                self.settle([kind], key)
 
     def settle(self, kinds: Iterable[str], key: str) -> None:
         """These conditions are over; nothing is done for those that were not open."""

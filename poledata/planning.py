@@ -46,7 +46,7 @@ class Batch:
     again: list[Work] = field(default_factory=list)  # both copies are known and there
     without_disk: list[Work] = field(default_factory=list)
     full: list[Disk] = field(default_factory=list)  # in use, and a file found its room elsewhere
-    refused: list[tuple[Disk, DiskRefused]] = field(default_factory=list)  # disks in use
+    refused: list[tuple[Disk, DiskRefused]] = field(default_factory=list)
     too_big: list[tuple[Work, FileFault]] = field(default_factory=list)
     lost_copies: list[tuple[KnownFile, KnownCopy, CopyState]] = field(default_factory=list)
 
@@ -94,10 +94,13 @@ class Planner:
         if not roles:
             self._batch.without_disk.append(work)
             return True
-        if not self._limit.take(work.waiting.stat.size_bytes, roles):
+        inodes = choice.cost_inodes(work.waiting.name)
+        if not self._limit.take(work.waiting.stat.size_bytes, roles, inodes):
             return False
         self._batch.jobs.append(Job(work.waiting, roles, work.known.sha512 if work.known else None))
         self._batch.works[work.waiting.name] = work
+        if len(roles) < len(lacking):
+            self._batch.without_disk.append(work)
         return True
 
     # --- what a file lacks ------------------------------------------------------------------
@@ -135,8 +138,10 @@ class Planner:
             if held is None:
                 self._none_from_bytes[role] = size_bytes  # a smaller file may still fit
             else:
+                room = self._room(held)
                 self._batch.disks[role] = held
-                self._limit.rooms_bytes[role] = self._room_bytes(held)
+                self._limit.rooms_bytes[role] = room.room_bytes
+                self._limit.rooms_inodes[role] = room.room_inodes
         target = self._batch.disks.get(role)
         return target is not None and self._is_apart(target, work.known)
 
@@ -155,28 +160,28 @@ class Planner:
 
     def _pick(self, role: Role, waiting: Waiting) -> HeldDisk | None:
         """The disk to fill: the fullest in use that has room, else the first spare that has."""
-        size_bytes = waiting.stat.size_bytes
+        size_bytes, inodes = waiting.stat.size_bytes, choice.cost_inodes(waiting.name)
         candidates = [d for d in choice.in_order_of_use(self.disks, role) if d.id not in self.out]
         used = [d for d in candidates if d.state is DiskState.ACTIVE]
         held = {h.disk.id: h for d in used if (h := self._usable(d)) is not None}
-        rooms = [choice.Room(h.disk, self._room_bytes(h)) for h in held.values()]
-        best = choice.fullest_that_fits(rooms, size_bytes)
+        rooms = [self._room(h) for h in held.values()]
+        best = choice.fullest_that_fits(rooms, size_bytes, inodes)
         chosen = held[best.disk.id] if best else None
         if chosen is None:
             chosen = self._pick_spare(role, waiting, [d for d in candidates if d not in used])
         if chosen:
             self.board.settle(["no-disk"], role.value)
-            need_bytes = choice.cost_bytes(size_bytes)
-            self._batch.full += [r.disk for r in rooms if r.room_bytes < need_bytes]
+            self._batch.full += [r.disk for r in rooms if not r.takes(size_bytes, inodes)]
         return chosen
 
     def _pick_spare(self, role: Role, waiting: Waiting, spares: list[Disk]) -> HeldDisk | None:
-        size_bytes, too_small = waiting.stat.size_bytes, 0
+        size_bytes, inodes = waiting.stat.size_bytes, choice.cost_inodes(waiting.name)
+        too_small = 0
         for disk in spares:
             held = self._usable(disk)
             if held is None:
                 continue
-            if self._room_bytes(held) < choice.cost_bytes(size_bytes):
+            if not self._room(held).takes(size_bytes, inodes):
                 too_small += 1
                 continue
             if self.is_dry or (held := self._claimed(held)) is not None:
@@ -202,9 +207,8 @@ class Planner:
                 held = self.shelf.hold(disk)
             self._must_be_apart(held)
         except DiskRefused as refusal:
-            if disk.state is DiskState.ACTIVE:
-                self._batch.refused.append((disk, refusal))
             if disk.state is DiskState.ACTIVE or refusal.kind != "disk-missing":
+                self._batch.refused.append((disk, refusal))
                 self.board.tell_refused(refusal)
             return None
         self.board.settle(DISK_KINDS, disk.label)
@@ -214,6 +218,7 @@ class Planner:
         try:
             return self.shelf.hold_for_writing(held.disk)
         except DiskRefused as refusal:
+            self._batch.refused.append((held.disk, refusal))
             self.board.tell_refused(refusal)
             return None
 
@@ -227,5 +232,7 @@ class Planner:
                     "The two copies of a file need two drives: mount another one.",
                 )
 
-    def _room_bytes(self, held: HeldDisk) -> int:
-        return self.shelf.room_bytes(held) - self.promised_bytes.get(held.disk.id, 0)
+    def _room(self, held: HeldDisk) -> choice.Room:
+        room = self.shelf.room(held)
+        promised_bytes = self.promised_bytes.get(held.disk.id, 0)
+        return choice.Room(held.disk, room.room_bytes - promised_bytes, room.room_inodes)

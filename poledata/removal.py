@@ -232,8 +232,9 @@ def _regular(info: os.stat_result | None) -> os.stat_result | None:
 
 def _line_stands(held: HeldDisk, known: KnownFile, lines: Lines) -> bool:
     line = lines.get(held.disk.id)
-    if line is None:
-        line = bag.find_lines(held.root_fd, [known.name]).get(known.name)
-    if line is None or line.sha512 != known.sha512:
+    if line and line.sha512 != known.sha512:
         return False
-    return bag.stands_in_manifest(held.root_fd, line)
+    if line and bag.stands_in_manifest(held.root_fd, line):
+        return True
+    found = bag.find_lines(held.root_fd, [known.name]).get(known.name)
+    return found is not None and found.sha512 == known.sha512

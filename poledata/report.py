@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -11,7 +12,7 @@ from typing import Any
 from poledata import buffer, catalogue, choice, mounts
 from poledata.config import Config
 from poledata.db import Connection
-from poledata.records import Disk, DiskState, Notice, PassRow, Pending, seconds, size_text
+from poledata.records import Disk, DiskState, Notice, PassRow, Pending, Role, seconds, size_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Status:
 
 def collect(config: Config, conn: Connection) -> Status:
     """Look at everything; for any user who may read the database."""
-    disks = sorted(catalogue.disks(conn), key=lambda d: (d.role.value, choice.label_key(d.label)))
+    disks = sorted(catalogue.disks(conn), key=_primaries_first)
     files, size_bytes = catalogue.totals(conn)
     return Status(
         at_s=time.time(),
@@ -71,6 +72,10 @@ def collect(config: Config, conn: Connection) -> Status:
         notices=tuple(catalogue.open_notices(conn)),
         last_pass=catalogue.last_pass(conn),
     )
+
+
+def _primaries_first(disk: Disk) -> tuple[bool, tuple[str, int]]:
+    return disk.role is Role.COPY, choice.label_key(disk.label)
 
 
 def is_mounted(config: Config, label: str) -> bool:
@@ -220,7 +225,7 @@ def _notice_lines(status: Status) -> Iterator[str]:
     for notice in status.notices:
         since = people_time(seconds(notice.opened_at), status.at_s)
         yield f"{notice.severity.value.upper()} {notice.kind} {notice.key}, since {since}:"
-        yield f"  {notice.text}"
+        yield textwrap.indent(notice.text, "  ")
 
 
 def people_time(at_s: float, now_s: float) -> str:

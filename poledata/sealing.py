@@ -104,8 +104,7 @@ def seal(root_fd: int, closed_at: str) -> Payload:
     """Make the bag whole (RFC 8493): sorted manifest, bag-info, the tag manifest last."""
     beneath.make_directories(root_fd, bag.INCOMING)
     bag.sweep_incoming(root_fd)
-    lines = sorted(bag.read_manifest(root_fd), key=lambda line: line.name.encode())
-    bag.write_file(root_fd, bag.MANIFEST, b"".join(line.text for line in lines))
+    sort_manifest(root_fd)
     sizes = dict(files_under_data(root_fd))
     payload = Payload(len(sizes), sum(sizes.values()))
     bag.write_file(root_fd, bag.MARK, _closed_mark(root_fd, closed_at, payload))
@@ -118,9 +117,11 @@ def seal(root_fd: int, closed_at: str) -> Payload:
     return payload
 
 
-def is_sealed(root_fd: int) -> bool:
-    """Whether the last step of a close was done."""
-    return beneath.stat(root_fd, TAG_MANIFEST) is not None
+def sort_manifest(root_fd: int) -> None:
+    """The same lines, sorted by name; this takes the room of a second manifest for a moment."""
+    lines = sorted(bag.read_manifest(root_fd), key=lambda line: line.name.encode())
+    bag.write_file(root_fd, bag.MANIFEST, b"".join(line.text for line in lines))
+    os.fsync(root_fd)
 
 
 def keep_packing_list(root_fd: int, directory: Path, label: str, serial: str) -> Path:

@@ -6,17 +6,23 @@ one which is unmounted meanwhile can never let data fall into the directory belo
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from poledata import bag, beneath, catalogue, db, medium, mounts
+from poledata.choice import Room
 from poledata.config import Config
 from poledata.errors import DiskRefused
 from poledata.records import CopyTarget, Disk, DiskState, FileStat, VerifiedBy, utc
+
+# Always kept free, so that a full disk can still be closed.
+SEAL_BYTES = 1024**2
+SEAL_INODES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +89,7 @@ class Shelf:
         if disk.id not in self._held:
             try:
                 with _disk_faults(disk):
-                    self._held[disk.id] = _prove(self._config, disk)
+                    self._held[disk.id] = self._prove(disk)
             except DiskRefused as refusal:
                 self._refused[disk.id] = refusal
                 raise
@@ -98,13 +104,30 @@ class Shelf:
                 held = self._make_ready(held)
         return held
 
-    def room_bytes(self, held: HeldDisk) -> int:
+    def room(self, held: HeldDisk) -> Room:
         """What may still be put on a disk: free for ordinary users, less the headroom."""
         with _disk_faults(held.disk):
             space = mounts.space(held.root_fd)
-        if space.free_inodes == 0:
-            return 0
-        return space.free_bytes - self._config.min_free_bytes
+            manifest = beneath.stat(held.root_fd, bag.MANIFEST)
+        seal_bytes = SEAL_BYTES + (manifest.st_size if manifest else 0)
+        inodes = math.inf if space.free_inodes is None else space.free_inodes - SEAL_INODES
+        room_bytes = space.free_bytes - max(self._config.min_free_bytes, seal_bytes)
+        return Room(held.disk, room_bytes, inodes)
+
+    def _prove(self, disk: Disk) -> HeldDisk:
+        """Open the place of this label and prove that the disk is there. Raises DiskRefused."""
+        path, root_fd = _open_place(self._config, disk)
+        try:
+            drives = frozenset[str]()
+            if not disk.stand_in:
+                _must_be_elsewhere(self._config, disk, path, root_fd)
+                drives = _proved_drives(disk, path, root_fd, catalogue.disks(self._conn))
+            mark = _proved_mark(disk, path, root_fd)
+            direct = mark is not None and _reads_directly(root_fd)
+        except BaseException:
+            os.close(root_fd)
+            raise
+        return HeldDisk(disk, path, root_fd, drives, mark, direct)
 
     def _make_ready(self, held: HeldDisk) -> HeldDisk:
         """Claim a spare, clear what an earlier pass left unfinished, mend the manifest."""
@@ -124,19 +147,6 @@ class Shelf:
 
 
 # --- the proof of identity ----------------------------------------------------------------
-
-
-def _prove(config: Config, disk: Disk) -> HeldDisk:
-    """Open the place of this label and prove that the disk is there. Raises DiskRefused."""
-    path, root_fd = _open_place(config, disk)
-    try:
-        drives = frozenset() if disk.stand_in else _proved_drives(disk, path, root_fd)
-        mark = _proved_mark(disk, path, root_fd)
-        direct = mark is not None and _reads_directly(root_fd)
-    except BaseException:
-        os.close(root_fd)
-        raise
-    return HeldDisk(disk, path, root_fd, drives, mark, direct)
 
 
 def _open_place(config: Config, disk: Disk) -> tuple[Path, int]:
@@ -180,7 +190,20 @@ def _twice(disk: Disk, places: list[Path]) -> DiskRefused:
     return DiskRefused("disk-wrong", disk.label, f"it is at {both}", "Unmount the wrong one.")
 
 
-def _proved_drives(disk: Disk, path: Path, root_fd: int) -> frozenset[str]:
+def _must_be_elsewhere(config: Config, disk: Disk, path: Path, root_fd: int) -> None:
+    """Raises DiskRefused if a part of the buffer's or database's file system is mounted here."""
+    for other in (config.buffer, config.db_path.parent):
+        if os.stat(other).st_dev == os.fstat(root_fd).st_dev:
+            raise DiskRefused(
+                "disk-wrong",
+                disk.label,
+                f"{path} is on the same file system as {other}",
+                f"Mount the drive with serial {disk.serial} there.",
+            )
+
+
+def _proved_drives(disk: Disk, path: Path, root_fd: int, disks: Iterable[Disk]) -> frozenset[str]:
+    """The identities of the drives below a mount, which are those of this disk."""
     drives = mounts.drives_under(root_fd)
     if not drives:
         raise DiskRefused(
@@ -192,6 +215,15 @@ def _proved_drives(disk: Disk, path: Path, root_fd: int) -> frozenset[str]:
             disk.label,
             f"at {path} is the drive {drives[0]}, not serial {disk.serial} ID {disk.logical_id}",
             "Mount every drive at the place of its own label.",
+        )
+    others = [d for d in disks if d.id != disk.id and drives[0].begins_with(d.serial)]
+    if len(drives) == 1 and drives[0].wwn is None and others:
+        raise DiskRefused(
+            "disk-wrong",
+            disk.label,
+            f"the drive {drives[0]} at {path} may as well be {others[0].label} "
+            f"({others[0].serial}): both printed serials are its beginning",
+            "Correct the disk-map: it needs the whole serial.",
         )
     return frozenset(drive.identity for drive in drives)
 
@@ -254,6 +286,13 @@ def must_be_writable(held: HeldDisk) -> None:
 def _disk_faults(disk: Disk) -> Iterator[None]:
     try:
         yield
+    except PermissionError as fault:
+        raise DiskRefused(
+            "disk-read-only",
+            disk.label,
+            f"this user may not use it ({fault.filename or fault.strerror})",
+            "Give the root of the disk, and all on it, to the user who runs the passes (chown).",
+        ) from fault
     except OSError as fault:
         raise DiskRefused(
             "disk-error",
