@@ -107,7 +107,7 @@ def _say(text: str) -> None:
 
 
 def _is_watched() -> bool:
-    return sys.stdout.isatty() and not cli.SETTINGS.quiet
+    return cli.is_terminal(sys.stdout) and not cli.SETTINGS.quiet
 
 
 # --- looking ------------------------------------------------------------------------------

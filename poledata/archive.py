@@ -137,7 +137,7 @@ class _Pass:
                 self._failures.forget_gone(self._buffer.root_fd)
             self._work_through_the_buffer()
             if not self._is_dry:
-                self._disks.hold_failing()
+                self._disks.end_of_pass()
             self._tally.interrupted = self._stop.is_set()
             outcome = "interrupted" if self._tally.interrupted else "done"
         finally:
@@ -294,8 +294,7 @@ class _Pass:
                     size_bytes += result.job.waiting.stat.size_bytes
             for held in batch.disks.values():
                 self._measure(held)
-                if not self._disks.has_failed(held.disk):
-                    catalogue.forget_errors(self._conn, held.disk)
+                self._disks.used(held.disk)
             catalogue.count_in_pass(self._conn, row, len(archived), size_bytes)
         self._tally.archived_files += len(archived)
         self._tally.archived_bytes += size_bytes

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TextIO, TypeVar
 
 import click
 
@@ -90,17 +90,24 @@ def _keep(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
     return keep
 
 
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether a person looks at this stream; None where the caller closed it."""
+    return stream is not None and stream.isatty()
+
+
 # --- logging ------------------------------------------------------------------------------
 
 
 class _LogFile(logging.FileHandler):
     """A log that can't be written never stops the work, and is said once."""
 
+    is_written = False
     _said = False
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             super().emit(record)
+            self.is_written = not self._said
         except OSError:
             self.handleError(record)
 
@@ -129,7 +136,7 @@ def start_logging(config: Config) -> None:
 
 
 def _screen_too() -> None:
-    if sys.stderr.isatty() and not SETTINGS.quiet:
+    if is_terminal(sys.stderr) and not SETTINGS.quiet:
         screen = logging.StreamHandler()
         screen.setLevel(logging.INFO if SETTINGS.verbose else logging.WARNING)
         log.addHandler(screen)
@@ -191,7 +198,7 @@ def enter(command: click.Command) -> NoReturn:
 
 def _say(fault: PoleError) -> ExitCode:
     log.error("%s", fault)
-    if SETTINGS.speaks or isinstance(fault, UsageFault) or sys.stderr.isatty():
+    if SETTINGS.speaks or isinstance(fault, UsageFault) or is_terminal(sys.stderr):
         click.echo(str(fault), err=True)
     return fault.exit_code
 
@@ -199,14 +206,14 @@ def _say(fault: PoleError) -> ExitCode:
 def _confess(defect: Exception) -> ExitCode:
     """A defect of ours: the traceback goes to the log, one plain sentence to the screen."""
     log.critical("a defect of this program", exc_info=defect)
-    where = SETTINGS.log_file or next(
-        (h.baseFilename for h in log.handlers if isinstance(h, logging.FileHandler)), None
-    )
-    if where is None:  # before the log was open
+    logs = [h for h in log.handlers if isinstance(h, _LogFile) and h.is_written]
+    if not logs and sys.stderr:  # somebody must be able to mend it
         sys.excepthook(type(defect), defect, defect.__traceback__)
+    where = logs[0].baseFilename if logs else "above"
+    said = " ".join(f"{type(defect).__name__}: {defect}".split())
     click.echo(
-        f"This is a defect of the program ({type(defect).__name__}: {defect}). Files that are not "
-        f"registered stay in the buffer. Please report it with the log {where or 'above'}.",
+        f"This is a defect of the program ({said}). Files that are not registered stay in the "
+        f"buffer. Please report it with the log {where}.",
         err=True,
     )
     return ExitCode.DEFECT

@@ -6,6 +6,7 @@ Rollback journal, not WAL, so that a user without write permission can always re
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import sqlite3
@@ -42,10 +43,10 @@ def transaction(conn: Connection) -> Iterator[None]:
     conn.execute("BEGIN IMMEDIATE")
     try:
         yield
+        conn.commit()
     except BaseException:
         conn.rollback()
         raise
-    conn.commit()
 
 
 def create(path: Path) -> None:
@@ -73,8 +74,11 @@ def create(path: Path) -> None:
 
 
 def _must_be_readable(path: Path) -> None:
+    # Not by opening it: POSIX drops a process's locks on a file when any descriptor is closed.
     try:
-        path.open("rb").close()
+        path.stat()
+        if not os.access(path, os.R_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except FileNotFoundError:
         raise DatabaseUnusable(
             path, "there is no database", "Make it with: generate_db.py --disk-map FILE"
@@ -120,7 +124,15 @@ def _check_version(conn: Connection, path: Path) -> None:
 
 
 # What SQLite says when the world is at fault; anything else is a mistake in our SQL.
-_WORLD_FAULTS = ("locked", "full", "disk I/O", "unable to open", "readonly", "malformed")
+_WORLD_FAULTS = (
+    "database is locked",
+    "database table is locked",
+    "database or disk is full",
+    "disk I/O error",
+    "unable to open database file",
+    "attempt to write a readonly database",
+    "database disk image is malformed",
+)
 
 
 @contextmanager
@@ -134,13 +146,13 @@ def _sqlite_faults(path: Path) -> Iterator[None]:
             raise DatabaseUnusable(
                 path, "this is not an SQLite database", "Name the right FilenameDB."
             ) from fault
-        if not any(words in said for words in _WORLD_FAULTS):
+        if not said.startswith(_WORLD_FAULTS):
             raise
         raise DatabaseTrouble(path, _in_words(said)) from fault
 
 
 def _in_words(said: str) -> str:
-    if "locked" in said:
+    if said.endswith("is locked"):
         return f"another program has kept the database locked for {BUSY_TIMEOUT_S:.0f} s"
     return f"the database does not answer ({said})"
 

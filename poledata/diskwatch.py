@@ -28,6 +28,7 @@ class DiskWatch:
         self._house = house
         self._full: dict[int, Disk] = {}
         self._failed: dict[int, Disk] = {}
+        self._used: dict[int, Disk] = {}
         self._refused: set[str] = set()
         self._closed: set[int] = set()  # tried to close: not again in this pass
 
@@ -41,8 +42,9 @@ class DiskWatch:
         """How many disks in use did not work."""
         return len(self._refused | {disk.label for disk in self._failed.values()})
 
-    def has_failed(self, disk: Disk) -> bool:
-        return disk.id in self._failed
+    def used(self, disk: Disk) -> None:
+        """Files were put on this disk."""
+        self._used[disk.id] = disk
 
     def leave_out(self, disk: Disk, fault: OSError) -> None:
         """This disk takes no more in this pass; the next one of its role goes on."""
@@ -90,6 +92,8 @@ class DiskWatch:
         """Disks of which a person was told: those that are well again are settled."""
         board = self._house.board
         labels = {label for kind in DISK_KINDS for label in board.open_keys(kind)}
+        if not labels:
+            return
         with self._house.shelf() as shelf:
             for disk in catalogue.disks(self._house.conn):
                 if disk.label in labels and not _is_at_fault(shelf, disk):
@@ -116,12 +120,14 @@ class DiskWatch:
             self._failed[disk.id] = disk
             log.warning("%s can't be closed now: %s", disk.label, fault)
 
-    def hold_failing(self) -> None:
+    def end_of_pass(self) -> None:
         """Count the passes running in which a disk failed; from the third it is held."""
-        if not self._failed:
+        if not self._failed and not self._used:
             return
         failing = []
         with db.transaction(self._house.conn):
+            for disk_id in self._used.keys() - self._failed.keys():
+                catalogue.forget_errors(self._house.conn, self._used[disk_id])
             for disk in self._failed.values():
                 errors = catalogue.count_error(self._house.conn, disk)
                 if errors >= lifecycle.HOLD_AFTER_ERRORS:

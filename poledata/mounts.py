@@ -79,7 +79,7 @@ class Space:
 def read_mounts(text: str | None = None) -> dict[int, Mount]:
     """All mounts of this process by their id."""
     text = _MOUNTINFO.read_text(errors="surrogateescape") if text is None else text
-    mounts = (_parse(line) for line in text.splitlines())
+    mounts = (_parse(line) for line in text.split("\n") if line)
     return {mount.id: mount for mount in mounts}
 
 
@@ -93,7 +93,9 @@ def mount_of(fd: int) -> Mount | None:
 def is_mount_point(fd: int, path: Path) -> bool:
     """Whether the open directory ``path`` is where a file system is mounted, as a whole."""
     mount = mount_of(fd)
-    return mount is not None and mount.mount_point == os.path.realpath(path)
+    if mount is None or mount.root != "/":
+        return False
+    return mount.mount_point == os.path.realpath(path)
 
 
 def space(fd: int) -> Space:
@@ -154,7 +156,11 @@ def _ask_lsblk(names: list[str]) -> tuple[Drive, ...]:
         log.warning("lsblk can't be asked: %s", fault)
         return ()
     # Exit status 32 and 64: none, or only some of the devices were found.
-    return parse_lsblk(ran.stdout) if ran.stdout.strip() else ()
+    try:
+        return parse_lsblk(ran.stdout)
+    except ValueError as fault:
+        log.warning("lsblk's answer can't be read: %s", fault)
+        return ()
 
 
 def _ask_kernel(drive: Drive) -> Drive:
@@ -187,7 +193,7 @@ def parse_lsblk(answer: bytes) -> tuple[Drive, ...]:
             _plain_wwn(device.get("wwn") or ""),
             int(device["size"]) if device.get("size") else None,
         )
-        for device in json.loads(answer)["blockdevices"]
+        for device in json.loads(answer, strict=False)["blockdevices"]
     )
 
 

@@ -42,6 +42,9 @@ CREATE TABLE files (
     archived_at            TEXT,                  -- since when it has a good copy in each role
     removed_from_buffer_at TEXT
 );
+-- After a crash a pass asks for these: few, however many files there are.
+CREATE INDEX files_not_removed ON files (name)
+    WHERE archived_at IS NOT NULL AND removed_from_buffer_at IS NULL;
 
 CREATE TABLE copies (
     file_id     INTEGER NOT NULL REFERENCES files (id),

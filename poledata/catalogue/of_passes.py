@@ -41,7 +41,7 @@ def failed(
     """Note that a file failed; returns how many times by now. The next try: 1 min … 1 h."""
     row = conn.execute("SELECT attempts FROM pending WHERE name = ?", (name,)).fetchone()
     attempts = (row["attempts"] if row else 0) + 1
-    wait_s = min(RETRY_FIRST_S * 2.0 ** (attempts - 1), RETRY_LAST_S)
+    wait_s = min(RETRY_FIRST_S * 2 ** min(attempts - 1, 10), RETRY_LAST_S)
     conn.execute(
         "INSERT INTO pending (name, attempts, first_failed_at, last_failed_at, next_try_at, "
         "last_error, kind, device, inode, size_bytes, mtime_ns, ctime_ns) "
