@@ -143,7 +143,7 @@ class _Pass:
         finally:
             self._end(outcome)
         self._tally.failed_disks = self._disks.troubled
-        self._tally.pending_files = len(catalogue.pending(self._conn))
+        self._tally.pending_files = self._failures.pending_files
         return self._tally
 
     def _work_through_the_buffer(self) -> None:

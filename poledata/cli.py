@@ -56,7 +56,7 @@ def common_options(command: _Command) -> _Command:
         ),
         click.option(
             "--log-file",
-            type=click.Path(path_type=Path, dir_okay=False),
+            type=click.Path(path_type=Path, dir_okay=False, readable=False),
             expose_value=False,
             callback=_keep("log_file"),
             help="Log here instead of the configuration's LogFile.",

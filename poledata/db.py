@@ -9,10 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 import sqlite3
+import stat
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
 from poledata.errors import DatabaseTrouble, DatabaseUnusable
@@ -32,9 +35,35 @@ def connect(path: Path, *, read_only: bool = False) -> Iterator[Connection]:
     damaged; also for statements run inside the ``with``).
     """
     _must_be_readable(path)
-    with _sqlite_faults(path), closing(_open(path, "ro" if read_only else "rw")) as conn:
+    with _sqlite_faults(path), ExitStack() as stack:
+        if read_only and not _answers(path):
+            path = stack.enter_context(_rolled_back_copy(path))
+            read_only = False
+        conn = stack.enter_context(closing(_open(path, "ro" if read_only else "rw")))
         _check_version(conn, path)
         yield conn
+
+
+def _answers(path: Path) -> bool:
+    """Whether a reader who may not write gets an answer: not after a crash amid a commit."""
+    try:
+        with closing(_open(path, "ro")) as conn:
+            conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except sqlite3.OperationalError as fault:
+        if str(fault).startswith(("unable to open", "attempt to write")):
+            return False
+        raise
+    return True
+
+
+@contextmanager
+def _rolled_back_copy(path: Path) -> Iterator[Path]:
+    """A copy without what was not committed: the next writer does the same to the original."""
+    with TemporaryDirectory() as directory:
+        copy = Path(directory) / path.name
+        for suffix in ("-journal", ""):
+            shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+        yield copy
 
 
 @contextmanager
@@ -76,7 +105,8 @@ def create(path: Path) -> None:
 def _must_be_readable(path: Path) -> None:
     # Not by opening it: POSIX drops a process's locks on a file when any descriptor is closed.
     try:
-        path.stat()
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         if not os.access(path, os.R_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except FileNotFoundError:

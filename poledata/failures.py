@@ -20,16 +20,23 @@ class Failures:
     def __init__(self, conn: db.Connection, board: Board, tally: Tally, is_dry: bool) -> None:
         self._conn, self._board, self._tally, self._is_dry = conn, board, tally, is_dry
         self._pending = catalogue.pending(conn)  # as they were when the pass began
+        self._noted: set[str] = set()
 
     def is_due(self, name: str, stat: FileStat | None) -> bool:
         """Whether a file may be tried now; one that has changed since it failed always may."""
         before = self._pending.get(shown(name))
         return before is None or before.stat != stat or before.next_try_at <= utc(time.time())
 
+    @property
+    def pending_files(self) -> int:
+        """How many files have failed and stay in the buffer."""
+        return len(self._pending.keys() | self._noted)
+
     def note(self, name: str, stat: FileStat | None, fault: FileFault) -> None:
         """A file could not be archived; a person is told when it is time to."""
         log.warning("%s", fault)
         self._tally.failed_files += 1
+        self._noted.add(shown(name))
         if self._is_dry:
             return
         with db.transaction(self._conn):
@@ -57,14 +64,15 @@ class Failures:
 
     def forget(self, shown_names: list[str]) -> None:
         """These are archived, or gone: no longer pending, and their notices are over."""
-        ended = [name for name in shown_names if name in self._pending]
+        ended = [n for n in shown_names if n in self._pending or n in self._noted]
         if self._is_dry or not ended:
             return
         with db.transaction(self._conn):
             for name in ended:
                 catalogue.no_longer_pending(self._conn, name)
         for name in ended:
-            del self._pending[name]
+            self._pending.pop(name, None)
+            self._noted.discard(name)
             self._board.settle(FILE_KINDS, name)
 
     def forget_gone(self, buffer_fd: int) -> None:

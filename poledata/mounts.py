@@ -78,7 +78,7 @@ class Space:
 
 def read_mounts(text: str | None = None) -> dict[int, Mount]:
     """All mounts of this process by their id."""
-    text = _MOUNTINFO.read_text(errors="surrogateescape") if text is None else text
+    text = os.fsdecode(_MOUNTINFO.read_bytes()) if text is None else text
     mounts = (_parse(line) for line in text.split("\n") if line)
     return {mount.id: mount for mount in mounts}
 
