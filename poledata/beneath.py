@@ -86,7 +86,7 @@ def stat(root_fd: int, path: str) -> os.stat_result | None:
     try:
         with directory(root_fd, parent) as parent_fd:
             return os.stat(base, dir_fd=parent_fd, follow_symlinks=False)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 

@@ -158,7 +158,7 @@ def must_be_named(root_fd: int, waiting: Waiting) -> None:
         info = beneath.stat(root_fd, waiting.name)
     if info is None:
         raise SourceVanished(shown(waiting.name), "it was removed while it was being archived")
-    if FileStat.of(info) != waiting.stat:
+    if (info.st_dev, info.st_ino) != (waiting.stat.device, waiting.stat.inode):
         raise SourceChanged(shown(waiting.name), "another file has taken its place")
 
 
@@ -245,8 +245,8 @@ class Buffer:
 
     def must_be_untouched(self, fd: int, waiting: Waiting) -> None:
         """Raises SourceChanged or SourceVanished unless file and name are as scanned."""
-        must_be_same(fd, waiting)
         must_be_named(self.root_fd, waiting)
+        must_be_same(fd, waiting)
 
     def must_be_finished(self, fd: int, waiting: Waiting, writer: Writer) -> None:
         """Raises SourceBusy while a writer has the file, or could have it for all we can tell."""

@@ -257,9 +257,9 @@ class Lane(threading.Thread):
             raise NameConflict(shown(name), f"on {self._target.label} a directory has this name")
         if info and st.S_ISREG(info.st_mode) and self._is_this_file(draft):
             return
-        aside = bag.set_aside(root_fd, draft.path, time.time())
         if name in bag.find_lines(root_fd, [name]):
-            bag.drop_line(root_fd, name)
+            bag.drop_line(root_fd, name)  # first: a line without its file would be for ever
+        aside = bag.set_aside(root_fd, draft.path, time.time())
         raise SetAside(
             shown(name), f"{self._target.label} held something else there, now in {shown(aside)}"
         )
@@ -314,10 +314,10 @@ class Lane(threading.Thread):
             beneath.fsync_directory(self._target.root_fd, path)
 
     def _add_to_manifest(self, group: list[_Draft]) -> None:
-        """A line for each; an adopted file may have its line from before."""
+        """A line for each; a file that was here before may have its line from then."""
         root_fd = self._target.root_fd
-        adopted = [draft.job.name for draft in group if draft.temporary is None]
-        standing = bag.find_lines(root_fd, adopted) if adopted else {}
+        before = [d.job.name for d in group if d.temporary is None or d.job.known_sha512]
+        standing = bag.find_lines(root_fd, before) if before else {}
         for name, line in standing.items():
             draft = next(draft for draft in group if draft.job.name == name)
             if line.sha512 == draft.sha512:
