@@ -110,13 +110,24 @@ def _write(path: Path, changes: Changes, stand_in: bool) -> None:
 
 
 def _print_table(rows: Sequence[Readiness]) -> None:
-    form = "{:6} {:8} {:20} {:18} {:9} {:20} {:8} {}"
     heads = ("label", "role", "serial", "logical ID", "device", "mounted", "writable", "capacity")
-    click.echo(form.format(*heads))
-    for row in rows:
-        capacity = size_text(row.capacity_bytes) if row.capacity_bytes else "-"
-        cells = (row.label, row.role, row.serial, row.logical_id, row.device)
-        click.echo(form.format(*cells, row.mounted, row.writable, capacity).rstrip())
+    table = [heads] + [
+        (
+            row.label,
+            row.role,
+            row.serial,
+            row.logical_id,
+            row.device,
+            row.mounted,
+            row.writable,
+            size_text(row.capacity_bytes) if row.capacity_bytes else "-",
+        )
+        for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for line in table:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())
     todo = [row for row in rows if row.next_step]
     click.echo(f"{len(rows) - len(todo)} of {len(rows)} drives are ready.")
     for row in todo:

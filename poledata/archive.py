@@ -166,7 +166,7 @@ class _Pass:
         if pause is None:
             self._board.settle(["paused"], "archive")
             return True
-        log.warning("paused, so nothing is done: %s", pause.why)
+        log.debug("paused, so nothing is done: %s", pause.why)
         return False
 
     # --- what earlier passes left ---------------------------------------------------------
@@ -259,8 +259,8 @@ class _Pass:
             self._buffer, batch.jobs, targets, self._stop, self._watcher.moved
         )
         archived = self._register(row, results, batch)
-        for result in results:
-            self._judge(result, batch, todo)
+        again = [batch.works[r.job.name] for r in results if self._judge(r, batch)]
+        todo.extendleft(self._once_more(work) for work in reversed(again))
         if self._config.delete_from_buffer:
             self._remove(archived, batch, shelf)
         return {
@@ -345,15 +345,18 @@ class _Pass:
 
     # --- what failed ------------------------------------------------------------------------
 
-    def _judge(self, result: Result, batch: Batch, todo: deque[Work]) -> None:
-        """What becomes of a file that did not get all its copies."""
+    def _judge(self, result: Result, batch: Batch) -> bool:
+        """What becomes of a file that did not get all its copies; True: it is tried once more."""
         work = batch.works[result.job.name]
         if result.fault is not None:
             self._judge_source(work, result.fault)
-            return
-        for role, copy in result.copies.items():
-            if isinstance(copy, Exception):
-                self._judge_copy(work, batch.disks[role], copy, todo)
+            return False
+        faults = [
+            self._judge_copy(work, batch.disks[role], copy)
+            for role, copy in result.copies.items()
+            if isinstance(copy, Exception)
+        ]
+        return any(faults)
 
     def _judge_source(self, work: Work, fault: PoleError) -> None:
         if isinstance(fault, SourceBusy):
@@ -365,27 +368,27 @@ class _Pass:
         elif isinstance(fault, FileFault):
             self._failures.note(work.waiting.name, work.waiting.stat, fault)
 
-    def _judge_copy(self, work: Work, held: HeldDisk, fault: Exception, todo: deque[Work]) -> None:
+    def _judge_copy(self, work: Work, held: HeldDisk, fault: Exception) -> bool:
+        """True: the file is to be tried once more, for the disk was at fault."""
         name, label = work.waiting.name, held.disk.label
         if isinstance(fault, Stopped):
-            return
+            return False
         if isinstance(fault, OSError) and fault.errno in DISK_ERRNOS | FULL_ERRNOS:
             self._disks.leave_out(held.disk, fault)
-            self._try_again(work, todo)
-        elif isinstance(fault, SetAside) and work.tries == 0:
+            return True
+        if isinstance(fault, SetAside) and work.tries == 0:
             self._board.tell("name-conflict", f"{label} {shown(name)}", f"{fault.why}.")
-            self._try_again(work, todo)
-        elif isinstance(fault, FileFault):
-            self._failures.note(name, work.waiting.stat, fault)
-        else:
+            return True
+        if not isinstance(fault, FileFault):
             why = fault.strerror if isinstance(fault, OSError) else str(fault)
-            self._failures.note(name, work.waiting.stat, FileFault(shown(name), f"{label}: {why}"))
+            fault = FileFault(shown(name), f"{label}: {why}")
+        self._failures.note(name, work.waiting.stat, fault)
+        return False
 
-    def _try_again(self, work: Work, todo: deque[Work]) -> None:
-        if todo and todo[0].waiting.name == work.waiting.name:
-            return  # both its disks failed: it is first in the queue already
+    def _once_more(self, work: Work) -> Work:
+        """The same file, with what has been registered of it meanwhile."""
         known = catalogue.file(self._conn, work.waiting.name)
-        todo.appendleft(Work(work.waiting, known, work.tries + 1))
+        return Work(work.waiting, known, work.tries + 1)
 
     # --- out of the buffer ------------------------------------------------------------------
 

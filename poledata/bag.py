@@ -18,6 +18,7 @@ from poledata import beneath
 from poledata.errors import ManifestDamaged
 from poledata.records import Disk, ManifestLine, Role, utc
 
+LONGEST_NAME_BYTES = 4000  # PATH_MAX is 4096, and the file also lies under data/ of a mount
 DATA = "data"
 INCOMING = ".incoming"
 ASIDE = ".aside"
@@ -71,6 +72,8 @@ def why_not_carried(name: str) -> str | None:
         return "it holds a % or a backslash"
     if len(name.splitlines()) > 1 or name.splitlines()[0] != name:
         return "it holds a character that ends a line"
+    if len(os.fsencode(name)) > LONGEST_NAME_BYTES:
+        return f"its path is longer than other programs can open ({LONGEST_NAME_BYTES} bytes)"
     if name.rstrip() != name:
         return "it ends with white space"
     return None

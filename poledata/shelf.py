@@ -278,8 +278,14 @@ def must_be_writable(held: HeldDisk) -> None:
             "disk-read-only",
             held.disk.label,
             f"this user may not write to {held.path}",
-            f"sudo chown -R --no-dereference {os.geteuid()}: {held.path}",
+            _how_to_allow(held),
         )
+
+
+def _how_to_allow(held: HeldDisk) -> str:
+    if os.fstat(held.root_fd).st_uid == os.geteuid():
+        return f"sudo chmod -R u+rwX {held.path}"
+    return f"sudo chown -R --no-dereference {os.geteuid()}: {held.path}"
 
 
 @contextmanager
