@@ -13,41 +13,29 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 
-from poledata import bag, catalogue, copying, db, lifecycle, medium, mounts, removal
+from poledata import bag, catalogue, db
+from poledata.batchwork import BatchWork
 from poledata.buffer import Buffer
 from poledata.config import Config
-from poledata.copying import Result
 from poledata.diskwatch import DiskWatch
 from poledata.errors import (
     BadName,
-    FileFault,
-    NameConflict,
-    NotRemoved,
-    PoleError,
-    SetAside,
-    SourceBusy,
-    SourceVanished,
-    Stopped,
     UsageFault,
 )
 from poledata.failures import Failures, has_left
-from poledata.lane import DISK_ERRNOS, FULL_ERRNOS
 from poledata.lifecycle import House
 from poledata.notices import Board
 from poledata.planning import Batch, Planner, Work
 from poledata.records import (
     Disk,
     KnownFile,
-    Role,
     Waiting,
-    Written,
     shown,
-    size_text,
     utc,
 )
-from poledata.shelf import HeldDisk, Shelf
+from poledata.shelf import Shelf
 from poledata.tally import Tally, Watcher
 
 SCAN_FILES = 20_000  # how many waiting files are in memory at a time
@@ -118,8 +106,11 @@ class _Pass:
         self._board = Board(conn, is_dry)
         self._failures = Failures(conn, self._board, self._tally, is_dry)
         self._ready: set[int] = set()  # disks claimed and swept by this pass
-        self._house = House(config, conn, self._board)
-        self._disks = DiskWatch(self._house)
+        house = House(config, conn, self._board)
+        self._disks = DiskWatch(house)
+        self._work = BatchWork(
+            house, buffer, stop, watcher, self._tally, self._failures, self._disks
+        )
         self._promised_bytes: dict[int, int] = {}  # by disk id, in a dry run
         self._row: int | None = None
 
@@ -191,7 +182,7 @@ class _Pass:
         if not self._config.delete_from_buffer:
             return
         names = catalogue.archived_but_not_removed(self._conn)
-        self._note_removed([n for n in names if has_left(self._buffer.root_fd, n)])
+        self._work.note_removed([n for n in names if has_left(self._buffer.root_fd, n)])
 
     # --- one batch --------------------------------------------------------------------------
 
@@ -224,12 +215,15 @@ class _Pass:
                 return
             for work, fault in batch.too_big:
                 self._failures.note(work.waiting.name, work.waiting.stat, fault)
-            self._note_lost_copies(batch)
+            self._work.note_lost_copies(batch)
             self._disks.note_refused(batch.refused)
             for work in batch.again:
-                self._known_again(work, shelf)
-            written = self._copy(batch, shelf, todo) if batch.jobs else set()
-        self._disks.close_full(batch.full, written)
+                self._work.known_again(work, shelf)
+            if not batch.jobs:
+                return
+            done = self._work.copy(self._begin(), batch, shelf)
+        todo.extendleft(reversed(done.again))
+        self._disks.close_full(batch.full, done.written)
 
     def _say_what_would_be(self, batch: Batch) -> None:
         for job in batch.jobs:
@@ -238,37 +232,6 @@ class _Pass:
             for disk in disks:
                 already = self._promised_bytes.get(disk.id, 0)
                 self._promised_bytes[disk.id] = already + job.waiting.stat.size_bytes
-
-    def _note_lost_copies(self, batch: Batch) -> None:
-        for known, copy, state in batch.lost_copies:
-            with db.transaction(self._conn):
-                catalogue.set_copy_state(self._conn, known.id, copy.disk, state)
-            self._board.tell(
-                "copy-damaged",
-                shown(known.name),
-                f"Its copy on {copy.disk.label} is {state.value}; the file is in the buffer and "
-                "is copied anew.",
-            )
-
-    def _copy(self, batch: Batch, shelf: Shelf, todo: deque[Work]) -> set[Role]:
-        """Copy a batch, register it, remove what is proved; the roles that took files."""
-        row = self._begin()
-        targets = [held.target for held in batch.disks.values()]
-        self._watcher.batch(batch.bytes_by_label())
-        results = copying.copy_batch(
-            self._buffer, batch.jobs, targets, self._stop, self._watcher.moved
-        )
-        archived = self._register(row, results, batch)
-        again = [batch.works[r.job.name] for r in results if self._judge(r, batch)]
-        todo.extendleft(self._once_more(work) for work in reversed(again))
-        if self._config.delete_from_buffer:
-            self._remove(archived, batch, shelf)
-        return {
-            role
-            for result in results
-            for role, copy in result.copies.items()
-            if isinstance(copy, Written)
-        }
 
     def _begin(self) -> int:
         """The row of this pass, made once it has something to do."""
@@ -283,174 +246,6 @@ class _Pass:
         row = self._begin()
         with db.transaction(self._conn):
             catalogue.end_pass(self._conn, row, _now(), outcome, self._tally.failed_files)
-
-    def _register(self, row: int, results: list[Result], batch: Batch) -> list[Result]:
-        """Write down all new copies at once; returns the results of files now archived."""
-        archived, size_bytes = [], 0
-        with db.transaction(self._conn):
-            for result in results:
-                if self._register_one(result, batch):
-                    archived.append(result)
-                    size_bytes += result.job.waiting.stat.size_bytes
-            for held in batch.disks.values():
-                self._measure(held)
-                self._disks.used(held.disk)
-            catalogue.count_in_pass(self._conn, row, len(archived), size_bytes)
-        self._tally.archived_files += len(archived)
-        self._tally.archived_bytes += size_bytes
-        names = [shown(result.job.name) for result in archived]
-        self._failures.forget(names)
-        for name in names:
-            self._board.settle(["copy-damaged"], name)
-        lifecycle.settle_no_good_copy(self._house)
-        labels = " and ".join(held.disk.label for held in batch.disks.values())
-        log.info(
-            "%d of %d files (%s) archived, on %s",
-            len(archived),
-            len(results),
-            size_text(size_bytes),
-            labels,
-        )
-        return archived
-
-    def _register_one(self, result: Result, batch: Batch) -> bool:
-        """Whether the file is archived now, with all that it lacked."""
-        good = [
-            (batch.disks[role].disk, copy)
-            for role, copy in result.copies.items()
-            if isinstance(copy, Written)
-        ]
-        if not good or result.sha512 is None:
-            return False
-        job = result.job
-        known = catalogue.register(
-            self._conn, job.name, result.sha512, job.waiting.stat, good, _now()
-        )
-        return known.archived_at is not None and len(good) == len(job.roles)
-
-    def _measure(self, held: HeldDisk) -> None:
-        try:
-            room = mounts.space(held.root_fd)
-        except OSError as fault:
-            log.warning("%s can't be measured: %s", held.disk.label, fault)
-            return
-        catalogue.measure(
-            self._conn,
-            held.disk,
-            room.capacity_bytes,
-            room.used_bytes,
-            room.free_bytes,
-            _now(),
-        )
-
-    # --- what failed ------------------------------------------------------------------------
-
-    def _judge(self, result: Result, batch: Batch) -> bool:
-        """What becomes of a file that did not get all its copies; True: it is tried once more."""
-        work = batch.works[result.job.name]
-        if result.fault is not None:
-            self._judge_source(work, result.fault)
-            return False
-        faults = [
-            self._judge_copy(work, batch.disks[role], copy)
-            for role, copy in result.copies.items()
-            if isinstance(copy, Exception)
-        ]
-        return any(faults)
-
-    def _judge_source(self, work: Work, fault: PoleError) -> None:
-        if isinstance(fault, SourceBusy):
-            self._tally.busy_files += 1
-            log.info("%s", fault)
-        elif isinstance(fault, SourceVanished):
-            self._tally.vanished_files += 1
-            log.warning("%s", fault)
-        elif isinstance(fault, FileFault):
-            self._failures.note(work.waiting.name, work.waiting.stat, fault)
-
-    def _judge_copy(self, work: Work, held: HeldDisk, fault: Exception) -> bool:
-        """True: the file is to be tried once more, for the disk was at fault."""
-        name, label = work.waiting.name, held.disk.label
-        if isinstance(fault, Stopped):
-            return False
-        if isinstance(fault, OSError) and fault.errno in DISK_ERRNOS | FULL_ERRNOS:
-            self._disks.leave_out(held.disk, fault)
-            return True
-        if isinstance(fault, SetAside) and work.tries == 0:
-            self._board.tell("name-conflict", f"{label} {shown(name)}", f"{fault.why}.")
-            return True
-        if not isinstance(fault, FileFault):
-            why = fault.strerror if isinstance(fault, OSError) else str(fault)
-            fault = FileFault(shown(name), f"{label}: {why}")
-        self._failures.note(name, work.waiting.stat, fault)
-        return False
-
-    def _once_more(self, work: Work) -> Work:
-        """The same file, with what has been registered of it meanwhile."""
-        known = catalogue.file(self._conn, work.waiting.name)
-        return Work(work.waiting, known, work.tries + 1)
-
-    # --- out of the buffer ------------------------------------------------------------------
-
-    def _remove(self, archived: list[Result], batch: Batch, shelf: Shelf) -> None:
-        removed = []
-        for result in archived:
-            lines = {
-                batch.disks[role].disk.id: copy.line
-                for role, copy in result.copies.items()
-                if isinstance(copy, Written)
-            }
-            assert result.sha512
-            if self._remove_one(result.job.waiting, result.sha512, shelf, lines):
-                removed.append(result.job.name)
-        self._note_removed(removed)
-
-    def _remove_one(
-        self, waiting: Waiting, sha512: str, shelf: Shelf, lines: removal.Lines
-    ) -> bool:
-        refusals = removal.remove(self._conn, self._buffer, waiting, sha512, shelf.hold, lines)
-        if refusals:
-            fault = NotRemoved(shown(waiting.name), "; ".join(refusals))
-            self._failures.note(waiting.name, waiting.stat, fault)
-        return not refusals
-
-    def _note_removed(self, names: list[str]) -> None:
-        if names:
-            with db.transaction(self._conn):
-                for name in names:
-                    catalogue.removed(self._conn, name, _now())
-
-    def _known_again(self, work: Work, shelf: Shelf) -> None:
-        """A name that is archived, with both copies there: the same file, or a conflict?"""
-        assert work.known
-        try:
-            sha512 = self._hashed_once(work.waiting)
-            if sha512 != work.known.sha512:
-                raise NameConflict.of(shown(work.waiting.name), work.known.sha512, sha512)
-        except FileFault as fault:
-            self._judge_source(work, fault)
-            return
-        except Stopped:
-            return
-        if self._config.delete_from_buffer and self._remove_one(work.waiting, sha512, shelf, {}):
-            self._note_removed([work.waiting.name])
-            self._failures.forget([shown(work.waiting.name)])
-
-    def _hashed_once(self, waiting: Waiting) -> str:
-        """The SHA-512 of a buffer file: read now, or remembered of this very state."""
-        remembered = catalogue.remembered_sha512(self._conn, waiting.name, waiting.stat)
-        if remembered:
-            return remembered
-        with self._buffer.finished(waiting) as fd, closing(medium.HashingReader()) as reader:
-            sha512 = reader.sha512(fd, waiting.stat.size_bytes, self._tick_or_stop)
-            self._buffer.must_be_untouched(fd, waiting)
-        with db.transaction(self._conn):
-            catalogue.remember_sha512(self._conn, waiting.name, waiting.stat, sha512)
-        return sha512
-
-    def _tick_or_stop(self, n_bytes: int) -> None:
-        if self._stop.is_set():
-            raise Stopped()
 
 
 def _is_archived_as_it_is(known: KnownFile | None, waiting: Waiting) -> bool:

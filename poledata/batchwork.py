@@ -1,0 +1,261 @@
+"""One batch: copied, registered in one transaction, and removed where that is proved."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from contextlib import closing
+from dataclasses import dataclass
+
+from poledata import catalogue, copying, db, lifecycle, medium, mounts, removal
+from poledata.buffer import Buffer
+from poledata.copying import Result
+from poledata.diskwatch import DiskWatch
+from poledata.errors import (
+    FileFault,
+    NameConflict,
+    NotRemoved,
+    PoleError,
+    SetAside,
+    SourceBusy,
+    SourceVanished,
+    Stopped,
+)
+from poledata.failures import Failures
+from poledata.lane import DISK_ERRNOS, FULL_ERRNOS
+from poledata.lifecycle import House
+from poledata.planning import Batch, Work
+from poledata.records import Role, Waiting, Written, shown, size_text, utc
+from poledata.shelf import HeldDisk, Shelf
+from poledata.tally import Tally, Watcher
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What a batch left: files to try once more, and the roles whose disk took files."""
+
+    again: list[Work]
+    written: set[Role]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchWork:
+    """The steps of a batch, with what a pass works with."""
+
+    house: House
+    buffer: Buffer
+    stop: threading.Event
+    watcher: Watcher
+    tally: Tally
+    failures: Failures
+    disks: DiskWatch
+
+    def copy(self, row: int, batch: Batch, shelf: Shelf) -> Done:
+        """Copy the batch's jobs, register the copies, remove what is proved."""
+        targets = [held.target for held in batch.disks.values()]
+        self.watcher.batch(batch.bytes_by_label())
+        results = copying.copy_batch(
+            self.buffer, batch.jobs, targets, self.stop, self.watcher.moved
+        )
+        archived = self._register(row, results, batch)
+        again = [batch.works[r.job.name] for r in results if self._judge(r, batch)]
+        if self.house.config.delete_from_buffer:
+            self._remove(archived, batch, shelf)
+        return Done([self._once_more(work) for work in again], _roles_written(results))
+
+    def note_lost_copies(self, batch: Batch) -> None:
+        for known, copy, state in batch.lost_copies:
+            with db.transaction(self.house.conn):
+                catalogue.set_copy_state(self.house.conn, known.id, copy.disk, state)
+            self.house.board.tell(
+                "copy-damaged",
+                shown(known.name),
+                f"Its copy on {copy.disk.label} is {state.value}; the file is in the buffer and "
+                "is copied anew.",
+            )
+
+    def _register(self, row: int, results: list[Result], batch: Batch) -> list[Result]:
+        """Write down all new copies at once; returns the results of files now archived."""
+        archived, size_bytes = [], 0
+        with db.transaction(self.house.conn):
+            for result in results:
+                if self._register_one(result, batch):
+                    archived.append(result)
+                    size_bytes += result.job.waiting.stat.size_bytes
+            for held in batch.disks.values():
+                self._measure(held)
+                self.disks.used(held.disk)
+            catalogue.count_in_pass(self.house.conn, row, len(archived), size_bytes)
+        self.tally.archived_files += len(archived)
+        self.tally.archived_bytes += size_bytes
+        names = [shown(result.job.name) for result in archived]
+        self.failures.forget(names)
+        for name in names:
+            self.house.board.settle(["copy-damaged"], name)
+        lifecycle.settle_no_good_copy(self.house)
+        labels = " and ".join(held.disk.label for held in batch.disks.values())
+        log.info(
+            "%d of %d files (%s) archived, on %s",
+            len(archived),
+            len(results),
+            size_text(size_bytes),
+            labels,
+        )
+        return archived
+
+    def _register_one(self, result: Result, batch: Batch) -> bool:
+        """Whether the file is archived now, with all that it lacked."""
+        good = [
+            (batch.disks[role].disk, copy)
+            for role, copy in result.copies.items()
+            if isinstance(copy, Written)
+        ]
+        if not good or result.sha512 is None:
+            return False
+        job = result.job
+        known = catalogue.register(
+            self.house.conn, job.name, result.sha512, job.waiting.stat, good, _now()
+        )
+        return known.archived_at is not None and len(good) == len(job.roles)
+
+    def _measure(self, held: HeldDisk) -> None:
+        try:
+            room = mounts.space(held.root_fd)
+        except OSError as fault:
+            log.warning("%s can't be measured: %s", held.disk.label, fault)
+            return
+        catalogue.measure(
+            self.house.conn,
+            held.disk,
+            room.capacity_bytes,
+            room.used_bytes,
+            room.free_bytes,
+            _now(),
+        )
+
+    # --- what failed ------------------------------------------------------------------------
+
+    def _judge(self, result: Result, batch: Batch) -> bool:
+        """What becomes of a file that did not get all its copies; True: it is tried once more."""
+        work = batch.works[result.job.name]
+        if result.fault is not None:
+            self._judge_source(work, result.fault)
+            return False
+        faults = [
+            self._judge_copy(work, batch.disks[role], copy)
+            for role, copy in result.copies.items()
+            if isinstance(copy, Exception)
+        ]
+        return any(faults)
+
+    def _judge_source(self, work: Work, fault: PoleError) -> None:
+        if isinstance(fault, SourceBusy):
+            self.tally.busy_files += 1
+            log.info("%s", fault)
+        elif isinstance(fault, SourceVanished):
+            self.tally.vanished_files += 1
+            log.warning("%s", fault)
+        elif isinstance(fault, FileFault):
+            self.failures.note(work.waiting.name, work.waiting.stat, fault)
+
+    def _judge_copy(self, work: Work, held: HeldDisk, fault: Exception) -> bool:
+        """True: the file is to be tried once more, for the disk was at fault."""
+        name, label = work.waiting.name, held.disk.label
+        if isinstance(fault, Stopped):
+            return False
+        if isinstance(fault, OSError) and fault.errno in DISK_ERRNOS | FULL_ERRNOS:
+            self.disks.leave_out(held.disk, fault)
+            return True
+        if isinstance(fault, SetAside) and work.tries == 0:
+            self.house.board.tell("name-conflict", f"{label} {shown(name)}", f"{fault.why}.")
+            return True
+        if not isinstance(fault, FileFault):
+            why = fault.strerror if isinstance(fault, OSError) else str(fault)
+            fault = FileFault(shown(name), f"{label}: {why}")
+        self.failures.note(name, work.waiting.stat, fault)
+        return False
+
+    def _once_more(self, work: Work) -> Work:
+        """The same file, with what has been registered of it meanwhile."""
+        known = catalogue.file(self.house.conn, work.waiting.name)
+        return Work(work.waiting, known, work.tries + 1)
+
+    # --- out of the buffer ------------------------------------------------------------------
+
+    def _remove(self, archived: list[Result], batch: Batch, shelf: Shelf) -> None:
+        removed = []
+        for result in archived:
+            lines = {
+                batch.disks[role].disk.id: copy.line
+                for role, copy in result.copies.items()
+                if isinstance(copy, Written)
+            }
+            assert result.sha512
+            if self._remove_one(result.job.waiting, result.sha512, shelf, lines):
+                removed.append(result.job.name)
+        self.note_removed(removed)
+
+    def _remove_one(
+        self, waiting: Waiting, sha512: str, shelf: Shelf, lines: removal.Lines
+    ) -> bool:
+        refusals = removal.remove(self.house.conn, self.buffer, waiting, sha512, shelf.hold, lines)
+        if refusals:
+            fault = NotRemoved(shown(waiting.name), "; ".join(refusals))
+            self.failures.note(waiting.name, waiting.stat, fault)
+        return not refusals
+
+    def note_removed(self, names: list[str]) -> None:
+        if names:
+            with db.transaction(self.house.conn):
+                for name in names:
+                    catalogue.removed(self.house.conn, name, _now())
+
+    def known_again(self, work: Work, shelf: Shelf) -> None:
+        """A name that is archived, with both copies there: the same file, or a conflict?"""
+        assert work.known
+        try:
+            sha512 = self._hashed_once(work.waiting)
+            if sha512 != work.known.sha512:
+                raise NameConflict.of(shown(work.waiting.name), work.known.sha512, sha512)
+        except FileFault as fault:
+            self._judge_source(work, fault)
+            return
+        except Stopped:
+            return
+        if self.house.config.delete_from_buffer and self._remove_one(
+            work.waiting, sha512, shelf, {}
+        ):
+            self.note_removed([work.waiting.name])
+            self.failures.forget([shown(work.waiting.name)])
+
+    def _hashed_once(self, waiting: Waiting) -> str:
+        """The SHA-512 of a buffer file: read now, or remembered of this very state."""
+        remembered = catalogue.remembered_sha512(self.house.conn, waiting.name, waiting.stat)
+        if remembered:
+            return remembered
+        with self.buffer.finished(waiting) as fd, closing(medium.HashingReader()) as reader:
+            sha512 = reader.sha512(fd, waiting.stat.size_bytes, self._tick_or_stop)
+            self.buffer.must_be_untouched(fd, waiting)
+        with db.transaction(self.house.conn):
+            catalogue.remember_sha512(self.house.conn, waiting.name, waiting.stat, sha512)
+        return sha512
+
+    def _tick_or_stop(self, n_bytes: int) -> None:
+        if self.stop.is_set():
+            raise Stopped()
+
+
+def _roles_written(results: list[Result]) -> set[Role]:
+    return {
+        role
+        for result in results
+        for role, copy in result.copies.items()
+        if isinstance(copy, Written)
+    }
+
+
+def _now() -> str:
+    return utc(time.time())
