@@ -195,8 +195,10 @@ class _Pass:
             self._failures.note(waiting.name, waiting.stat, BadName(shown(waiting.name), why))
             return None
         known = catalogue.file(self._conn, waiting.name)
-        is_kept = not self._config.delete_from_buffer and _is_archived_as_it_is(known, waiting)
-        return None if is_kept else Work(waiting, known)
+        if not self._config.delete_from_buffer and _is_archived_as_it_is(known, waiting):
+            self._failures.forget([shown(waiting.name)])
+            return None
+        return Work(waiting, known)
 
     def _one_batch(self, todo: deque[Work]) -> None:
         with Shelf(self._config, self._conn, self._ready) as shelf:

@@ -225,11 +225,11 @@ class BatchWork:
             return
         except Stopped:
             return
-        if self.house.config.delete_from_buffer and self._remove_one(
-            work.waiting, sha512, shelf, {}
-        ):
+        if self.house.config.delete_from_buffer:
+            if not self._remove_one(work.waiting, sha512, shelf, {}):
+                return
             self.note_removed([work.waiting.name])
-            self.failures.forget([shown(work.waiting.name)])
+        self.failures.forget([shown(work.waiting.name)])
 
     def _hashed_once(self, waiting: Waiting) -> str:
         """The SHA-512 of a buffer file: read now, or remembered of this very state."""

@@ -180,8 +180,8 @@ def test_the_next_primary_is_taken_when_one_is_full_and_the_copy_side_goes_on(
         station.plug_in(label, size_mb=16, fs="ext4")
     station.generate()
     names = set()
-    for step in range(4):
-        batch = {f"obs{step}/{number:04}.g3" for number in range(7)}
+    for step in range(3):
+        batch = {f"obs{step}/{number:04}.g3" for number in range(9)}
         for name in sorted(batch):
             station.put(name, MIB + 1)
         names |= batch
