@@ -1,0 +1,416 @@
+"""The documents say what the code does: nothing is missing, nothing is made up, every link leads
+somewhere, and the commands run."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+
+from data_manager import data_manager
+from generate_db import generate_db
+from poledata.errors import ExitCode
+from poledata.notices import SEVERITIES
+from poledata.settings import KEYS
+from tests.world import REPO, World
+
+README = (REPO / "README.md").read_text()
+OPERATORS = (REPO / "docs/operators.md").read_text()
+DATABASE = (REPO / "docs/database.md").read_text()
+DESIGN = (REPO / "docs/design.md").read_text()
+PAGES = sorted((*REPO.glob("*.md"), *REPO.glob("docs/*.md")))
+TEXTS = sorted((*PAGES, *REPO.glob("examples/*"), REPO / ".env.example", *REPO.glob("*.config")))
+SOURCES = sorted(
+    (*REPO.glob("poledata/**/*.py"), REPO / "data_manager.py", REPO / "generate_db.py")
+)
+SCRIPTS = {"data_manager.py": data_manager, "generate_db.py": generate_db}
+NAME = "fullrate/RCW38/80296951/0000.g3"
+
+# Where the documents put things: the first part of every absolute path in them.
+PLACES = {"opt", "var", "etc", "usr", "sbin", "bin", "proc", "dev", "mnt"}
+PLACES |= {"buffer", "spt_disks"}
+
+MARKED = re.compile(r"^<!-- runs -->\n```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+
+
+# --- reading the documents ---------------------------------------------------------------
+
+
+def section(text: str, heading: str) -> str:
+    """What stands under a heading, up to the next one of its level or above."""
+    level = re.match("#+", heading)
+    assert level and f"\n{heading}\n" in text, f"there is no section {heading}"
+    after = text.split(f"\n{heading}\n", 1)[1]
+    return re.split(rf"^#{{1,{len(level[0])}}} ", after, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of every table row in a text, but for heads and rules."""
+    lines = text.splitlines()
+    tables = [line.strip("| ").split(" | ") for line in lines if line.startswith("| ")]
+    heads = [i for i, cells in enumerate(tables) if set("".join(cells)) <= set("- |")]
+    skip = {*heads, *(i - 1 for i in heads)}
+    return [[c.strip() for c in cells] for i, cells in enumerate(tables) if i not in skip]
+
+
+def codes(cell: str) -> list[str]:
+    """What stands in backticks."""
+    return re.findall(r"`([^`]+)`", cell)
+
+
+def first_codes(text: str) -> list[str]:
+    """What the first cells of a text's tables name."""
+    return [code for row in rows(text) for code in codes(row[0])]
+
+
+# --- commands, options, exit codes -------------------------------------------------------
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """``data_manager.py``, ``data_manager.py status`` … with their click commands."""
+    for script, command in SCRIPTS.items():
+        yield script, command
+        for name, sub in getattr(command, "commands", {}).items():
+            yield f"{script} {name}", sub
+
+
+def options_of(command: click.Command) -> set[str]:
+    context = click.Context(command)
+    params = command.get_params(context)
+    return {name for p in params if isinstance(p, click.Option) for name in p.opts}
+
+
+def documented_options() -> dict[str, set[str]]:
+    """Command → its options by README's table."""
+    every = dict(commands())
+    found: dict[str, set[str]] = {name: set() for name in every}
+    for names, where, _ in (row for row in command_rows() if len(row) == 3):
+        of = list(every) if where == "all" else codes(where)
+        for command in of:
+            full = command if command in every else f"data_manager.py {command}"
+            found[full].update(codes(names))
+    return found
+
+
+def command_rows() -> list[list[str]]:
+    """README's two tables: command, meaning; option, of, meaning."""
+    return rows(section(README, "## Commands").split("\n### ")[0])
+
+
+def test_every_command_stands_in_the_table_and_no_other() -> None:
+    """With its arguments, as its own help shows them."""
+    told = [codes(row[0])[0] for row in command_rows() if len(row) == 2]
+    known = []
+    for name, command in commands():
+        arguments = [str(p.metavar) for p in command.params if isinstance(p, click.Argument)]
+        known.append(" ".join([name, *arguments]))
+    assert sorted(told) == sorted(known)
+
+
+def test_every_option_stands_in_the_table_and_no_other() -> None:
+    """Also which command takes it."""
+    assert documented_options() == {name: options_of(command) for name, command in commands()}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_commands_that_are_mentioned_exist(page: Path) -> None:
+    """``data_manager.py X`` is a sub-command of today, and its options are options of it.
+
+    ``dm X`` in the operators' page is short for it.
+    """
+    known = dict(commands())
+    text = re.sub(r"\bdm (?=[a-z-])", "data_manager.py ", page.read_text())
+    for span in re.findall(r"(?:data_manager|generate_db)\.py[^`\n#;&|)─]*", text):
+        script, *words = re.sub(
+            "(--(?:config|disk-map|db|log-file)) [^ -][^ ]*", r"\1", span
+        ).split()
+        command = SCRIPTS[script.rstrip(":,.")]
+        taken = options_of(command)
+        subs = [word for word in words if not word.startswith("-")]
+        if subs:
+            assert f"{script} {subs[0]}" in known, span
+            taken |= options_of(known[f"{script} {subs[0]}"])
+        assert {word for word in words if word.startswith("-")} <= taken, span
+
+
+def test_every_exit_code_is_explained_and_no_other() -> None:
+    """In README's table."""
+    told = [int(row[0]) for row in rows(section(README, "### Exit codes"))]
+    assert told == sorted(code.value for code in ExitCode)
+
+
+# --- configuration -----------------------------------------------------------------------
+
+
+def test_every_key_and_its_default_stand_in_the_table_and_no_other() -> None:
+    """In the order of the code."""
+    told = [(codes(key)[0], default.strip("`")) for key, default, _ in key_rows()]
+    assert told == [(key.name, key.default or "required") for key in KEYS]
+
+
+def test_a_key_that_nothing_uses_is_called_so() -> None:
+    """``not used yet`` ends on the day on which it is used."""
+    code = "".join(p.read_text() for p in SOURCES if p.stem not in ("config", "settings"))
+    known_here = {"mount_patterns", "primary_prefix", "copy_prefix"}  # behind methods of Config
+    unused = {k.name for k in KEYS if f".{k.sets}" not in code and k.sets not in known_here}
+    assert {codes(row[0])[0] for row in key_rows() if "not used yet" in row[2]} == unused
+
+
+def key_rows() -> list[list[str]]:
+    return rows(section(README, "## Configuration"))
+
+
+def test_the_secrets_are_those_of_the_sample() -> None:
+    """README and .env.example name the same variables, and the code knows them."""
+    told = set(re.findall(r"`(POLE_\w+_(?:URLS?|COMMAND))`", README))
+    assert told == set(re.findall(r"^#(POLE_\w+)=", (REPO / ".env.example").read_text(), re.M))
+    code = "".join(path.read_text() for path in SOURCES)
+    assert all(f'"{name}"' in code for name in told)
+
+
+def test_the_example_for_real_disks_loads_where_its_directories_exist(tmp_path: Path) -> None:
+    """As it is shipped, but for the places."""
+    from poledata import config
+
+    text = (REPO / "examples/spt.config").read_text()
+    for place in ("/var/lib/pole-data", "/buffer", "/spt_disks"):
+        here = tmp_path / place.rpartition("/")[2]
+        here.mkdir()
+        text = re.sub(rf"(= ?){place}\b", rf"\g<1>{here}", text)
+    copy = tmp_path / "spt.config"
+    copy.write_text(text)
+    loaded = config.load(copy, {})
+    assert loaded.require_mount and loaded.delete_from_buffer
+    assert loaded.mount_points("P01") == (tmp_path / "spt_disks/P01",)
+
+
+def test_the_crontab_line_names_what_exists() -> None:
+    """The interpreter of the documented virtual environment, a script of ours, its config."""
+    text = (REPO / "examples/crontab").read_text()
+    (line,) = (line for line in text.splitlines() if line.startswith("*"))
+    assert line in README
+    assert "%" not in line
+    python, script, option, config = line.split()[5:]
+    assert (python, option) == ("/opt/spt/venv/bin/python", "--config")
+    assert (REPO / script.removeprefix("/opt/spt/")).is_file()
+    assert (REPO / "examples" / config.removeprefix("/opt/spt/")).is_file()
+
+
+# --- notices -----------------------------------------------------------------------------
+
+
+def sections_that_messages_name() -> set[str]:
+    """Every ``See KIND in docs/operators.md`` of the code that is no notice's."""
+    code = "".join(path.read_text() for path in SOURCES)
+    code = re.sub(r'"\s*\n\s*f?"', "", code)
+    return set(re.findall(r"[Ss]ee ([a-z-]+) in docs/operators\.md", code))
+
+
+def test_every_kind_of_notice_has_its_section_and_no_other() -> None:
+    """Named exactly as the kind, for the message sends people there."""
+    kinds = re.findall(r"^## ([a-z][a-z-]+)$", OPERATORS, re.MULTILINE)
+    assert sorted(kinds) == sorted({*SEVERITIES, *sections_that_messages_name()})
+
+
+def test_every_kind_stands_in_the_table_with_its_severity() -> None:
+    """And no other kind does."""
+    told = {
+        codes(kind)[0]: severity for kind, severity, _ in rows(section(OPERATORS, "## Notices"))
+    }
+    assert told == {kind: severity.value for kind, severity in SEVERITIES.items()}
+
+
+@pytest.mark.parametrize("kind", sorted({*SEVERITIES, *sections_that_messages_name()}))
+def test_a_section_says_what_it_means_what_is_safe_and_what_to_do(kind: str) -> None:
+    """In this order; the steps are numbered."""
+    text = section(OPERATORS, f"## {kind}")
+    places = [text.find(part) for part in ("**What it means.**", "**What is safe.**", "\n1. ")]
+    assert -1 not in places
+    assert places == sorted(places)
+
+
+# --- the database ------------------------------------------------------------------------
+
+
+def schema() -> dict[str, list[str]]:
+    """Table or view → its columns, as the database itself knows them."""
+    with closing(sqlite3.connect(":memory:")) as conn:
+        conn.executescript((REPO / "poledata/schema.sql").read_text())
+        tables = conn.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
+        return {
+            name: [row[1] for row in conn.execute(f"PRAGMA table_info({name})")]
+            for (name,) in tables.fetchall()
+        }
+
+
+def test_every_table_and_column_is_explained_and_no_other() -> None:
+    """In the order of the schema."""
+    tables = section(DATABASE, "## Tables")
+    headings = re.findall(r"^### (\w+)$", tables, re.MULTILINE)
+    assert {name: first_codes(section(tables, f"### {name}")) for name in headings} == schema()
+
+
+@pytest.mark.parametrize("query", re.findall(r"^```sql\n(.*?)^```$", DATABASE, re.M | re.S))
+def test_the_ready_queries_run(world: World, query: str) -> None:
+    """On a database with a file that failed and one that was archived."""
+    world.put(NAME, 5000)
+    world.put("bad%.g3", 10)
+    world.generate()
+    world.run_pass(check=1)
+    found = [tuple(row) for row in world.sql(query)]
+    if "primary_label IS NULL" in query:
+        assert found == []
+    else:
+        assert found
+    if "primary_label, copy_label, size_bytes" in query:
+        assert found[0][:4] == (NAME, "P01", "S01", 5000)
+
+
+# --- JSON --------------------------------------------------------------------------------
+
+
+def paths(value: Any, path: str = "") -> set[str]:
+    """``a.b``, ``c[].d``: where the plain values of some JSON stand."""
+    if isinstance(value, dict):
+        return set().union(*(paths(v, f"{path}.{k}".lstrip(".")) for k, v in value.items()))
+    if isinstance(value, list) and value:
+        return set().union(*(paths(item, f"{path}[]") for item in value))
+    return {path}
+
+
+def test_the_keys_of_the_json_are_those_of_the_tables(world: World) -> None:
+    """``generate_db.py --json``, and ``status --json`` with something of everything."""
+    world.put("bad%.g3", 10)
+    prepared = world.generate("--json").json()
+    checked = world.run_pass("check", "--json", check=0).json()
+    world.put(NAME, 10)
+    world.run_pass(check=1)
+    read = world.run_pass("verify", "P01", "--json", check=0).json()
+    status = world.status("--json").json()
+    assert status["pending"] and status["notices"] and status["last_pass"]
+    _, *texts = re.split(r"^`.*\.py.* --json`", section(README, "### JSON"), flags=re.MULTILINE)
+    for text, told in zip(texts, (prepared, checked, read, status), strict=True):
+        items = paths(told[0]) if isinstance(told, list) else paths(told)
+        assert set(first_codes(text)) == {item.removesuffix("[]") for item in items}
+
+
+# --- disks, modules ----------------------------------------------------------------------
+
+
+def test_what_lies_on_a_disk_is_as_told(world: World) -> None:
+    """Every entry, and no other: while it is in use, and when it is closed."""
+    world.put(NAME, 10)
+    world.generate()
+    world.run_pass(check=0)
+    told = {row[0].strip("`/"): row[1] for row in rows(section(README, "## On a disk"))}
+    in_use = {name for name, what in told.items() if not what.startswith("only when")}
+    assert entries(world.disks["P01"]) == in_use - {".aside"}
+    assert (world.disks["P01"] / "data" / NAME).is_file()
+    world.run_pass("close", "P01", check=0)
+    closed = {name for name, what in told.items() if not what.startswith("only until")}
+    assert entries(world.disks["P01"]) == closed
+    assert entries(world.db_path.parent / "packing-lists")
+
+
+def entries(directory: Path) -> set[str]:
+    return {path.name for path in directory.iterdir()}
+
+
+def test_the_modules_stand_on_their_floors() -> None:
+    """Every module is in the table, and imports only from floors below its own."""
+    floors = {codes(name)[0]: int(n) for n, name, _ in rows(section(DESIGN, "## The modules"))}
+    assert sorted(floors) == sorted({module_of(path) for path in SOURCES} - {"__init__"})
+    for path in SOURCES:
+        here = module_of(path)
+        for other in imports(path) - {here}:
+            assert floors[other] > floors[here], f"{here} imports {other}"
+
+
+def module_of(path: Path) -> str:
+    """``archive``; all rooms of a package are one module."""
+    parts = path.relative_to(REPO).with_suffix("").parts
+    return parts[1] if len(parts) > 1 else parts[0]
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of ours that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("poledata"):
+            parts = (node.module or "").split(".")
+            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+    return {name for name in found if not name.startswith("__")}
+
+
+# --- links, paths, commands that run -----------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """Relative ones: the file is there, and in it the heading."""
+    text = FENCED.sub("", page.read_text())
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match("https?://", target):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.is_file(), target
+        assert not anchor or anchor in anchors(there.read_text()), target
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", FENCED.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda p: p.name)
+def test_no_page_names_a_place_of_one_machine(page: Path) -> None:
+    """Absolute paths are those of the documented installation, or of every system."""
+    found = re.findall(r"(?<![\w.>~*/:}%\]-])/([A-Za-z_][\w.-]*)", page.read_text())
+    assert set(found) <= PLACES, sorted(set(found) - PLACES)
+
+
+def test_the_marked_commands_run(world: World) -> None:
+    """README's commands, in their order, on a station of stand-ins."""
+    world.put(NAME, 5000)
+    script = "\n".join(MARKED.findall(README))
+    assert script.count("data_manager.py") >= 3 and "generate_db.py" in script
+    for there, here in (
+        ("sudo -u spt ", ""),
+        ("venv/bin/python", shlex.quote(sys.executable)),
+        ("spt.config", shlex.quote(str(world.config_path))),
+        ("--disk-map disk-map", f"--disk-map {shlex.quote(str(world.disk_map_path))}"),
+        ("/spt_disks", shlex.quote(str(world.mounts))),
+    ):
+        assert there in script
+        script = script.replace(there, here)
+    ran = subprocess.run(
+        ["bash", "-euxc", script], cwd=REPO, capture_output=True, text=True, timeout=100
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "4 of 4 drives are ready." in ran.stdout
+    assert f"would copy {NAME} (5 kB) to P01 and S01" in ran.stdout
+    assert "Archived   1 files, 5 kB" in ran.stdout
+    assert "P01: 1 copies are good (5 kB)" in ran.stdout
+    assert ran.stdout.endswith("all files are whole\n")
+    assert world.waiting() == set()
+
+
+def test_the_make_targets_that_are_named_exist() -> None:
+    """``make demo`` and its brothers."""
+    targets = set(re.findall(r"^([a-z]+):", (REPO / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        code = re.findall(r"(?:^    |`)make ([a-z]+)\b", page.read_text(), re.MULTILINE)
+        assert set(code) <= targets, page.name
