@@ -70,7 +70,7 @@ def why_not_carried(name: str) -> str | None:
         return "it is not UTF-8"
     if "%" in name or "\\" in name:
         return "it holds a % or a backslash"
-    if len(name.splitlines()) > 1 or name.splitlines()[0] != name:
+    if name.splitlines() != [name]:
         return "it holds a character that ends a line"
     if len(os.fsencode(name)) > LONGEST_NAME_BYTES:
         return f"its path is longer than other programs can open ({LONGEST_NAME_BYTES} bytes)"

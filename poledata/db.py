@@ -62,7 +62,8 @@ def _rolled_back_copy(path: Path) -> Iterator[Path]:
     with TemporaryDirectory() as directory:
         copy = Path(directory) / path.name
         for suffix in ("-journal", ""):
-            shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+            if os.path.exists(f"{path}{suffix}"):
+                shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
         yield copy
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import pwd
+import shlex
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from poledata import mounts
+from poledata.choice import label_key
 from poledata.config import Config
 from poledata.diskmap import Entry
 from poledata.errors import DiskMapFault
@@ -91,7 +93,11 @@ def _faults(known: Sequence[Disk], entry: Entry) -> Iterator[str]:
                 f"serial {entry.serial} is known as {disk.label} ({disk.state.value}), not as "
                 f"{entry.label}; if it is empty now, first: {wiped}; then this with --returned"
             )
-        elif not is_same_serial and disk.label == entry.label and disk.state not in _GONE:
+        elif (
+            not is_same_serial
+            and label_key(disk.label) == label_key(entry.label)
+            and disk.state not in _GONE
+        ):
             yield (
                 f"label {entry.label} belongs to the drive {disk.serial} ({disk.state.value}), "
                 f"not to {entry.serial}"
@@ -181,19 +187,16 @@ def _may_write(root: os.stat_result, uid: int) -> bool:
 
 def _how_to_allow(root: os.stat_result, place: Path, uid: int) -> str:
     """The command that lets the cron user write to a mounted disk; "" if that may."""
-    if _may_write(root, uid):
-        return ""
-    if root.st_uid == uid:
-        return f"sudo chmod u+rwx {place}"
-    return f"sudo chown {_name_and_group(uid)[0]}: {place}"
+    return "" if _may_write(root, uid) else mounts.how_to_give(place, uid)
 
 
 def _how_to_mount(config: Config, entry: Entry, place: Path, drive: mounts.Drive | None) -> str:
+    quoted = shlex.quote(str(place))
     if not config.require_mount:
-        return f"mkdir -p {place}"
+        return f"mkdir -p {quoted}"
     if drive is None:
         return f"insert the drive {entry.serial}"
-    return f"sudo mkdir -p {place} && sudo mount /dev/{drive.kernel_name} {place}"
+    return f"sudo mkdir -p {quoted} && sudo mount /dev/{drive.kernel_name} {quoted}"
 
 
 def _name_and_group(uid: int) -> tuple[str, int]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import logging
 import os
+import pwd
 import re
+import shlex
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -201,6 +203,16 @@ def _plain_wwn(wwn: str) -> str | None:
     """``0x5000c500858bfea7``, also from ``naa.…`` and ``eui.…``; None if it is of another kind."""
     match = re.fullmatch(r"(?:0x|naa\.|eui\.)([0-9a-f]{16}(?:[0-9a-f]{16})?)", wwn.strip().lower())
     return f"0x{match[1]}" if match else None
+
+
+def how_to_give(path: Path, uid: int) -> str:
+    """The command that makes a directory, and all in it, this user's to write to."""
+    try:
+        owner = f"{pwd.getpwuid(uid).pw_name}:"
+    except KeyError:
+        owner = str(uid)  # chown(1) takes the colon only after a name
+    place = shlex.quote(str(path))
+    return f"sudo chown -R {owner} {place} && sudo chmod -R u+rwX {place}"
 
 
 def _parse(line: str) -> Mount:

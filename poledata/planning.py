@@ -131,7 +131,7 @@ class Planner:
     # --- which disk takes it ----------------------------------------------------------------
 
     def _has_target(self, role: Role, work: Work) -> bool:
-        """Whether this batch has a disk of the role for the file, on a drive of its own."""
+        """Whether this batch has a disk of the role for the file."""
         size_bytes = work.waiting.stat.size_bytes
         if role not in self._batch.disks and size_bytes < self._none_from_bytes.get(role, math.inf):
             held = self._pick(role, work.waiting)
@@ -142,21 +142,7 @@ class Planner:
                 self._batch.disks[role] = held
                 self._limit.rooms_bytes[role] = room.room_bytes
                 self._limit.rooms_inodes[role] = room.room_inodes
-        target = self._batch.disks.get(role)
-        return target is not None and self._is_apart(target, work.known)
-
-    def _is_apart(self, target: HeldDisk, known: KnownFile | None) -> bool:
-        """Whether the file's other copy is on another physical drive."""
-        for copy in known.copies if known else ():
-            if copy.disk.role is not target.disk.role and self._is_there_on_same(copy, target):
-                return False
-        return True
-
-    def _is_there_on_same(self, copy: KnownCopy, target: HeldDisk) -> bool:
-        try:
-            return not self.shelf.hold(copy.disk).is_on_another_drive_than(target)
-        except DiskRefused:
-            return False  # it is not at the station's rack: another drive
+        return role in self._batch.disks
 
     def _pick(self, role: Role, waiting: Waiting) -> HeldDisk | None:
         """The disk to fill: the fullest in use that has room, else the first spare that has."""
@@ -205,7 +191,6 @@ class Planner:
                 held = self.shelf.hold_for_writing(disk)
             else:
                 held = self.shelf.hold(disk)
-            self._must_be_apart(held)
         except DiskRefused as refusal:
             if disk.state is DiskState.ACTIVE or refusal.kind != "disk-missing":
                 self._batch.refused.append((disk, refusal))
@@ -221,16 +206,6 @@ class Planner:
             self._batch.refused.append((held.disk, refusal))
             self.board.tell_refused(refusal)
             return None
-
-    def _must_be_apart(self, held: HeldDisk) -> None:
-        for other in self._batch.disks.values():
-            if other.disk.role is not held.disk.role and not held.is_on_another_drive_than(other):
-                raise DiskRefused(
-                    "disk-wrong",
-                    held.disk.label,
-                    f"it is on the same physical drive as {other.disk.label}",
-                    "The two copies of a file need two drives: mount another one.",
-                )
 
     def _room(self, held: HeldDisk) -> choice.Room:
         room = self.shelf.room(held)

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import os
+import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -127,7 +128,21 @@ class Shelf:
         except BaseException:
             os.close(root_fd)
             raise
-        return HeldDisk(disk, path, root_fd, drives, mark, direct)
+        held = HeldDisk(disk, path, root_fd, drives, mark, direct)
+        self._must_be_alone(held)
+        return held
+
+    def _must_be_alone(self, held: HeldDisk) -> None:
+        """Raises DiskRefused if another label's disk is on the same physical drive."""
+        for other in self._held.values():
+            if not held.is_on_another_drive_than(other):
+                os.close(held.root_fd)
+                raise DiskRefused(
+                    "disk-wrong",
+                    held.disk.label,
+                    f"it is on the same physical drive as {other.disk.label}",
+                    "Every label needs a drive of its own: mount another one.",
+                )
 
     def _make_ready(self, held: HeldDisk) -> HeldDisk:
         """Claim a spare, clear what an earlier pass left unfinished, mend the manifest."""
@@ -151,17 +166,17 @@ class Shelf:
 
 def _open_place(config: Config, disk: Disk) -> tuple[Path, int]:
     places = config.mount_points(disk.label)
-    opened = [(place, fd) for place in places if (fd := _open_directory(place)) is not None]
-    there = [
-        (place, fd)
-        for place, fd in opened
-        if not config.require_mount or mounts.is_mount_point(fd, place)
-    ]
-    for place_and_fd in opened:
-        if len(there) != 1 or place_and_fd != there[0]:
-            os.close(place_and_fd[1])
-    if len(there) == 1:
-        return there[0]
+    with ExitStack() as stack:
+        there = []
+        for place in places:
+            fd = _open_directory(place)
+            if fd is None:
+                continue
+            stack.callback(os.close, fd)
+            if not config.require_mount or mounts.is_mount_point(fd, place):
+                there.append((place, fd))
+        if len(there) == 1:
+            return there[0][0], os.dup(there[0][1])
     raise _missing(disk, places[0]) if not there else _twice(disk, [place for place, _ in there])
 
 
@@ -175,7 +190,10 @@ def _open_directory(path: Path) -> int | None:
 def _missing(disk: Disk, place: Path) -> DiskRefused:
     if disk.stand_in:
         return DiskRefused(
-            "disk-missing", disk.label, f"there is no directory {place}", f"mkdir -p {place}"
+            "disk-missing",
+            disk.label,
+            f"there is no directory {place}",
+            f"mkdir -p {shlex.quote(str(place))}",
         )
     return DiskRefused(
         "disk-missing",
@@ -272,20 +290,14 @@ def must_be_writable(held: HeldDisk) -> None:
             f"{held.path} is mounted read-only",
             "If nobody did that on purpose, the drive is failing: look at the kernel's log.",
         )
-    places = (".", bag.DATA, bag.INCOMING) if held.mark else (".",)
+    places = (".", *(p for p in (bag.DATA, bag.INCOMING) if beneath.stat(held.root_fd, p)))
     if not all(os.access(p, os.W_OK | os.X_OK, dir_fd=held.root_fd) for p in places):
         raise DiskRefused(
             "disk-read-only",
             held.disk.label,
             f"this user may not write to {held.path}",
-            _how_to_allow(held),
+            mounts.how_to_give(held.path, os.geteuid()),
         )
-
-
-def _how_to_allow(held: HeldDisk) -> str:
-    if os.fstat(held.root_fd).st_uid == os.geteuid():
-        return f"sudo chmod -R u+rwX {held.path}"
-    return f"sudo chown -R --no-dereference {os.geteuid()}: {held.path}"
 
 
 @contextmanager

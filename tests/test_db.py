@@ -1,0 +1,562 @@
+"""poledata.db: one door to SQLite, which commits everything or nothing, and says what is wrong."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import stat
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from poledata import db
+from poledata.errors import DatabaseTrouble, DatabaseUnusable, ExitCode
+
+REPO = Path(__file__).parents[1]
+NOBODY = 65534
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """In memory, where an fsync costs nothing: these tests ask for a thousand of them."""
+    with TemporaryDirectory(dir="/dev/shm") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A database that was just made."""
+    db.create(tmp_path / "pole.sqlite")
+    return tmp_path / "pole.sqlite"
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits a minute for a lock in a test."""
+    monkeypatch.setattr(db, "BUSY_TIMEOUT_S", 0.1)
+
+
+def add_event(conn: db.Connection, event: str) -> None:
+    conn.execute("INSERT INTO passes (started_at) VALUES (?)", (event,))
+
+
+def events(path: Path) -> list[str]:
+    """What is committed, as another program sees it."""
+    with closing(sqlite3.connect(path)) as conn:
+        return [row[0] for row in conn.execute("SELECT started_at FROM passes ORDER BY id")]
+
+
+def refusal(path: Path, read_only: bool = False) -> str:
+    with pytest.raises(DatabaseUnusable) as caught, db.connect(path, read_only=read_only):
+        pass
+    assert caught.value.exit_code == ExitCode.USAGE
+    return str(caught.value)
+
+
+# --- opening --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("read_only", [False, True])
+def test_every_connection_has_the_contracts_settings(path: Path, read_only: bool) -> None:
+    """Durable commits, a rollback journal, which a mere reader can use, foreign keys, patience."""
+    with db.connect(path, read_only=read_only) as conn:
+        pragmas = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "user_version")
+        in_force = [conn.execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas]
+    assert in_force == ["delete", 3, 1, 60_000, db.SCHEMA_VERSION]
+
+
+def test_rows_are_read_by_the_names_of_their_columns(path: Path) -> None:
+    """No query depends on an order of columns."""
+    with db.connect(path) as conn:
+        assert conn.execute("SELECT 1 AS one, 2 AS two").fetchone()["two"] == 2
+
+
+def test_a_connection_is_closed_whatever_happens(path: Path) -> None:
+    """Also when the work inside fails; no lock is left behind."""
+    with pytest.raises(ZeroDivisionError), db.connect(path) as conn:
+        conn.execute("BEGIN IMMEDIATE")
+        raise ZeroDivisionError
+    with pytest.raises(sqlite3.ProgrammingError):
+        conn.execute("SELECT 1")
+    with closing(sqlite3.connect(path, timeout=0)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+
+
+def test_a_reference_to_nothing_is_refused(path: Path) -> None:
+    """Foreign keys are enforced."""
+    with pytest.raises(sqlite3.IntegrityError), db.connect(path) as conn:
+        conn.execute("INSERT INTO disk_events (disk_id, at, event) VALUES (7, '', '')")
+
+
+@pytest.mark.parametrize("name", ["a b.sqlite", "a?mode=ro.sqlite", "a#b%20.sqlite", "é.sqlite"])
+def test_a_database_may_have_any_name(tmp_path: Path, name: str) -> None:
+    """A name is no URI."""
+    db.create(tmp_path / name)
+    with db.connect(tmp_path / name) as conn, db.transaction(conn):
+        add_event(conn, "here")
+    assert os.listdir(tmp_path) == [name]
+    assert events(tmp_path / name) == ["here"]
+
+
+# --- what is refused ------------------------------------------------------------------------
+
+
+def test_a_missing_database_is_never_made_by_opening_it(tmp_path: Path) -> None:
+    """It says how one is made."""
+    path = tmp_path / "pole.sqlite"
+    for read_only in (False, True):
+        assert refusal(path, read_only) == (
+            f"{path}: there is no database. Nothing was changed. "
+            "Make it with: generate_db.py --disk-map FILE"
+        )
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_database_in_a_missing_directory_is_missing(tmp_path: Path) -> None:
+    """Not a defect."""
+    assert ": there is no database." in refusal(tmp_path / "nowhere" / "pole.sqlite")
+
+
+def test_a_newer_database_is_refused(path: Path) -> None:
+    """An older program must not write what a newer one understands otherwise."""
+    with closing(sqlite3.connect(path)) as conn:
+        conn.execute("PRAGMA user_version = 99")
+    assert refusal(path) == (
+        f"{path}: its schema version 99 is newer than this program's {db.SCHEMA_VERSION}. "
+        "Nothing was changed. Run the newer program that it belongs to."
+    )
+
+
+def test_another_programs_database_is_refused(tmp_path: Path) -> None:
+    """It is as it was."""
+    path = tmp_path / "places.sqlite"
+    with closing(sqlite3.connect(path)) as conn:
+        conn.execute("CREATE TABLE bookmarks (url)")
+    before = path.read_bytes()
+    assert refusal(path) == (
+        f"{path}: this SQLite file was not made by generate_db.py. Nothing was changed. "
+        "Name the right FilenameDB in the configuration."
+    )
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"hello\n" * 1000, b"\0" * 5000, b"SQLite format 3\0" * 99])
+def test_what_is_no_database_is_refused(tmp_path: Path, content: bytes) -> None:
+    """It is as it was."""
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    assert refusal(path) == (
+        f"{path}: this is not an SQLite database. Nothing was changed. Name the right FilenameDB."
+    )
+    assert path.read_bytes() == content
+
+
+def test_an_empty_file_is_no_database(tmp_path: Path) -> None:
+    """SQLite would take it for a new one."""
+    path = tmp_path / "pole.sqlite"
+    path.touch()
+    assert "was not made by generate_db.py" in refusal(path)
+    assert path.stat().st_size == 0
+
+
+def test_a_directory_is_no_database(tmp_path: Path) -> None:
+    """And it says so."""
+    assert refusal(tmp_path) == (
+        f"{tmp_path}: the database can't be opened (Is a directory). Nothing was changed. "
+        "Mend its rights."
+    )
+
+
+# --- transactions ---------------------------------------------------------------------------
+
+
+def test_a_transaction_is_committed_at_its_end(path: Path) -> None:
+    """And not before: until then nobody else sees it."""
+    with db.connect(path) as conn:
+        with db.transaction(conn):
+            add_event(conn, "one")
+            add_event(conn, "two")
+            assert events(path) == []
+        assert events(path) == ["one", "two"]
+        assert not conn.in_transaction
+
+
+def test_a_transaction_holds_the_pen_from_its_beginning(path: Path) -> None:
+    """What it reads first is still so when it writes; others may read meanwhile."""
+    with db.connect(path) as conn, closing(sqlite3.connect(path, timeout=0)) as other:
+        with db.transaction(conn):
+            with pytest.raises(sqlite3.OperationalError, match="locked"):
+                other.execute("BEGIN IMMEDIATE")
+            assert other.execute("SELECT count(*) FROM passes").fetchone() == (0,)
+        other.execute("BEGIN IMMEDIATE")
+
+
+@pytest.mark.parametrize("fault", [ValueError, KeyboardInterrupt, SystemExit, GeneratorExit])
+def test_a_transaction_that_fails_leaves_nothing(path: Path, fault: type[BaseException]) -> None:
+    """Whatever ended it; the connection can be used again."""
+    with db.connect(path) as conn:
+        with pytest.raises(fault), db.transaction(conn):
+            add_event(conn, "half")
+            raise fault
+        with db.transaction(conn):
+            add_event(conn, "whole")
+    assert events(path) == ["whole"]
+
+
+def test_a_statement_that_fails_undoes_its_transaction(path: Path) -> None:
+    """Not only itself."""
+    with db.connect(path) as conn:
+        with pytest.raises(sqlite3.IntegrityError), db.transaction(conn):
+            add_event(conn, "half")
+            conn.execute("INSERT INTO passes (started_at) VALUES (NULL)")
+        assert not conn.in_transaction
+    assert events(path) == []
+
+
+def test_a_commit_that_fails_leaves_no_transaction_open(path: Path, impatient: None) -> None:
+    """Somebody reads on and on: what could not be committed is undone, and later work goes on."""
+    with db.connect(path) as conn, closing(sqlite3.connect(path)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM passes").fetchall()
+        with pytest.raises(sqlite3.OperationalError, match="locked"), db.transaction(conn):
+            add_event(conn, "half")
+        assert not conn.in_transaction
+        reader.rollback()
+        with db.transaction(conn):
+            add_event(conn, "whole")
+    assert events(path) == ["whole"]
+
+
+def kill_in_a_transaction(path: Path) -> None:
+    """Leave a database half written, with the journal that undoes it."""
+    script = (
+        "import os, sys, pathlib; from poledata import db\n"
+        "with db.connect(pathlib.Path(sys.argv[1])) as conn, db.transaction(conn):\n"
+        "    conn.execute('PRAGMA cache_size = 1')\n"
+        "    for n in range(3000):\n"
+        "        conn.execute('INSERT INTO passes (started_at) VALUES (?)', (f'half {n}' * 9,))\n"
+        "    os.kill(os.getpid(), 9)\n"
+    )
+    ran = subprocess.run([sys.executable, "-c", script, path], cwd=REPO)
+    assert ran.returncode == -9
+    assert path.with_name("pole.sqlite-journal").exists()  # it had begun to write
+
+
+def test_a_pass_that_is_killed_in_a_transaction_leaves_nothing(path: Path) -> None:
+    """The next one who opens it rolls the journal back."""
+    kill_in_a_transaction(path)
+    with db.connect(path) as conn:
+        assert conn.execute("SELECT count(*) FROM passes").fetchone()[0] == 0
+        assert conn.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+
+
+def test_opening_it_once_more_never_lets_go_of_a_lock(path: Path) -> None:
+    """POSIX drops all of a process's locks on a file when any descriptor of it is closed."""
+    script = (
+        "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN EXCLUSIVE')"
+    )
+    other = [sys.executable, "-c", script, path]
+    with db.connect(path) as conn, db.transaction(conn):
+        add_event(conn, "one")
+        assert subprocess.run(other, capture_output=True).returncode != 0
+        with db.connect(path, read_only=True) as again:
+            again.execute("SELECT * FROM passes").fetchall()
+        assert subprocess.run(other, capture_output=True).returncode != 0
+
+
+# --- what goes wrong ------------------------------------------------------------------------
+
+
+def trouble(path: Path, work: Callable[[db.Connection], object], read_only: bool = False) -> str:
+    with pytest.raises(DatabaseTrouble) as caught, db.connect(path, read_only=read_only) as conn:
+        work(conn)
+    assert caught.value.exit_code == ExitCode.LOOK
+    said = str(caught.value)
+    assert said.startswith(f"{path}: ")
+    assert said.endswith(
+        ". Every file that is not yet registered stays in the buffer. "
+        "See database-error in docs/operators.md"
+    )
+    return said.removeprefix(f"{path}: ").partition(". Every file")[0]
+
+
+def test_a_locked_database_is_said_in_words(path: Path, impatient: None) -> None:
+    """It is the world's fault, not a defect."""
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        assert trouble(path, lambda conn: conn.execute("SELECT * FROM passes")) == (
+            "another program has kept the database locked for 0 s"
+        )
+
+
+def test_a_writer_waits_for_another(path: Path) -> None:
+    """A second program's commit is a matter of moments."""
+    script = (
+        "import sqlite3, sys, time\n"
+        "conn = sqlite3.connect(sys.argv[1])\n"
+        "conn.execute('BEGIN IMMEDIATE')\n"
+        "print('locked', flush=True)\n"
+        "time.sleep(0.3)\n"
+        "conn.execute(\"INSERT INTO passes (started_at) VALUES ('theirs')\")\n"
+        "conn.commit()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", script, path], stdout=subprocess.PIPE) as other:
+        assert other.stdout and other.stdout.readline() == b"locked\n"
+        with db.connect(path) as conn, db.transaction(conn):
+            add_event(conn, "ours")
+        assert other.wait(timeout=30) == 0
+    assert events(path) == ["theirs", "ours"]
+
+
+def test_a_damaged_database_is_said_in_words(path: Path) -> None:
+    """SQLite finds it when it comes by."""
+    content = bytearray(path.read_bytes())
+    content[4096:] = b"\xff" * (len(content) - 4096)
+    path.write_bytes(content)
+    assert trouble(path, lambda conn: conn.execute("SELECT * FROM passes").fetchall()) == (
+        "the database does not answer (database disk image is malformed)"
+    )
+
+
+def test_writing_to_what_was_opened_for_reading_is_said_in_words(path: Path) -> None:
+    """``status`` never alters anything."""
+    work: Callable[[db.Connection], object] = lambda conn: add_event(conn, "x")  # noqa: E731
+    assert trouble(path, work, read_only=True) == (
+        "the database does not answer (attempt to write a readonly database)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("sql", "fault"),
+    [
+        ("SELEC 1", sqlite3.OperationalError),
+        ("SELECT * FROM no_such_table", sqlite3.OperationalError),
+        ("SELECT fullrate FROM files", sqlite3.OperationalError),
+        ("SELECT * FROM locked_disks", sqlite3.OperationalError),
+        ("INSERT INTO passes (started_at) VALUES (NULL)", sqlite3.IntegrityError),
+        ("SELECT ?", sqlite3.ProgrammingError),
+    ],
+)
+def test_a_mistake_in_our_sql_stays_a_defect(
+    path: Path, sql: str, fault: type[sqlite3.Error]
+) -> None:
+    """It is never told as the database's trouble, whatever words the message holds."""
+    with pytest.raises(fault) as caught, db.connect(path) as conn:
+        conn.execute(sql)
+    assert type(caught.value) is fault
+
+
+# --- making one -----------------------------------------------------------------------------
+
+
+def test_a_new_database_is_whole_and_empty(path: Path) -> None:
+    """All tables, our mark, our version; nothing else is left in the directory."""
+    assert os.listdir(path.parent) == ["pole.sqlite"]
+    with db.connect(path) as conn:
+        assert conn.execute("PRAGMA application_id").fetchone()[0] == 0x506F6C65
+        assert conn.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+        names = {row["name"] for row in conn.execute("SELECT name FROM sqlite_master")}
+        contract = {"disks", "disk_events", "files", "copies", "pending", "smart_checks"}
+        assert contract | {"notices", "deliveries", "passes", "file_locations"} <= names
+        assert conn.execute("SELECT count(*) FROM disks").fetchone()[0] == 0
+
+
+def test_what_stands_there_is_never_replaced(tmp_path: Path) -> None:
+    """Neither a database nor anything else; nothing is left beside it."""
+    path = tmp_path / "pole.sqlite"
+    path.write_text("the only catalogue")
+    with pytest.raises(FileExistsError):
+        db.create(path)
+    assert path.read_text() == "the only catalogue"
+    path.unlink()
+    path.symlink_to("nowhere")
+    with pytest.raises(FileExistsError):
+        db.create(path)
+    assert os.listdir(tmp_path) == ["pole.sqlite"]
+
+
+def test_of_two_who_make_it_at_once_one_wins(tmp_path: Path) -> None:
+    """The other is told; the winner's is whole."""
+    path = tmp_path / "pole.sqlite"
+    script = "import sys, pathlib; from poledata import db; db.create(pathlib.Path(sys.argv[1]))"
+    makers = [
+        subprocess.Popen([sys.executable, "-c", script, path], cwd=REPO, stderr=subprocess.PIPE)
+        for _ in range(4)
+    ]
+    said = [maker.communicate(timeout=60)[1].decode() for maker in makers]
+    assert sorted(maker.returncode for maker in makers) == [0, 1, 1, 1]
+    assert sum("FileExistsError" in text for text in said) == 3
+    assert os.listdir(tmp_path) == ["pole.sqlite"]
+    with db.connect(path):
+        pass
+
+
+def test_making_it_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever step fails, nothing stands there, and nothing beside it."""
+
+    def fail(*args: object, **kwargs: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    for owner, name in ((os, "link"), (db, "_write_schema"), (db, "_open")):
+        with monkeypatch.context() as patched:
+            patched.setattr(owner, name, fail)
+            with pytest.raises(OSError):
+                db.create(tmp_path / "pole.sqlite")
+        assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("nowhere/pole.sqlite", "No such file or directory"), ("file/pole.sqlite", "Not a directory")],
+)
+def test_a_database_that_cannot_be_made_is_a_fault_of_usage(
+    tmp_path: Path, name: str, why: str
+) -> None:
+    """Nothing was touched; it says what to do."""
+    (tmp_path / "file").touch()
+    with pytest.raises(DatabaseUnusable) as caught:
+        db.create(tmp_path / name)
+    assert str(caught.value) == (
+        f"{tmp_path / name}: it can't be made ({why}). Nothing was changed. "
+        "Make its directory, or mend its rights."
+    )
+    assert os.listdir(tmp_path) == ["file"]
+
+
+# --- other users ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def anybodys() -> Iterator[Path]:
+    """A directory that every user can reach."""
+    with TemporaryDirectory(dir="/var/tmp") as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+def as_nobody(work: Callable[[], object]) -> str:
+    """What ``work`` gives, or raises, to a user without rights, in a process of its own."""
+    read_end, write_end = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # nothing is done with threads here
+        child = os.fork()
+    if child == 0:
+        try:
+            os.setgroups([])
+            os.setresgid(NOBODY, NOBODY, NOBODY)
+            os.setresuid(NOBODY, NOBODY, NOBODY)
+            said = repr(work())
+        except BaseException as fault:
+            said = f"{type(fault).__name__}: {fault}"
+        os.write(write_end, said.encode())
+        os._exit(0)
+    os.close(write_end)
+    with open(read_end, "rb") as pipe:
+        said = pipe.read().decode()
+    os.waitpid(child, 0)
+    return said
+
+
+@pytest.mark.root
+def test_a_user_without_write_permission_can_read(anybodys: Path) -> None:
+    """Neither to the file nor to its directory: a rollback journal needs nothing of a reader."""
+    path = anybodys / "pole.sqlite"
+    db.create(path)
+    with db.connect(path) as conn, db.transaction(conn):
+        add_event(conn, "one")
+
+    def read() -> list[str]:
+        with db.connect(path, read_only=True) as conn:
+            return [row["started_at"] for row in conn.execute("SELECT * FROM passes")]
+
+    assert as_nobody(read) == "['one']"
+    assert os.listdir(anybodys) == ["pole.sqlite"]
+
+
+@pytest.mark.root
+def test_a_user_without_write_permission_can_read_after_a_crash(anybodys: Path) -> None:
+    """What was committed, though only a writer may roll back what was not; nothing is changed."""
+    path = anybodys / "pole.sqlite"
+    db.create(path)
+    with db.connect(path) as conn, db.transaction(conn):
+        add_event(conn, "one")
+    kill_in_a_transaction(path)
+    before = {each.name: each.read_bytes() for each in anybodys.iterdir()}
+
+    def read() -> list[str]:
+        with db.connect(path, read_only=True) as conn:
+            return [row["started_at"] for row in conn.execute("SELECT * FROM passes")]
+
+    assert as_nobody(read) == "['one']"
+    assert {each.name: each.read_bytes() for each in anybodys.iterdir()} == before
+
+
+@pytest.mark.root
+def test_a_user_without_write_permission_cannot_write(anybodys: Path) -> None:
+    """And is told so in words."""
+    path = anybodys / "pole.sqlite"
+    db.create(path)
+
+    def write() -> None:
+        with db.connect(path) as conn:
+            add_event(conn, "x")
+
+    assert as_nobody(write).startswith(f"DatabaseTrouble: {path}: the database does not answer (")
+    assert events(path) == []
+
+
+@pytest.mark.root
+def test_a_user_without_any_right_is_told_so(anybodys: Path) -> None:
+    """Nothing is said of a missing database."""
+    path = anybodys / "pole.sqlite"
+    db.create(path)
+    path.chmod(0o600)
+
+    def read() -> None:
+        with db.connect(path, read_only=True):
+            pass
+
+    assert as_nobody(read) == (
+        f"DatabaseUnusable: {path}: the database can't be opened (Permission denied). "
+        "Nothing was changed. Mend its rights."
+    )
+
+
+@pytest.mark.root
+def test_what_root_makes_belongs_to_whom_its_directory_belongs(anybodys: Path) -> None:
+    """Root may make it for the cron user, who can then write to it, whatever root's umask."""
+    os.chown(anybodys, NOBODY, NOBODY)
+    path = anybodys / "pole.sqlite"
+    umask = os.umask(0o077)
+    try:
+        db.create(path)
+    finally:
+        os.umask(umask)
+    info = path.stat()
+    assert (info.st_uid, info.st_gid) == (NOBODY, NOBODY)
+    assert stat.S_IMODE(info.st_mode) & 0o600 == 0o600
+
+    def write() -> list[str]:
+        with db.connect(path) as conn:
+            with db.transaction(conn):
+                add_event(conn, "theirs")
+            return [row["started_at"] for row in conn.execute("SELECT * FROM passes")]
+
+    assert as_nobody(write) == "['theirs']"
+
+
+@pytest.mark.root
+def test_the_journal_of_root_does_not_lock_out_the_cron_user(anybodys: Path) -> None:
+    """SQLite gives it to the database's owner: the cron user can roll back what root left."""
+    os.chown(anybodys, NOBODY, NOBODY)
+    path = anybodys / "pole.sqlite"
+    db.create(path)
+    with db.connect(path) as conn, db.transaction(conn):
+        add_event(conn, "half")
+        assert path.with_name("pole.sqlite-journal").stat().st_uid == NOBODY

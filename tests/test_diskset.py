@@ -1,0 +1,396 @@
+"""poledata.diskset: what a disk-map brings, what contradicts, and what is still to be done."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poledata import mounts
+from poledata.config import Config, load
+from poledata.diskmap import Entry
+from poledata.diskset import Changes, Readiness, changes, readiness
+from poledata.errors import DiskMapFault, ExitCode
+from poledata.records import Disk, DiskState, Role
+from tests.loopdisks import LoopDisk
+from tests.test_db import NOBODY
+
+MAP = Path("/root/disk-map")
+WWN = "0x5000c500858bfea{}"
+P01 = Entry("P01", Role.PRIMARY, "ZA12JCHM", WWN.format(7), 1)
+S01 = Entry("S01", Role.COPY, "ZA12JD44", WWN.format(8), 2)
+
+
+def disk(entry: Entry, state: DiskState = DiskState.ACTIVE, **changed: Any) -> Disk:
+    """The drive of an entry, as the database knows it."""
+    known = Disk(
+        id=entry.line,
+        label=entry.label,
+        role=entry.role,
+        serial=entry.serial,
+        logical_id=entry.logical_id,
+        state=state,
+        held_by=None,
+        held_reason=None,
+        stand_in=False,
+        capacity_bytes=None,
+        used_bytes=None,
+        free_bytes=None,
+        first_used_at=None,
+        last_used_at=None,
+    )
+    return replace(known, **changed)
+
+
+def faults(known: list[Disk], *entries: Entry, take_back: bool = False) -> tuple[str, ...]:
+    with pytest.raises(DiskMapFault) as caught:
+        changes(known, entries, MAP, take_back)
+    assert caught.value.exit_code == ExitCode.USAGE
+    return caught.value.faults
+
+
+# --- what a map brings ----------------------------------------------------------------------
+
+
+def test_drives_that_were_never_seen_are_new() -> None:
+    """In the map's order; those that are known are counted."""
+    assert changes([], [P01, S01], MAP, False) == Changes((P01, S01), (), 0, 0)
+    assert changes([disk(P01)], [P01, S01], MAP, False) == Changes((S01,), (), 1, 0)
+    assert changes([disk(P01), disk(S01)], [P01, S01], MAP, False) == Changes((), (), 2, 0)
+    assert changes([disk(P01)], [], MAP, False) == Changes((), (), 0, 0)
+
+
+def test_a_map_need_not_name_what_is_known() -> None:
+    """A further disk set stands in a file of its own."""
+    assert changes([disk(P01)], [S01], MAP, False) == Changes((S01,), (), 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("known", "said"),
+    [("ZA12JCHM", "za12jchm"), ("ZA12JCHM0000C822", "ZA12JCHM"), ("ZA12JCHM", "ZA12JCHM0000C822")],
+)
+def test_a_printed_serial_is_the_beginning_of_the_one_that_is_reported(
+    known: str, said: str
+) -> None:
+    """With the same logical ID it is the same drive, in either order and case."""
+    found = changes([disk(P01, serial=known)], [replace(P01, serial=said)], MAP, False)
+    assert found == Changes((), (), 1, 0)
+
+
+@pytest.mark.parametrize("state", [DiskState.SHIPPED, DiskState.LOST])
+def test_a_label_is_free_once_its_disk_is_gone(state: DiskState) -> None:
+    """The next season's set starts again at P01."""
+    gone = disk(P01, state, serial="ZOLD", logical_id=WWN.format("0"))
+    assert changes([gone], [P01], MAP, False).new == (P01,)
+
+
+def test_a_lost_drive_comes_back_only_if_that_is_asked_for() -> None:
+    """It was wiped, and may have another label now; a map that still names it changes nothing."""
+    lost = disk(P01, DiskState.LOST)
+    again = replace(P01, label="P07", line=3)
+    assert changes([lost], [again, S01], MAP, False) == Changes((S01,), (), 1, 1)
+    assert changes([lost], [again, S01], MAP, True) == Changes((S01,), ((again, lost),), 0, 0)
+
+
+@pytest.mark.parametrize("state", [s for s in DiskState if s is not DiskState.LOST])
+def test_only_a_lost_drive_comes_back(state: DiskState) -> None:
+    """Any other still has its files somewhere."""
+    assert changes([disk(P01, state)], [P01], MAP, True) == Changes((), (), 1, 0)
+
+
+# --- what contradicts -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changed", "fault"),
+    [
+        (
+            {"logical_id": WWN.format("0")},
+            f"serial ZA12JCHM is known as P01 with logical ID {WWN.format(7)}, "
+            f"not {WWN.format('0')}",
+        ),
+        (
+            {"serial": "ZA12JCHM0000C822", "logical_id": WWN.format("0")},
+            f"serial ZA12JCHM0000C822 is known as P01 with logical ID {WWN.format(7)}, "
+            f"not {WWN.format('0')}",
+        ),
+        (
+            {"serial": "ZNEW"},
+            f"logical ID {WWN.format(7)} is known as P01 with serial ZA12JCHM, not ZNEW",
+        ),
+        (
+            {"label": "P07"},
+            "serial ZA12JCHM is known as P01 (active), not as P07; if it is empty now, first: "
+            'data_manager.py lost ZA12JCHM --why "came back, wiped"; then this with --returned',
+        ),
+        (
+            {"serial": "ZNEW", "logical_id": WWN.format("0")},
+            "label P01 belongs to the drive ZA12JCHM (active), not to ZNEW",
+        ),
+    ],
+)
+def test_a_contradiction_names_both_sides(changed: dict[str, Any], fault: str) -> None:
+    """The map's line, what it says, and what the database knows."""
+    assert faults([disk(P01)], replace(P01, line=9, **changed)) == (f"/root/disk-map:9: {fault}",)
+
+
+@pytest.mark.parametrize("state", [DiskState.SPARE, DiskState.ACTIVE, DiskState.CLOSED])
+def test_a_label_at_the_station_is_not_free(state: DiskState) -> None:
+    """Its sticker is on another drive."""
+    said = faults([disk(P01, state)], replace(P01, serial="ZNEW", logical_id=WWN.format("0")))
+    assert said == (
+        f"/root/disk-map:1: label P01 belongs to the drive ZA12JCHM ({state.value}), not to ZNEW",
+    )
+
+
+def test_p1_beside_p01_is_one_label_to_a_tired_person() -> None:
+    """As within one map."""
+    (said,) = faults([disk(P01)], Entry("P1", Role.PRIMARY, "ZNEW", WWN.format("0"), 5))
+    assert said.startswith("/root/disk-map:5: label P1 ")
+    assert "ZA12JCHM" in said
+
+
+def test_two_serials_of_a_map_that_begin_alike_are_ambiguous() -> None:
+    """Which drive is meant could not be told by its serial."""
+    longer = Entry("P02", Role.PRIMARY, "za12jchm9", WWN.format("0"), 7)
+    assert faults([], P01, longer) == (
+        "/root/disk-map:7: serial za12jchm9 of P02 and serial ZA12JCHM of P01 (line 1) begin "
+        "alike: write them out",
+    )
+
+
+def test_all_contradictions_are_told_at_once_and_none_of_the_map_is_taken() -> None:
+    """One round for the person who mends it; new drives beside it wait."""
+    known = [disk(P01), disk(S01)]
+    wrong = [
+        replace(P01, logical_id=WWN.format("0")),
+        replace(S01, label="S09"),
+        Entry("P05", Role.PRIMARY, "ZNEW", WWN.format("1"), 3),
+    ]
+    assert [fault.partition(": ")[0] for fault in faults(known, *wrong)] == [
+        "/root/disk-map:1",
+        "/root/disk-map:2",
+    ]
+
+
+ENTRIES = st.lists(
+    st.builds(
+        Entry,
+        st.sampled_from(["P01", "P02", "P03", "S01"]),
+        st.just(Role.PRIMARY),
+        st.sampled_from(["ZA", "ZB", "ZC", "ZAB"]),
+        st.sampled_from("0123").map(WWN.format),
+        st.just(0),
+    ),
+    max_size=4,
+    unique_by=(lambda e: e.label, lambda e: e.serial, lambda e: e.logical_id),
+).map(lambda entries: [replace(entry, line=line) for line, entry in enumerate(entries, start=1)])
+STATES = st.lists(st.sampled_from(DiskState), min_size=4, max_size=4)
+
+
+@given(ENTRIES, ENTRIES, STATES, st.booleans())
+def test_what_is_taken_never_breaks_what_is_unique(
+    before: list[Entry], entries: list[Entry], states: list[DiskState], take_back: bool
+) -> None:
+    """Serials and logical IDs for ever, labels at the station; every entry is counted once."""
+    known = [disk(entry, state) for entry, state in zip(before, states, strict=False)]
+    try:
+        found = changes(known, entries, MAP, take_back)
+    except DiskMapFault:
+        return
+    back = {old.id: entry for entry, old in found.returned}
+    after = [old for old in known if old.id not in back]
+    after += [disk(entry, DiskState.SPARE) for entry in (*back.values(), *found.new)]
+    assert len({each.serial for each in after}) == len(after)
+    assert len({each.logical_id for each in after}) == len(after)
+    gone = (DiskState.SHIPPED, DiskState.LOST)
+    here = [each.label for each in after if each.state not in gone]
+    assert len(set(here)) == len(here)
+    assert len(found.new) + len(found.returned) + found.known == len(entries)
+
+
+# --- what is still to be done ---------------------------------------------------------------
+
+
+@pytest.fixture
+def station(tmp_path: Path) -> Callable[..., Config]:
+    """``station(require_mount=…)`` is a configuration whose disks are below ``tmp_path/disks``."""
+    (tmp_path / "disks").mkdir()
+    (tmp_path / "buffer").mkdir()
+
+    def config(require_mount: bool = True, mount_points: str = "disks") -> Config:
+        (tmp_path / "config").write_text(
+            "[x]\nFilenameDB = pole.sqlite\nBufferLocation = buffer\nExtension = g3\n"
+            f"DiskMountPoints = {mount_points}\nRequireMount = {'yes' if require_mount else 'no'}\n"
+        )
+        return load(tmp_path / "config", {})
+
+    return config
+
+
+@pytest.fixture(autouse=True)
+def _one_drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An lsblk that knows P01's drive alone, as /dev/sdq."""
+    path = tmp_path / "lsblk"
+    drive = (
+        f'"kname":"sdq","serial":"ZA12JCHM0000C822","wwn":"{P01.logical_id}","size":8001563222016'
+    )
+    path.write_text(f"#!/bin/sh\necho '{{\"blockdevices\":[{{{drive}}}]}}'\n")
+    path.chmod(0o755)
+    monkeypatch.setattr(mounts, "_LSBLK", (str(path),))
+
+
+def ready(config: Config, entry: Entry = P01, uid: int | None = None) -> Readiness:
+    (found,) = readiness(config, [entry], os.geteuid() if uid is None else uid)
+    return found
+
+
+def test_a_drive_that_is_not_mounted_gets_the_command_that_mounts_it(
+    station: Callable[..., Config], tmp_path: Path
+) -> None:
+    """With the device that the system knows it as now."""
+    place = tmp_path / "disks" / "P01"
+    assert ready(station()) == Readiness(
+        label="P01",
+        role="primary",
+        serial="ZA12JCHM",
+        logical_id=P01.logical_id,
+        device="/dev/sdq",
+        mounted="no",
+        writable="-",
+        capacity_bytes=8001563222016,
+        next_step=f"sudo mkdir -p {place} && sudo mount /dev/sdq {place}",
+    )
+
+
+def test_a_drive_that_the_system_does_not_know_is_to_be_inserted(
+    station: Callable[..., Config], tmp_path: Path
+) -> None:
+    """A plain directory at its place is no mounted drive."""
+    (tmp_path / "disks" / "S01").mkdir()
+    found = ready(station(), S01)
+    assert (found.device, found.mounted, found.capacity_bytes) == ("-", "no", None)
+    assert found.next_step == "insert the drive ZA12JD44"
+
+
+def test_a_mounted_drive_is_ready(
+    station: Callable[..., Config], loop_disk: Callable[..., LoopDisk], tmp_path: Path
+) -> None:
+    """At its place, with its capacity; nothing is left to do."""
+    disk = loop_disk(tmp_path / "disk.img", tmp_path / "disks" / "P01", fs="ext4")
+    found = ready(station())
+    vfs = os.statvfs(disk.mount_point)
+    assert found.capacity_bytes == vfs.f_blocks * vfs.f_frsize
+    assert (found.mounted, found.writable, found.next_step) == (str(disk.mount_point), "yes", "")
+
+
+def test_a_stand_in_is_a_directory(station: Callable[..., Config], tmp_path: Path) -> None:
+    """The system's drives are not asked for."""
+    config = station(require_mount=False)
+    place = tmp_path / "disks" / "P01"
+    found = ready(config)
+    assert (found.device, found.mounted, found.next_step) == ("-", "no", f"mkdir -p {place}")
+    place.mkdir()
+    found = ready(config)
+    assert (found.device, found.mounted, found.next_step) == ("-", str(place), "")
+
+
+@pytest.mark.parametrize("require_mount", [True, False])
+def test_a_command_can_be_pasted_as_it_stands(
+    station: Callable[..., Config], tmp_path: Path, require_mount: bool
+) -> None:
+    """Also where a directory has a blank in its name."""
+    (tmp_path / "my disks").mkdir()
+    found = ready(station(require_mount, mount_points="my disks"))
+    assert str(tmp_path / "my disks" / "P01") in shlex.split(found.next_step)
+
+
+def test_of_several_places_the_one_in_use_is_shown(
+    station: Callable[..., Config], tmp_path: Path
+) -> None:
+    """Where none is, the first is proposed."""
+    (tmp_path / "other" / "P01").mkdir(parents=True)
+    config = station(require_mount=False, mount_points="disks, other")
+    assert ready(config).mounted == str(tmp_path / "other" / "P01")
+    assert ready(config, S01).next_step == f"mkdir -p {tmp_path}/disks/S01"
+
+
+@pytest.fixture
+def anybodys() -> Iterator[Path]:
+    """A directory that every user can reach."""
+    with TemporaryDirectory(dir="/var/tmp") as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+GIVE = "sudo chown -R nobody: {0} && sudo chmod -R u+rwX {0}"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("owner", "group", "mode", "step"),
+    [
+        (NOBODY, 0, 0o755, ""),
+        (NOBODY, 0, 0o300, ""),
+        (NOBODY, 0, 0o555, GIVE),
+        (NOBODY, 0, 0o277, GIVE),
+        (0, NOBODY, 0o775, ""),
+        (0, NOBODY, 0o757, GIVE),  # its own group's bits count, not others'
+        (0, 0, 0o757, ""),
+        (0, 0, 0o755, GIVE),
+        (0, 0, 0o776, GIVE),
+    ],
+)
+def test_whether_the_cron_user_may_write_is_what_the_kernel_says(
+    station: Callable[..., Config], anybodys: Path, owner: int, group: int, mode: int, step: str
+) -> None:
+    """By owner, group and mode of the disk's root; else the command that truly helps."""
+    place = anybodys / "P01"
+    place.mkdir()
+    os.chown(place, owner, group)
+    place.chmod(mode)
+    config = station(require_mount=False, mount_points=str(anybodys))
+    found = ready(config, uid=NOBODY)
+    made = subprocess.run(
+        ["/bin/mkdir", place / "x"],
+        user=NOBODY,
+        group=NOBODY,
+        extra_groups=(),
+        capture_output=True,
+    )
+    assert (found.writable == "yes") == (made.returncode == 0)
+    assert found.next_step == step.format(place)
+    if step:
+        subprocess.run(found.next_step.replace("sudo ", ""), shell=True, check=True)
+        assert ready(config, uid=NOBODY).next_step == ""
+
+
+@pytest.mark.root
+def test_root_may_always_write(station: Callable[..., Config], tmp_path: Path) -> None:
+    """Whatever the mode says."""
+    (tmp_path / "disks" / "P01").mkdir(mode=0o500)
+    assert ready(station(require_mount=False), uid=0).next_step == ""
+
+
+@pytest.mark.root
+def test_a_user_without_a_name_is_helped_too(
+    station: Callable[..., Config], tmp_path: Path
+) -> None:
+    """To chown(1) ``54321:`` is no owner unless /etc/passwd knows a user of that name."""
+    place = tmp_path / "disks" / "P01"
+    place.mkdir()
+    config = station(require_mount=False)
+    step = ready(config, uid=54321).next_step
+    assert step.startswith("sudo chown -R 54321 ")
+    subprocess.run(step.replace("sudo ", ""), shell=True, check=True)
+    assert place.stat().st_uid == 54321
+    assert ready(config, uid=54321).next_step == ""

@@ -1,0 +1,451 @@
+"""poledata.mounts: what is mounted where, and which physical drive is below it."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poledata import mounts
+from poledata.mounts import Drive, parse_lsblk, read_mounts, whole_drives
+from tests.loopdisks import LoopDisk, two_partitions
+
+REPO = Path(__file__).parents[1]
+SERIAL, WWN = "ZA12JCHM", "0x5000c500858bfea7"
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@pytest.fixture
+def bind(tmp_path: Path) -> Iterator[Callable[[Path, Path], None]]:
+    """``bind(what, where)`` as a person with mount(8) would."""
+    done: list[Path] = []
+
+    def bound(what: Path, where: Path) -> None:
+        subprocess.run(["mount", "--bind", what, where], check=True)
+        done.append(where)
+
+    yield bound
+    for where in reversed(done):
+        subprocess.run(["umount", "--lazy", where], check=True)
+
+
+# --- mountinfo ------------------------------------------------------------------------------
+
+
+def test_a_line_of_mountinfo_is_read(tmp_path: Path) -> None:
+    """proc(5): id, device, root, place, options of the mount and of the file system, source."""
+    (mount,) = read_mounts(
+        "42 27 8:17 / /spt_disks/P01 rw,relatime shared:1 - xfs /dev/sdb1 rw,inode64\n"
+    ).values()
+    assert mount == mounts.Mount(
+        id=42,
+        device="8:17",
+        root="/",
+        mount_point="/spt_disks/P01",
+        options=frozenset({"rw", "relatime", "inode64"}),
+        fs_type="xfs",
+        source="/dev/sdb1",
+    )
+
+
+@pytest.mark.parametrize("optional", ["", "shared:1 ", "shared:1 master:2 propagate_from:3 "])
+def test_optional_fields_are_passed_over(optional: str) -> None:
+    """None, one or several stand before the dash."""
+    text = f"42 27 0:50 /sub /mnt rw {optional}- btrfs /dev/sdc ro,subvol=/sub\n"
+    (mount,) = read_mounts(text).values()
+    assert (mount.root, mount.mount_point, mount.fs_type) == ("/sub", "/mnt", "btrfs")
+    assert mount.options == {"rw", "ro", "subvol=/sub"}
+
+
+def test_octal_escapes_are_undone() -> None:
+    """The kernel escapes blank, tab, line feed and backslash; a dash in a name is no dash."""
+    text = r"7 1 8:1 /a\134b /mnt/a\040-\040b\011c\012d\134040 rw - ext4 /dev/my\040disk rw"
+    mount = read_mounts(text)[7]
+    assert mount.root == "/a\\b"
+    assert mount.mount_point == "/mnt/a - b\tc\nd\\040"
+    assert mount.source == "/dev/my disk"
+
+
+def test_a_mount_without_a_source_is_read() -> None:
+    """``mount -t tmpfs "" /mnt`` leaves two blanks."""
+    assert read_mounts("7 1 0:9 / /mnt rw - tmpfs  rw,size=1k\n")[7].source == ""
+
+
+@pytest.mark.parametrize("odd", ["\r", "\x0b", "\x0c", "\x1c", "\x85", "\u2028"])
+def test_an_odd_mount_elsewhere_stops_nothing(odd: str) -> None:
+    """mountinfo escapes the line feed alone: nothing else ends a line there."""
+    text = (
+        f"7 1 8:1 / /media/a{odd}b rw - vfat /dev/sdz rw\n"
+        "42 27 8:17 / /spt_disks/P01 rw - xfs /dev/sdb1 rw\n"
+    )
+    found = read_mounts(text)
+    assert found[42].mount_point == "/spt_disks/P01"
+    assert found[7].mount_point == f"/media/a{odd}b"
+
+
+@pytest.mark.root
+def test_the_systems_own_mounts_are_read(tmp_path: Path) -> None:
+    """As they are now, with a mount whose name is odd in every way (in a namespace of its own)."""
+    odd = tmp_path / os.fsdecode(b"a b\tc\nd\\e#\rf\x85\xffg")
+    odd.mkdir()
+    script = (
+        "import os, subprocess, sys; from poledata.mounts import read_mounts; "
+        "subprocess.run(['mount', '--bind', '/dev', sys.argv[1]], check=True); "
+        "print(ascii(sorted(mount.mount_point for mount in read_mounts().values())))"
+    )
+    ran = subprocess.run(
+        ["unshare", "--mount", sys.executable, "-c", script, odd],
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.stderr == ""
+    assert str(odd) in ast.literal_eval(ran.stdout)
+
+
+# --- mount points ---------------------------------------------------------------------------
+
+
+def test_a_plain_directory_is_no_mount_point(tmp_path: Path) -> None:
+    """It is on the mount of the directory above."""
+    with opened(tmp_path) as fd:
+        assert not mounts.is_mount_point(fd, tmp_path)
+        mount = mounts.mount_of(fd)
+        assert mount is not None
+        assert str(tmp_path).startswith(mount.mount_point)
+
+
+def test_a_mounted_disk_is_a_mount_point_till_it_is_unmounted(
+    loop_disk: Callable[..., LoopDisk], tmp_path: Path
+) -> None:
+    """The descriptor tells, also after a lazy unmount, when the path shows the empty directory."""
+    disk = loop_disk(tmp_path / "disk.img", tmp_path / "P01", fs="ext4")
+    (tmp_path / "link").symlink_to(tmp_path / "P01")
+    with opened(disk.mount_point) as fd, opened(disk.mount_point / "lost+found") as below:
+        assert mounts.is_mount_point(fd, disk.mount_point)
+        assert mounts.is_mount_point(fd, tmp_path / "link")  # /spt_disks may be a link itself
+        assert not mounts.is_mount_point(below, disk.mount_point / "lost+found")
+        disk.lazy_unmount()
+        assert mounts.mount_of(fd) is None
+        assert not mounts.is_mount_point(fd, disk.mount_point)
+        assert mounts.drives_under(fd) == ()
+    with opened(disk.mount_point) as fd:
+        assert not mounts.is_mount_point(fd, disk.mount_point)
+
+
+def test_only_a_whole_file_system_is_a_mounted_disk(
+    loop_disk: Callable[..., LoopDisk], tmp_path: Path, bind: Callable[[Path, Path], None]
+) -> None:
+    """Bound elsewhere as a whole it is one; a directory of a disk, bound there, is none."""
+    disk = loop_disk(tmp_path / "disk.img", tmp_path / "here", fs="ext4")
+    (disk.mount_point / "directory").mkdir()
+    for name in ("whole", "part"):
+        (tmp_path / name).mkdir()
+    bind(disk.mount_point, tmp_path / "whole")
+    bind(disk.mount_point / "directory", tmp_path / "part")
+    with opened(tmp_path / "whole") as whole, opened(tmp_path / "part") as part:
+        assert mounts.is_mount_point(whole, tmp_path / "whole")
+        assert not mounts.is_mount_point(part, tmp_path / "part")
+
+
+def test_room_is_what_an_ordinary_user_may_fill(
+    loop_disk: Callable[..., LoopDisk], tmp_path: Path
+) -> None:
+    """ext4 keeps some for root; a read-only mount says so; xfs makes inodes as it needs them."""
+    disk = loop_disk(tmp_path / "disk.img", tmp_path / "P01", fs="ext4", mkfs_args=("-m", "10"))
+    with opened(disk.mount_point) as fd:
+        before = mounts.space(fd)
+        (disk.mount_point / "file").write_bytes(b"x" * 5_000_000)
+        after = mounts.space(fd)
+    assert before.free_bytes - after.free_bytes >= 5_000_000
+    assert after.used_bytes - before.used_bytes >= 5_000_000
+    assert after.capacity_bytes == before.capacity_bytes < 64 << 20
+    kept_for_root = after.capacity_bytes - after.used_bytes - after.free_bytes
+    assert kept_for_root > after.capacity_bytes / 20
+    assert not after.read_only
+    assert after.free_inodes == before.free_inodes - 1 if before.free_inodes else False
+    disk.remount("ro")
+    with opened(disk.mount_point) as fd:
+        assert mounts.space(fd).read_only
+
+
+# --- which drive ----------------------------------------------------------------------------
+
+# As lsblk 2.38 of the util-linux answers; with SATA, SAS, NVMe, a loop device and a USB stick.
+LSBLK = b"""{
+   "blockdevices": [
+      {"kname":"loop0","serial":null,"wwn":null,"size":67108864},
+      {"kname":"sda","serial":"ZR7025DW","wwn":"0x5000c500dc27359d","size":16000900661248},
+      {"kname":"sdb","serial":"ZA12JCHM0000C8220UQX","wwn":"0x5000c500858bfea7","size":8001563222016},
+      {"kname":"sdc","serial":"  4C530001  ","wwn":"","size":15376318464},
+      {"kname":"sdd","serial":"","wwn":"naa.5000C500858BFEA8","size":8001563222016},
+      {"kname":"nvme0n1","serial":"S437NC0R203374","wwn":"eui.34333730522033740025384300000001","size":960197124096},
+      {"kname":"nvme1n1","serial":"S5GXNX0T123456","wwn":"eui.0025385B21B0C1D2","size":1000204886016},
+      {"kname":"nvme2n1","serial":"2145","wwn":"nvme.1344-32313435-4d6963726f6e-00000001","size":1000204886016}
+   ]
+}
+"""
+
+
+def test_lsblk_is_understood() -> None:
+    """Serials without blanks; WWNs in the form of the disk-map, whatever form they come in."""
+    assert parse_lsblk(LSBLK) == (
+        Drive("loop0", None, None, 67108864),
+        Drive("sda", "ZR7025DW", "0x5000c500dc27359d", 16000900661248),
+        Drive("sdb", "ZA12JCHM0000C8220UQX", WWN, 8001563222016),
+        Drive("sdc", "4C530001", None, 15376318464),
+        Drive("sdd", None, "0x5000c500858bfea8", 8001563222016),
+        Drive("nvme0n1", "S437NC0R203374", "0x34333730522033740025384300000001", 960197124096),
+        Drive("nvme1n1", "S5GXNX0T123456", "0x0025385b21b0c1d2", 1000204886016),
+        Drive("nvme2n1", "2145", None, 1000204886016),
+    )
+
+
+def test_an_older_lsblk_is_understood_too() -> None:
+    """Before util-linux 2.33 numbers were text; a column that it does not know is missing."""
+    answer = {"blockdevices": [{"kname": "sdb", "serial": SERIAL, "size": "8001563222016"}]}
+    assert parse_lsblk(json.dumps(answer).encode()) == (Drive("sdb", SERIAL, None, 8001563222016),)
+
+
+@pytest.mark.parametrize(
+    ("wwn", "plain"),
+    [
+        ("0x5000c500858bfea7", WWN),
+        ("0x5000C500858BFEA7", WWN),
+        (" naa.5000c500858bfea7 ", WWN),
+        ("eui.5000c500858bfea7", WWN),
+        ("5000c500858bfea7", None),
+        ("0x5000c500858bfea", None),
+        ("0x5000c500858bfea7f", None),
+        ("t10.ATA     ST8000NM0016", None),
+        ("uuid.5000c500858bfea7", None),
+        ("nvme.1344-3231", None),
+    ],
+)
+def test_a_logical_id_has_one_form(wwn: str, plain: str | None) -> None:
+    """0x and 16 or 32 lower-case digits; of another kind it is no logical ID."""
+    answer = json.dumps({"blockdevices": [{"kname": "sdb", "wwn": wwn}]}).encode()
+    assert parse_lsblk(answer) == (Drive("sdb", None, plain, None),)
+
+
+@pytest.mark.parametrize(
+    ("serial", "wwn", "contradicts"),
+    [
+        (SERIAL, WWN, False),
+        (SERIAL, None, False),
+        (None, WWN, False),
+        (None, None, False),  # nothing is known: nothing contradicts
+        ("ZA12JCHM0000C8220UQX", WWN, False),  # a SAS drive reports more than is printed
+        ("za12jchm", WWN, False),
+        ("ZA12JCH", WWN, True),  # less than is printed is another drive
+        ("ZA12JCHN", WWN, True),
+        ("XZA12JCHM", WWN, True),
+        (SERIAL, "0x5000c500858bfea8", True),
+        (None, "0x5000c500858bfea8", True),
+        ("ZA12JCHN", None, True),
+    ],
+)
+def test_a_drive_contradicts_a_disk_by_serial_or_logical_id(
+    serial: str | None, wwn: str | None, contradicts: bool
+) -> None:
+    """What is known must agree; the printed serial may be the beginning of the drive's own."""
+    drive = Drive("sdb", serial, wwn, None)
+    assert drive.contradicts(SERIAL, WWN) == contradicts
+    assert drive.contradicts(SERIAL.lower(), WWN) == contradicts
+
+
+@given(st.text("ABC012", min_size=1, max_size=8), st.text("ABC012", max_size=4))
+def test_a_drive_never_contradicts_the_beginning_of_its_serial(printed: str, more: str) -> None:
+    """And any other beginning always does."""
+    drive = Drive("sdb", printed + more, WWN, None)
+    assert not drive.contradicts(printed, WWN)
+    assert drive.contradicts(f"x{printed}", WWN)
+    assert drive.contradicts(f"{printed}{more}0", WWN)
+
+
+def test_a_drive_is_one_drive_by_whatever_path() -> None:
+    """Its logical ID, else its serial, else its name."""
+    assert Drive("sdb", SERIAL, WWN, 1).identity == Drive("sdc", None, WWN, None).identity == WWN
+    assert Drive("sdb", SERIAL, None, None).identity == SERIAL
+    assert Drive("loop0", None, None, None).identity == "loop0"
+
+
+@pytest.mark.parametrize(
+    ("drive", "text"),
+    [
+        (Drive("sdb", SERIAL, WWN, 1), f"sdb (serial {SERIAL}, ID {WWN})"),
+        (Drive("sdb", None, WWN, 1), f"sdb (ID {WWN})"),
+        (Drive("loop0", None, None, 1), "loop0 (unknown)"),
+    ],
+)
+def test_a_drive_is_named_to_a_person(drive: Drive, text: str) -> None:
+    """With all that can be compared with its sticker."""
+    assert str(drive) == text
+
+
+@pytest.fixture
+def sys_tree(tmp_path: Path) -> Path:
+    """/sys/block as the kernel lays it out: drives with partitions, LVM, RAID, and more on it."""
+    block = tmp_path / "block"
+    for drive in ("sda", "sdb", "nvme0n1"):
+        for number in (1, 2):
+            part = block / drive / f"{drive}{'p' * drive.startswith('nvme')}{number}"
+            part.mkdir(parents=True)
+            (part / "partition").write_text(f"{number}\n")
+            (part / "slaves").mkdir()
+        (block / drive / "slaves").mkdir()
+    slaves = {
+        "dm-0": ["sda/sda1", "sdb"],  # LVM over a partition and a drive
+        "md0": ["sda/sda2", "nvme0n1/nvme0n1p1"],
+        "dm-1": ["md0"],  # encrypted RAID
+    }
+    for name, below in slaves.items():
+        (block / name / "slaves").mkdir(parents=True)
+        for path in below:
+            (block / name / "slaves" / Path(path).name).symlink_to(block / path)
+    part = block / "md0" / "md0p1"
+    (part / "slaves").mkdir(parents=True)
+    (part / "partition").write_text("1\n")
+    return block
+
+
+@pytest.mark.parametrize(
+    ("device", "drives"),
+    [
+        ("sda", {"sda"}),
+        ("sda/sda2", {"sda"}),
+        ("nvme0n1/nvme0n1p2", {"nvme0n1"}),
+        ("dm-0", {"sda", "sdb"}),
+        ("md0", {"sda", "nvme0n1"}),
+        ("md0/md0p1", {"sda", "nvme0n1"}),
+        ("dm-1", {"sda", "nvme0n1"}),
+    ],
+)
+def test_the_physical_drives_below_a_device_are_found(
+    sys_tree: Path, device: str, drives: set[str]
+) -> None:
+    """Below partitions, device mapper and RAID, in any order."""
+    assert whole_drives(sys_tree / device) == drives
+
+
+def test_two_disks_are_two_drives_and_two_partitions_are_one(
+    loop_disk: Callable[..., LoopDisk], tmp_path: Path
+) -> None:
+    """As the running kernel tells; a loop device has neither serial nor logical ID."""
+    disk = loop_disk(tmp_path / "disk.img", tmp_path / "P09", fs="ext4")
+    places = (tmp_path / "P01", tmp_path / "S01")
+    with (
+        two_partitions(tmp_path / "two.img", places) as (first, second),
+        opened(disk.mount_point) as alone,
+        opened(first.mount_point) as one,
+        opened(second.mount_point) as other,
+    ):
+        (drive,) = mounts.drives_under(alone)
+        assert (drive.kernel_name, drive.serial, drive.wwn) == (disk.device.name, None, None)
+        assert mounts.drives_under(one) == mounts.drives_under(other) != mounts.drives_under(alone)
+
+
+def test_what_is_on_no_drive_has_none() -> None:
+    """tmpfs, proc and the like."""
+    with TemporaryDirectory(dir="/dev/shm") as name, opened(Path(name)) as fd:
+        assert mounts.drives_under(fd) == ()
+    with opened(Path("/proc")) as fd:
+        assert mounts.drives_under(fd) == ()
+
+
+# --- asking the system ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def lsblk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """``lsblk(script)`` stands in for the system's."""
+
+    def stand_in(script: str) -> None:
+        path = tmp_path / "lsblk"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        monkeypatch.setattr(mounts, "_LSBLK", (str(path),))
+        monkeypatch.setattr(mounts, "_CLASS_BLOCK", tmp_path / "no-such-sys")
+
+    return stand_in
+
+
+def test_a_drive_is_asked_for_by_its_device(lsblk: Callable[[str], None], tmp_path: Path) -> None:
+    """By the whole drive, sizes in bytes; what it does not know comes back by its name alone."""
+    lsblk(f"echo \"$@\" >{tmp_path}/asked; cat <<'END'\n{LSBLK.decode()}\nEND")
+    assert mounts.ask_drives(["sdb", "cciss!c0d0"]) == (
+        Drive("cciss!c0d0", None, None, None),
+        Drive("sdb", "ZA12JCHM0000C8220UQX", WWN, 8001563222016),
+    )
+    assert (tmp_path / "asked").read_text() == (
+        "--json --nodeps --bytes --output KNAME,SERIAL,WWN,SIZE /dev/cciss/c0d0 /dev/sdb\n"
+    )
+    assert len(mounts.ask_drives()) == 8
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        "exit 32",
+        "exit 1",
+        "exec sleep 60",
+        "kill -9 $$",
+        """echo '{"blockdevices": [{"kna'""",
+        "echo oops",
+    ],
+)
+def test_an_lsblk_that_fails_stops_nothing(
+    lsblk: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    """One dying drive can hang it: the drive is unknown then, and the pass goes on."""
+    monkeypatch.setattr(mounts, "_LSBLK_TIMEOUT_S", 0.3)
+    lsblk(script)
+    assert mounts.ask_drives(["sdb"]) == (Drive("sdb", None, None, None),)
+
+
+def test_a_system_without_lsblk_stops_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the kernel itself says is all there is."""
+    monkeypatch.setattr(mounts, "_LSBLK", ())
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert mounts.ask_drives(["no-such-drive"]) == (Drive("no-such-drive", None, None, None),)
+
+
+def test_where_udev_is_silent_the_kernel_is_asked(
+    lsblk: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SCSI's vital product data page 0x80, NVMe's serial, virtio's; wwid for the logical ID."""
+    lsblk("exit 0")
+    for name, text in {
+        "sdb/device/vpd_pg80": b"\x00\x80\x00\x14            ZA12JCHM",
+        "sdb/device/wwid": b"naa.5000c500858bfea7\n",
+        "nvme0n1/device/serial": b"S437NC0R203374      \n",
+        "nvme0n1/wwid": b"eui.0025385b21b0c1d2\n",
+        "vdb/serial": b"disk-2",
+    }.items():
+        (tmp_path / "sys" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "sys" / name).write_bytes(text)
+    monkeypatch.setattr(mounts, "_CLASS_BLOCK", tmp_path / "sys")
+    assert mounts.ask_drives(["nvme0n1", "sdb", "vda", "vdb"]) == (
+        Drive("nvme0n1", "S437NC0R203374", "0x0025385b21b0c1d2", None),
+        Drive("sdb", SERIAL, WWN, None),
+        Drive("vda", None, None, None),
+        Drive("vdb", "disk-2", None, None),
+    )

@@ -1,0 +1,750 @@
+"""poledata.removal: what proves that a file may leave the buffer, and what keeps it there."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poledata import bag, catalogue, db, removal
+from poledata.buffer import Buffer
+from poledata.errors import DiskRefused
+from poledata.records import (
+    CopyState,
+    Disk,
+    DiskState,
+    FileStat,
+    ManifestLine,
+    Role,
+    VerifiedBy,
+    Waiting,
+    Written,
+)
+from poledata.removal import CopySeen, Evidence, may_remove
+from poledata.shelf import HeldDisk
+from tests.loopdisks import LoopDisk
+
+REPO = Path(__file__).parents[1]
+NAME = "fullrate/RCW38/80296951/0000.g3"
+AT = "2026-11-23T18:20:57Z"
+HASHED = FileStat(device=2049, inode=77, size_bytes=1000, mtime_ns=5_000, ctime_ns=6_000)
+
+PRIMARY = CopySeen(
+    label="P01",
+    role=Role.PRIMARY,
+    state=CopyState.GOOD,
+    disk_state=DiskState.ACTIVE,
+    held_by=None,
+    stand_in=False,
+    verified_by=VerifiedBy.DIRECT,
+    refusal=None,
+    size_bytes=1000,
+    mtime_ns=5_000,
+    registered_mtime_ns=5_000,
+    line_stands=True,
+    place=frozenset({"0x5000c500858bfea7"}),
+)
+COPY = replace(
+    PRIMARY,
+    label="S01",
+    role=Role.COPY,
+    verified_by=VerifiedBy.EVICTED,
+    place=frozenset({"0x5000c500858bfea8"}),
+)
+GOOD = Evidence(
+    name=NAME,
+    size_bytes=1000,
+    sha512="3f" * 64,
+    hashed_sha512="3f" * 64,
+    hashed=HASHED,
+    source_now=HASHED,
+    finished=None,
+    copies=(PRIMARY, COPY),
+)
+
+# --- the decision -------------------------------------------------------------------------
+
+
+def test_two_proved_copies_on_two_drives_let_a_file_go() -> None:
+    """A primary and a copy, each read back from its medium, and an untouched source: ()."""
+    assert may_remove(GOOD) == ()
+
+
+SOURCE_FAULTS = {
+    "sha512": ({"sha512": "9c" * 64}, "its content is not what was archived"),
+    "hashed_sha512": ({"hashed_sha512": "9c" * 64}, "its content is not what was archived"),
+    "hashed": (
+        {"hashed": replace(HASHED, ctime_ns=6_001)},
+        "it has changed since it was hashed",
+    ),
+    "source_now": (
+        {"source_now": replace(HASHED, inode=78)},
+        "it has changed since it was hashed",
+    ),
+    "size_bytes": (  # the copies are as registered; it alone is another
+        {
+            "hashed": replace(HASHED, size_bytes=1001),
+            "source_now": replace(HASHED, size_bytes=1001),
+        },
+        "it has 1001 bytes, archived were 1000",
+    ),
+    "finished": ({"finished": "it is still open for writing"}, "it is still open for writing"),
+    "copies": (
+        {"copies": (PRIMARY,)},
+        "no proved copy copy (1 of 2 roles): none is known",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "refusal"), SOURCE_FAULTS.values(), ids=SOURCE_FAULTS)
+def test_a_single_fault_of_the_source_is_one_named_refusal(
+    change: dict[str, Any], refusal: str
+) -> None:
+    """Each field of the evidence, alone, keeps the file and says which it was."""
+    assert may_remove(replace(GOOD, **change)) == (refusal,)
+
+
+@pytest.mark.parametrize("field", [field.name for field in fields(FileStat)])
+def test_any_change_of_the_sources_stat_keeps_it(field: str) -> None:
+    """Device, inode, size, mtime and ctime must all be as they were when it was hashed."""
+    now = replace(HASHED, **{field: getattr(HASHED, field) + 1})
+    assert may_remove(replace(GOOD, source_now=now)) == ("it has changed since it was hashed",)
+
+
+COPY_FAULTS = {
+    "state": [
+        ({"state": CopyState.DAMAGED}, "the copy is damaged"),
+        ({"state": CopyState.MISSING}, "the copy is missing"),
+    ],
+    "disk_state": [
+        ({"disk_state": DiskState.LOST}, "it is lost"),
+        ({"disk_state": DiskState.SPARE}, "it is spare"),
+    ],
+    "held_by": [
+        ({"held_by": "person"}, "the disk is held by a person"),
+        ({"held_by": "machine"}, "the disk is held by a machine"),
+    ],
+    "stand_in": [  # a stand-in may be read back as cached, but must have been read back
+        ({"stand_in": True, "verified_by": None}, "read back as never"),
+    ],
+    "verified_by": [
+        ({"verified_by": None}, "read back as never"),
+        ({"verified_by": VerifiedBy.CACHED}, "read back as cached"),
+    ],
+    "refusal": [
+        ({"refusal": "nothing is mounted at /spt_disks/X"}, "nothing is mounted at /spt_disks/X"),
+        ({"refusal": ""}, ""),
+    ],
+    "size_bytes": [
+        ({"size_bytes": None}, "the file is not there"),
+        ({"size_bytes": 999}, "it has 999 bytes"),
+    ],
+    "mtime_ns": [
+        ({"mtime_ns": 5_001}, "its time has changed"),
+        ({"mtime_ns": None}, "its time has changed"),
+    ],
+    "registered_mtime_ns": [({"registered_mtime_ns": 5_001}, "its time has changed")],
+    "line_stands": [({"line_stands": False}, "its manifest line is not there")],
+    "place": [({"place": frozenset()}, "its physical drive is unknown")],
+}
+COPY_ROWS = [
+    pytest.param(change, why, id=f"{field} {why or 'empty'}")
+    for field, rows in COPY_FAULTS.items()
+    for change, why in rows
+]
+
+
+@pytest.mark.parametrize(("change", "why"), COPY_ROWS)
+@pytest.mark.parametrize("at_fault", ["P01", "S01"])
+def test_a_single_fault_of_a_copy_is_one_refusal_with_numbers(
+    at_fault: str, change: dict[str, Any], why: str
+) -> None:
+    """Each field of either copy, alone, keeps the file: which role, how many of 2, and why."""
+    copies = tuple(
+        replace(copy, **change) if copy.label == at_fault else copy for copy in GOOD.copies
+    )
+    role = "primary" if at_fault == "P01" else "copy"
+    assert may_remove(replace(GOOD, copies=copies)) == (
+        f"no proved {role} copy (1 of 2 roles): {at_fault}: {why}",
+    )
+
+
+def test_no_field_of_the_evidence_is_left_out_of_these_tables() -> None:
+    """Who adds a field to the evidence adds what it refuses, or says here that it decides nothing.
+
+    The name and the label are words in a message; the role has tests of its own.
+    """
+    assert {f.name for f in fields(Evidence)} == {*SOURCE_FAULTS, "name"}
+    assert {f.name for f in fields(CopySeen)} == {*COPY_FAULTS, "label", "role"}
+
+
+def test_two_primaries_are_no_primary_and_a_copy() -> None:
+    """Two good copies of one role are one of the two roles that are needed."""
+    second = replace(COPY, label="P02", role=Role.PRIMARY)
+    assert may_remove(replace(GOOD, copies=(PRIMARY, second))) == (
+        "no proved copy copy (1 of 2 roles): none is known",
+    )
+
+
+def test_without_any_copy_both_roles_are_missing() -> None:
+    """Zero of two roles: one refusal a role."""
+    assert may_remove(replace(GOOD, copies=())) == (
+        "no proved primary copy (0 of 2 roles): none is known",
+        "no proved copy copy (0 of 2 roles): none is known",
+    )
+
+
+def test_each_unproved_copy_of_a_role_is_named() -> None:
+    """A person sees of every disk why it does not count."""
+    held = replace(COPY, held_by="person")
+    cached = replace(COPY, label="S02", verified_by=VerifiedBy.CACHED)
+    assert may_remove(replace(GOOD, copies=(PRIMARY, held, cached))) == (
+        "no proved copy copy (1 of 2 roles): S01: the disk is held by a person; "
+        "S02: read back as cached",
+    )
+
+
+def test_both_copies_on_one_drive_are_one_copy() -> None:
+    """Two partitions, or two labels, on one drive die together."""
+    same = replace(COPY, place=PRIMARY.place)
+    assert may_remove(replace(GOOD, copies=(PRIMARY, same))) == (
+        "both copies are on one physical drive: P01, S01",
+    )
+
+
+def test_sharing_one_of_several_drives_is_sharing() -> None:
+    """A volume over two drives dies with either of them."""
+    over_two = replace(COPY, place=PRIMARY.place | COPY.place)
+    assert may_remove(replace(GOOD, copies=(PRIMARY, over_two))) == (
+        "both copies are on one physical drive: P01, S01",
+    )
+
+
+def test_a_bad_third_copy_keeps_no_file() -> None:
+    """What is proved on two drives is proved, whatever a further disk does."""
+    third = replace(COPY, label="S02", state=CopyState.DAMAGED, place=PRIMARY.place)
+    assert may_remove(replace(GOOD, copies=(third, PRIMARY, COPY))) == ()
+
+
+def test_a_good_third_copy_makes_up_for_a_shared_drive() -> None:
+    """It is enough that some primary and some copy are apart."""
+    same = replace(COPY, place=PRIMARY.place)
+    apart = replace(COPY, label="S02")
+    assert may_remove(replace(GOOD, copies=(PRIMARY, same, apart))) == ()
+
+
+def test_a_closed_disk_that_is_there_counts() -> None:
+    """A disk is full and closed in the very pass that filled it."""
+    copies = tuple(replace(copy, disk_state=DiskState.CLOSED) for copy in GOOD.copies)
+    assert may_remove(replace(GOOD, copies=copies)) == ()
+
+
+@pytest.mark.parametrize("how", VerifiedBy)
+def test_a_cached_read_counts_for_stand_ins_alone(how: VerifiedBy) -> None:
+    """A plain read proves nothing of a medium; a stand-in has none."""
+    on_drives = tuple(replace(copy, verified_by=how) for copy in GOOD.copies)
+    on_stand_ins = tuple(replace(copy, stand_in=True) for copy in on_drives)
+    assert may_remove(replace(GOOD, copies=on_stand_ins)) == ()
+    assert (may_remove(replace(GOOD, copies=on_drives)) == ()) == (how is not VerifiedBy.CACHED)
+
+
+def test_every_fault_is_said_at_once() -> None:
+    """A person mends them in one go."""
+    wrong = replace(
+        GOOD,
+        hashed_sha512="9c" * 64,
+        source_now=replace(HASHED, mtime_ns=1),
+        finished="it is still open for writing",
+        copies=(replace(PRIMARY, line_stands=False), replace(COPY, held_by="machine")),
+    )
+    assert may_remove(wrong) == (
+        "its content is not what was archived",
+        "it has changed since it was hashed",
+        "it is still open for writing",
+        "no proved primary copy (0 of 2 roles): P01: its manifest line is not there",
+        "no proved copy copy (0 of 2 roles): S01: the disk is held by a machine",
+    )
+
+
+# Mostly what a good copy has, so that many of the drawn pieces of evidence are good.
+def _mostly(good: Any, *others: Any) -> st.SearchStrategy[Any]:
+    return st.sampled_from((good,) * 12 + others)
+
+
+STATS = st.builds(
+    FileStat, st.just(1), _mostly(77, 78), _mostly(1000, 0), _mostly(5_000, 1), _mostly(6_000, 1)
+)
+COPIES_SEEN = st.builds(
+    CopySeen,
+    label=st.sampled_from(["P01", "S01", "X9"]),
+    role=st.sampled_from(Role),
+    state=_mostly(CopyState.GOOD, *CopyState),
+    disk_state=_mostly(DiskState.ACTIVE, *DiskState),
+    held_by=_mostly(None, "person", "machine"),
+    stand_in=st.booleans(),
+    verified_by=_mostly(VerifiedBy.DIRECT, *VerifiedBy, None),
+    refusal=_mostly(None, "", "nothing is mounted there"),
+    size_bytes=_mostly(1000, None, 0, 999),
+    mtime_ns=_mostly(5_000, None, 1),
+    registered_mtime_ns=_mostly(5_000, 1),
+    line_stands=_mostly(True, False),
+    place=st.frozensets(st.sampled_from("abcd"), max_size=3),
+)
+EVIDENCE = st.builds(
+    Evidence,
+    name=st.just(NAME),
+    size_bytes=_mostly(1000, 0, 999),
+    sha512=_mostly("3f" * 64, "9c" * 64),
+    hashed_sha512=_mostly("3f" * 64, "9c" * 64),
+    hashed=STATS,
+    source_now=STATS,
+    finished=_mostly(None, "it is open for writing", ""),
+    copies=st.lists(COPIES_SEEN, max_size=5).map(tuple),
+)
+
+
+def counts(copy: CopySeen, size_bytes: int) -> bool:
+    """The contract's third invariant, of one copy, in the contract's words."""
+    identified_now = copy.refusal is None and len(copy.place) > 0
+    neither_held_lost_nor_damaged = (
+        copy.held_by is None
+        and copy.disk_state is not DiskState.LOST
+        and copy.state is CopyState.GOOD
+    )
+    verified = copy.verified_by in (VerifiedBy.DIRECT, VerifiedBy.EVICTED) or (
+        copy.stand_in and copy.verified_by is VerifiedBy.CACHED
+    )
+    as_then = copy.size_bytes == size_bytes and copy.mtime_ns == copy.registered_mtime_ns
+    return bool(
+        identified_now
+        and neither_held_lost_nor_damaged
+        and verified
+        and as_then
+        and copy.line_stands
+    )
+
+
+def holds(evidence: Evidence) -> bool:
+    """The contract's third invariant."""
+    proved = [copy for copy in evidence.copies if counts(copy, evidence.size_bytes)]
+    return (
+        evidence.source_now == evidence.hashed
+        and evidence.hashed.size_bytes == evidence.size_bytes
+        and evidence.hashed_sha512 == evidence.sha512
+        and evidence.finished is None
+        and any(
+            {one.role, other.role} == {Role.PRIMARY, Role.COPY}
+            and one.place.isdisjoint(other.place)
+            for one in proved
+            for other in proved
+        )
+    )
+
+
+@given(EVIDENCE)
+def test_what_may_leave_has_every_clause_of_the_contract(evidence: Evidence) -> None:
+    """may_remove() == () only where invariant 3, written out here anew, holds."""
+    if may_remove(evidence) == ():
+        assert holds(evidence)
+
+
+@given(EVIDENCE)
+def test_what_has_every_clause_may_leave(evidence: Evidence) -> None:
+    """The buffer must not fill with files that are safe (a spare with copies can't be)."""
+    used = tuple(c for c in evidence.copies if c.disk_state is not DiskState.SPARE)
+    if holds(replace(evidence, copies=used)):
+        assert may_remove(evidence) == ()
+
+
+@given(EVIDENCE)
+def test_a_refusal_is_a_sentence(evidence: Evidence) -> None:
+    """No refusal is empty but where the evidence itself said so, and none is said twice."""
+    refusals = may_remove(evidence)
+    assert len(set(refusals)) == len(refusals)
+    assert all(refusals) or evidence.finished == ""
+
+
+# --- with real files and a real database ----------------------------------------------------
+
+
+@dataclass
+class Station:
+    """NAME, archived by hand on the stand-ins P01 and S01, and still in the buffer."""
+
+    root: Path
+    conn: db.Connection
+    buffer: Buffer
+    waiting: Waiting
+    sha512: str
+    refused: dict[str, DiskRefused]
+    fds: dict[str, int]
+
+    @property
+    def source(self) -> Path:
+        return self.root / "buffer" / NAME
+
+    def copy(self, label: str) -> Path:
+        return self.root / label / "data" / NAME
+
+    def disk(self, label: str) -> Disk:
+        return next(disk for disk in catalogue.disks(self.conn) if disk.label == label)
+
+    def hold(self, disk: Disk) -> HeldDisk:
+        if disk.label in self.refused:
+            raise self.refused[disk.label]
+        path = self.root / disk.label
+        return HeldDisk(disk, path, self.fds[disk.label], frozenset(), None, False)
+
+    def sql(self, query: str, *args: object) -> None:
+        self.conn.execute(query, args)
+
+    def remove(self, **changed: Any) -> tuple[str, ...]:
+        given = {
+            "conn": self.conn,
+            "buf": self.buffer,
+            "waiting": self.waiting,
+            "sha512": self.sha512,
+            "hold": self.hold,
+            "lines": {},
+        }
+        return removal.remove(**given | changed)
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """In memory, where an fsync costs nothing: these tests ask for a thousand of them."""
+    with TemporaryDirectory(dir="/dev/shm") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+def station(tmp_path: Path) -> Iterator[Station]:
+    with made(tmp_path) as made_station:
+        yield made_station
+
+
+@contextmanager
+def made(root: Path) -> Iterator[Station]:
+    content = b"not only noise" * 100
+    sha512 = hashlib.sha512(content).hexdigest()
+    source = root / "buffer" / NAME
+    source.parent.mkdir(parents=True)
+    source.write_bytes(content)
+    stat = FileStat.of(source.stat())
+    db.create(root / "pole.sqlite")
+    fds: dict[str, int] = {}
+    with db.connect(root / "pole.sqlite") as conn:
+        copies = []
+        for number, (label, role) in enumerate((("P01", Role.PRIMARY), ("S01", Role.COPY))):
+            catalogue.add_disk(conn, label, role, f"Z{label}", f"0x{number + 1:016x}", True, AT)
+            (root / label).mkdir()
+            fds[label] = os.open(root / label, os.O_RDONLY)
+            disk = catalogue.disks(conn)[-1]
+            catalogue.activate(conn, disk, AT)
+            bag.claim(fds[label], bag.Mark.of(disk, 0))
+            copy = root / label / "data" / NAME
+            copy.parent.mkdir(parents=True)
+            copy.write_bytes(content)
+            os.utime(copy, ns=(stat.mtime_ns, stat.mtime_ns))
+            (line,) = bag.append_manifest(fds[label], [(sha512, NAME)])
+            copies.append((disk, Written(VerifiedBy.CACHED, line)))
+        catalogue.register(conn, NAME, sha512, stat, copies, AT)
+        fds["buffer"] = os.open(root / "buffer", os.O_RDONLY)
+        buffer = Buffer(fds["buffer"], (".g3",), 0.0)
+        yield Station(root, conn, buffer, Waiting(NAME, stat, 0o644), sha512, {}, fds)
+    for fd in fds.values():
+        os.close(fd)
+
+
+def test_a_proved_file_leaves_the_buffer_and_both_copies_stay(station: Station) -> None:
+    """The unlink takes the buffer's name, and nothing else."""
+    assert station.remove() == ()
+    assert not station.source.exists()
+    assert station.source.parent.is_dir()
+    assert station.copy("P01").read_bytes() == station.copy("S01").read_bytes() != b""
+
+
+def _other_bytes(station: Station) -> None:
+    path = station.copy("S01")
+    path.write_bytes(path.read_bytes()[:-1])
+    os.utime(path, ns=(station.waiting.stat.mtime_ns,) * 2)
+
+
+def _touched(station: Station) -> None:
+    os.utime(station.copy("S01"), ns=(1, 1))
+
+
+def _linked_away(station: Station) -> None:
+    station.copy("S01").rename(station.root / "elsewhere")
+    station.copy("S01").symlink_to(station.root / "elsewhere")
+
+
+def _other_line(station: Station) -> None:
+    manifest = station.root / "S01" / bag.MANIFEST
+    manifest.write_text(manifest.read_text().replace(station.sha512, "0" * 128))
+
+
+def _grown(station: Station) -> None:
+    with station.source.open("ab") as file:
+        file.write(b"!")
+
+
+def _refused(station: Station) -> None:
+    station.refused["S01"] = DiskRefused("disk-missing", "S01", "nothing is mounted", "Mount it.")
+
+
+def _on_one_place(station: Station) -> None:
+    (station.root / "S01").rename(station.root / "S01-away")
+    (station.root / "S01").symlink_to(station.root / "P01")
+
+
+NO_COPY = "no proved copy copy (1 of 2 roles): S01: "
+REAL_FAULTS: dict[str, tuple[Callable[[Station], object], str]] = {
+    "the copy was removed": (lambda s: s.copy("S01").unlink(), NO_COPY + "the file is not there"),
+    "the copy was cut": (_other_bytes, NO_COPY + "it has 1399 bytes"),
+    "the copy was touched": (_touched, NO_COPY + "its time has changed"),
+    "the copy is a link": (_linked_away, NO_COPY + "the file is not there"),
+    "the manifest lost its line": (
+        lambda s: bag.drop_line(s.fds["S01"], NAME),
+        NO_COPY + "its manifest line is not there",
+    ),
+    "the manifest has another line": (_other_line, NO_COPY + "its manifest line is not there"),
+    "the manifest is damaged": (
+        lambda s: (s.root / "S01" / bag.MANIFEST).write_bytes(b"oops\n"),
+        NO_COPY + "manifest-sha512.txt: what stands at byte 0 is not a manifest line",
+    ),
+    "the manifest is gone": (
+        lambda s: (s.root / "S01" / bag.MANIFEST).unlink(),
+        NO_COPY + "it does not answer (No such file or directory)",
+    ),
+    "the disk can't be used": (_refused, NO_COPY + "nothing is mounted"),
+    "both labels lead to one place": (
+        _on_one_place,
+        "both copies are on one physical drive: S01, P01",
+    ),
+    "the copy is damaged": (
+        lambda s: s.sql("UPDATE copies SET state = 'damaged' WHERE disk_id = 2"),
+        NO_COPY + "the copy is damaged",
+    ),
+    "the copy was never verified": (
+        lambda s: s.sql("UPDATE copies SET verified_at = NULL WHERE disk_id = 2"),
+        NO_COPY + "read back as never",
+    ),
+    "the disk is held": (
+        lambda s: s.sql("UPDATE disks SET held_by = 'person' WHERE id = 2"),
+        NO_COPY + "the disk is held by a person",
+    ),
+    "the disk is lost": (
+        lambda s: s.sql("UPDATE disks SET state = 'lost' WHERE id = 2"),
+        NO_COPY + "it is lost",
+    ),
+    "the copy is cached, on a drive": (
+        lambda s: s.sql("UPDATE disks SET stand_in = 0 WHERE id = 2"),
+        NO_COPY + "read back as cached",
+    ),
+    "the row is gone": (
+        lambda s: s.sql("DELETE FROM copies WHERE disk_id = 2"),
+        "no proved copy copy (1 of 2 roles): none is known",
+    ),
+    "it is not archived": (
+        lambda s: s.sql("UPDATE files SET archived_at = NULL"),
+        "it is not registered as archived",
+    ),
+    "it is not known": (
+        lambda s: (s.sql("DELETE FROM copies"), s.sql("DELETE FROM files")),
+        "it is not registered as archived",
+    ),
+    "it grew": (
+        _grown,
+        "it grew from 1400 to 1401 bytes while it was being archived",
+    ),
+    "it was touched": (
+        lambda s: os.utime(s.source, ns=(1, 1)),
+        "it was written to while it was being archived",
+    ),
+    "it was removed": (lambda s: s.source.unlink(), "it was removed before it could be read"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "refusal"), REAL_FAULTS.values(), ids=REAL_FAULTS)
+def test_what_is_not_proved_now_stays_in_the_buffer(
+    station: Station, spoil: Callable[[Station], object], refusal: str
+) -> None:
+    """The evidence is gathered anew from disks, database and buffer: each fault is seen."""
+    spoil(station)
+    was_there = station.source.exists()
+    assert station.remove() == (refusal,)
+    assert station.source.exists() == was_there
+
+
+def test_another_file_in_its_place_is_not_removed(station: Station) -> None:
+    """Same name, size, content and mtime, but another inode: it was never hashed."""
+    other = station.source.with_name("new")
+    other.write_bytes(station.source.read_bytes())
+    os.utime(other, ns=(station.waiting.stat.mtime_ns,) * 2)
+    other.replace(station.source)
+    assert station.remove() == ("another file has taken its place",)
+    assert station.source.exists()
+
+
+def test_a_link_in_its_place_is_not_removed(station: Station) -> None:
+    """Neither the link nor what it leads to."""
+    target = station.root / "moved.g3"
+    station.source.rename(target)
+    station.source.symlink_to(target)
+    (refusal,) = station.remove()
+    assert refusal.startswith("it can't be read (")
+    assert station.source.is_symlink() and target.exists()
+
+
+@pytest.mark.parametrize("by", ["another file", "a link to it", "nothing"])
+def test_a_name_that_leads_elsewhere_at_the_last_moment_is_not_unlinked(
+    station: Station, monkeypatch: pytest.MonkeyPatch, by: str
+) -> None:
+    """Whoever comes between opening the file and unlinking its name keeps what he put there."""
+    real, moved = removal.buffer.lease, station.root / "moved.g3"
+
+    def too_late(fd: int) -> Any:
+        station.source.rename(moved)
+        if by == "another file":
+            station.source.write_bytes(b"new")
+        elif by == "a link to it":
+            station.source.symlink_to(moved)
+        return real(fd)
+
+    monkeypatch.setattr(removal.buffer, "lease", too_late)
+    (refusal,) = station.remove()
+    assert refusal in (
+        "it has changed since it was hashed",
+        "it was removed before it could be read",
+    )
+    assert moved.exists()
+    assert os.path.lexists(station.source) == (by != "nothing")
+
+
+def test_a_file_that_somebody_writes_to_is_not_removed(station: Station) -> None:
+    """A read lease tells, where we own the file."""
+    with station.source.open("r+b"):
+        assert station.remove() == ("it is still open for writing",)
+    assert station.remove() == ()
+
+
+def test_other_content_than_archived_is_not_removed(station: Station) -> None:
+    """The buffer's file was hashed, and is another one."""
+    assert station.remove(sha512="9c" * 64) == ("its content is not what was archived",)
+    assert station.source.exists()
+
+
+def test_a_manifest_line_that_moved_still_stands(station: Station) -> None:
+    """A line dropped above it (a file was set aside) shifts it: it is as durable as before."""
+    fd = station.fds["S01"]
+    bag.write_file(fd, bag.MANIFEST, b"")
+    bag.append_manifest(fd, [("0" * 128, "older.g3")])
+    (line,) = bag.append_manifest(fd, [(station.sha512, NAME)])
+    bag.drop_line(fd, "older.g3")
+    assert station.remove(lines={station.disk("S01").id: line}) == ()
+
+
+def test_a_line_of_another_content_is_no_line(station: Station) -> None:
+    """What the lane saw counts only with the catalogue's SHA-512, and only while it stands."""
+    line = ManifestLine("0" * 128, NAME, 0)
+    _other_line(station)
+    assert bag.stands_in_manifest(station.fds["S01"], line)
+    assert station.remove(lines={station.disk("S01").id: line}) == (
+        NO_COPY + "its manifest line is not there",
+    )
+    gone = replace(line, sha512=station.sha512)
+    assert station.remove(lines={station.disk("S01").id: gone}) == (
+        NO_COPY + "its manifest line is not there",
+    )
+
+
+def test_a_removal_leaves_no_descriptor_behind(station: Station) -> None:
+    """Neither one that went well nor one that was refused."""
+    before = len(os.listdir("/proc/self/fd"))
+    station.remove(sha512="9c" * 64)
+    station.refused["P01"] = DiskRefused("disk-missing", "P01", "nothing is mounted", "Mount it.")
+    station.remove()
+    station.refused.clear()
+    assert station.remove() == ()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_buffer_that_does_not_let_go_is_said(
+    tmp_path: Path, loop_disk: Callable[..., LoopDisk]
+) -> None:
+    """The copies are safe; only the unlink failed, and says why."""
+    disk = loop_disk(tmp_path / "buffer.img", tmp_path / "buffer", fs="ext4")
+    with made(tmp_path) as station:
+        disk.remount("ro")
+        assert station.remove() == ("it is archived, but can't be unlinked: Read-only file system",)
+        assert station.source.exists()
+        station.conn.execute("SELECT 1")  # the caller goes on
+    disk.remount("rw")
+
+
+# --- nothing else removes -------------------------------------------------------------------
+
+# Every place that takes a name away or replaces one: (module, function) → what it takes.
+TAKES_AWAY = {
+    ("poledata/removal.py", "_unlink", "unlink"): "a proved file of the buffer: the only one",
+    ("poledata/bag.py", "sweep_incoming", "unlink"): "what an earlier pass left in .incoming/",
+    ("poledata/bag.py", "write_file", "rename"): "a small file of ours on a disk",
+    ("poledata/bag.py", "set_aside", "rename"): "to a new, random name in .aside/",
+    ("poledata/bag.py", "mend_manifest", "ftruncate"): "a torn last line",
+    ("poledata/lane.py", "_clear_away", "unlink"): "a temporary name in .incoming/",
+    ("poledata/db.py", "create", "unlink"): "the temporary name of a new database",
+    ("poledata/sealing.py", "keep_packing_list", "rename"): "a packing list beside the database",
+}
+TAKERS = {"unlink", "remove", "rmtree", "rename", "renames", "replace", "move"}
+TAKERS |= {"truncate", "ftruncate"}
+
+
+def _takers(path: Path) -> Iterator[tuple[str, str, str]]:
+    """(file, function, what) of each call that may take a file's name or bytes away."""
+    module = str(path.relative_to(REPO))
+    for function in ast.walk(ast.parse(path.read_text())):
+        if isinstance(function, ast.FunctionDef):
+            for node in ast.walk(function):
+                if _may_take(node):
+                    yield module, function.name, node.func.attr
+
+
+def _may_take(node: ast.AST) -> bool:
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+        return False
+    if node.func.attr not in TAKERS:
+        return False
+    # text.replace("a", "b"), datetime.replace(tzinfo=…), removal.remove(…): no file's
+    owner = node.func.value
+    is_module = isinstance(owner, ast.Name) and owner.id in {"os", "shutil"}
+    is_text = node.func.attr == "replace" and (len(node.args) == 2 or node.keywords)
+    is_ours = isinstance(owner, ast.Name) and owner.id == "removal"
+    return is_module or not (is_text or is_ours)
+
+
+def test_nothing_else_in_the_code_takes_a_file_away() -> None:
+    """One unlink of a buffer file in the code base; whoever adds a call says here what it takes."""
+    sources = [*(REPO / "poledata").rglob("*.py"), *REPO.glob("*.py")]
+    found = sorted(taker for path in sources for taker in _takers(path))
+    assert found == sorted(TAKES_AWAY)
+
+
+def test_no_code_takes_files_away_by_another_program() -> None:
+    """Nor is a name taken under which the list above would not see it."""
+    for path in (*(REPO / "poledata").rglob("*.py"), *REPO.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module in {"os", "shutil"}:
+                assert not TAKERS & {alias.name for alias in node.names}, path
+            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+                assert (node.value.id, node.attr) not in {("os", "system"), ("os", "popen")}, path

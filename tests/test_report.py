@@ -1,0 +1,365 @@
+"""poledata.report: how the archive stands, said so that a tired person understands it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from poledata import catalogue, db, report
+from poledata.config import load
+from poledata.records import (
+    Disk,
+    DiskState,
+    FileStat,
+    Notice,
+    PassRow,
+    Pending,
+    Role,
+    Severity,
+)
+from poledata.report import BufferStatus, DiskStatus, Status, as_json, as_text, people_time
+from tests.loopdisks import LoopWorld
+from tests.world import World
+
+NOON = 1_795_435_200.0  # 2026-11-23T12:00:00Z
+AT = "2026-11-23T11:30:00Z"
+
+
+def disk(label: str, state: DiskState = DiskState.SPARE, **changed: Any) -> Disk:
+    known = Disk(
+        id=1,
+        label=label,
+        role=Role.PRIMARY if label.startswith("P") else Role.COPY,
+        serial=f"Z{label}",
+        logical_id="0x5000c500858bfea7",
+        state=state,
+        held_by=None,
+        held_reason=None,
+        stand_in=False,
+        capacity_bytes=None,
+        used_bytes=None,
+        free_bytes=None,
+        first_used_at=None,
+        last_used_at=None,
+    )
+    return replace(known, **changed)
+
+
+STATUS = Status(
+    at_s=NOON,
+    config_path="/opt/spt/spt.config",
+    db_path="/var/lib/pole/pole.sqlite",
+    stand_ins=False,
+    buffer=BufferStatus(
+        finished_files=3,
+        finished_bytes=1_500_000_000,
+        unfinished_files=1,
+        other_files=2,
+        links_and_specials=4,
+        oldest_at_s=NOON - 7200,
+        lease_can_be_had=True,
+        used_percent=41.6,
+    ),
+    disks=(
+        DiskStatus(
+            disk("P01", DiskState.ACTIVE, capacity_bytes=8 * 10**12, free_bytes=3 * 10**12), True
+        ),
+        DiskStatus(disk("P02"), True),
+        DiskStatus(disk("P03"), False),
+        DiskStatus(disk("S01", DiskState.SHIPPED), False),
+        DiskStatus(disk("S02", held_by="person", held_reason="it clicks"), True),
+    ),
+    archived_files=10,
+    archived_bytes=2_000_000_000_000,
+    pending=(),
+    notices=(),
+    last_pass=PassRow(7, AT, AT, "done", 5, 5_000_000, 0),
+)
+
+
+def lines(**changed: Any) -> list[str]:
+    return as_text(replace(STATUS, **changed)).splitlines()
+
+
+def line(begin: str, **changed: Any) -> str:
+    """The one line that begins so."""
+    (found,) = [each for each in lines(**changed) if each.startswith(begin)]
+    return found
+
+
+# --- times ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("ago_s", "text"),
+    [
+        (0, "12:00 UTC"),
+        (59, "11:59 UTC"),
+        (60, "11:59 UTC (1 min ago)"),
+        (40 * 60, "11:20 UTC (40 min ago)"),
+        (3600, "11:00 UTC (1 h ago)"),
+        (3 * 3600, "09:00 UTC (3 h ago)"),
+        (12 * 3600, "00:00 UTC (12 h ago)"),
+        (13 * 3600, "2026-11-22 23:00 UTC (13 h ago)"),
+        (86_400, "2026-11-22 12:00 UTC (1 d ago)"),
+        (100 * 86_400, "2026-08-15 12:00 UTC (100 d ago)"),
+        (-3600, "13:00 UTC"),  # a clock was set back
+        (-86_400, "2026-11-24 12:00 UTC"),
+    ],
+)
+def test_a_time_is_told_with_how_long_ago_it_was(ago_s: float, text: str) -> None:
+    """With its date unless it is today's; nothing is "ago" that is still to come."""
+    assert people_time(NOON - ago_s, NOON) == text
+
+
+@given(st.integers(0, 2**34), st.integers(0, 2**34))
+def test_any_time_that_a_disk_can_hold_can_be_told(then_s: int, now_s: int) -> None:
+    """XFS and ext4 keep times up to the years 2486 and 2446."""
+    assert " UTC" in people_time(then_s, now_s)
+
+
+# --- as text --------------------------------------------------------------------------------
+
+
+def test_the_first_lines_say_how_it_stands() -> None:
+    """What is archived, what waits and since when, and the last pass."""
+    assert line("Archive ") == "Archive /var/lib/pole/pole.sqlite, 12:00 UTC"
+    assert line("Archived") == "Archived   10 files, 2 TB"
+    assert line("Buffer") == (
+        "Buffer     3 finished files wait (1.5 GB, the oldest of 10:00 UTC (2 h ago)); "
+        "42 % of the room is used"
+    )
+    assert line("           1 unf") == (
+        "           1 unfinished; not ours: 2 files of other extensions, 4 links and special files"
+    )
+    assert line("Last pass") == (
+        "Last pass  11:30 UTC (30 min ago): done, 5 files archived (5 MB), 0 failures"
+    )
+
+
+def test_stand_ins_are_said_before_all_else() -> None:
+    """Nobody takes a demo for an archive."""
+    assert not any("STAND-INS" in each for each in lines())
+    assert lines(stand_ins=True)[0] == (
+        "STAND-INS: plain directories instead of drives, for demo and tests only."
+    )
+
+
+def test_a_buffer_that_cannot_be_read_is_said() -> None:
+    """A stale mount, a missing right; what could be read is said too."""
+    gone = BufferStatus(fault="Stale file handle")
+    assert line("Buffer", buffer=gone) == "Buffer     CAN'T BE READ: Stale file handle"
+    partly = replace(STATUS.buffer, fault="locked/: Permission denied")
+    assert "Buffer     CAN'T BE READ: locked/: Permission denied" in lines(buffer=partly)
+    assert any("3 finished files wait" in each for each in lines(buffer=partly))
+
+
+def test_an_empty_buffer_has_no_oldest_file() -> None:
+    """And nothing is said of one."""
+    empty = BufferStatus(used_percent=0.4)
+    assert line("Buffer", buffer=empty) == (
+        "Buffer     0 finished files wait (0 B); 0 % of the room is used"
+    )
+
+
+@pytest.mark.parametrize("can", [True, False, None])
+def test_where_no_lease_can_be_had_it_says_so(can: bool | None) -> None:
+    """Files wait longer then; somebody will ask why."""
+    said = "\n".join(lines(buffer=replace(STATUS.buffer, lease_can_be_had=can)))
+    assert ("The system can't tell who writes there" in said) == (can is False)
+
+
+@pytest.mark.parametrize(
+    ("last", "text"),
+    [
+        (None, "Last pass  none has had anything to do yet"),
+        (
+            PassRow(7, AT, None, None, 5, 5_000_000, 2),
+            "Last pass  11:30 UTC (30 min ago): at work, or crashed, 5 files archived (5 MB), "
+            "2 failures",
+        ),
+        (
+            PassRow(7, AT, AT, "interrupted", 0, 0, 0),
+            "Last pass  11:30 UTC (30 min ago): interrupted, 0 files archived (0 B), 0 failures",
+        ),
+    ],
+)
+def test_the_last_pass_says_how_it_ended(last: PassRow | None, text: str) -> None:
+    """Or that it did not."""
+    assert line("Last pass", last_pass=last) == text
+
+
+def test_each_disk_at_the_station_has_a_line() -> None:
+    """State, whether it is mounted, its room, who holds it and why; shipped ones are counted."""
+    assert line("label").split() == ["label", "role", "serial", "state", "here", "free", "of"]
+    assert line("P01").split() == ["P01", "primary", "ZP01", "active", "yes", "3", "TB", "8", "TB"]
+    assert line("P02").split() == ["P02", "primary", "ZP02", "spare", "yes"]
+    assert line("P03").split() == ["P03", "primary", "ZP03", "spare", "no"]
+    assert line("S02").endswith("HELD by person: it clicks")
+    assert not any(each.startswith("S01") for each in lines())
+
+
+def test_the_columns_of_the_table_stand_below_each_other() -> None:
+    """Under their headings, for the longest serial too."""
+    odd = DiskStatus(
+        disk("P04", DiskState.CLOSED, serial="ZA12JCHM0000C8220UQX", free_bytes=999), False
+    )
+    rows = lines(disks=(*STATUS.disks, odd))
+    head = next(each for each in rows if each.startswith("label"))
+    for row in (each for each in rows if each[:3] in ("P01", "P02", "P04")):
+        for name in ("role", "serial", "state", "here"):
+            at = head.index(name)
+            assert row[at - 1] == " " != row[at]
+
+
+def test_spares_that_are_not_mounted_do_not_count() -> None:
+    """What can be used at once is what matters."""
+    assert line("1 primary") == "1 primary disks are mounted and spare; 0 shipped or lost."
+    assert line("1 copy") == "1 copy disks are mounted and spare; 1 shipped or lost."
+
+
+def _pending(number: int) -> Pending:
+    return Pending(
+        name=f"{number}.g3",
+        attempts=3,
+        first_failed_at=AT,
+        next_try_at="2026-11-23T12:04:00Z",
+        last_error="it can't be read",
+        kind="copy-failed",
+        stat=FileStat(1, 2, 3, 4, 5),
+    )
+
+
+def test_files_that_failed_are_named_with_their_fault() -> None:
+    """Ten of them; the rest is counted, and where to find it is said."""
+    assert "No file has failed." in lines()
+    said = lines(pending=tuple(map(_pending, range(12))))
+    assert "12 files failed so far; they stay in the buffer:" in said
+    assert "  0.g3: it can't be read (tried 3 times, next 12:04 UTC)" in said
+    assert sum(each.endswith("next 12:04 UTC)") for each in said) == 10
+    assert "  … and 2 more (status --json lists all)" in said
+
+
+def test_open_notices_are_told_in_full() -> None:
+    """How grave, which, about what, since when; and the text, which may have several lines."""
+    assert "No open notice." in lines()
+    said = lines(
+        notices=(
+            Notice("no-disk", "copy", Severity.CRITICAL, "No copy disk.\nMount one.", AT),
+            Notice("disk-closed", "P01", Severity.INFO, "P01 is full.", AT),
+        )
+    )
+    at = said.index("CRITICAL no-disk copy, since 11:30 UTC (30 min ago):")
+    assert said[at + 1 : at + 3] == ["  No copy disk.", "  Mount one."]
+    assert said[at + 3] == "INFO disk-closed P01, since 11:30 UTC (30 min ago):"
+
+
+def test_no_line_ends_with_a_blank() -> None:
+    """It is copied into mails and tickets."""
+    assert [each for each in lines() if each != each.rstrip()] == []
+
+
+# --- as JSON --------------------------------------------------------------------------------
+
+
+def test_json_has_every_field_under_its_own_name() -> None:
+    """The keys are stable; enums are their words, in JSON as everywhere."""
+    told = json.loads(json.dumps(as_json(replace(STATUS, pending=(_pending(1),)))))
+    assert set(told) == {field.name for field in fields(Status)}
+    assert set(told["buffer"]) == {field.name for field in fields(BufferStatus)}
+    assert told["disks"][0]["disk"]["label"] == "P01"
+    assert told["disks"][0]["disk"]["state"] == "active"
+    assert told["disks"][0]["disk"]["role"] == "primary"
+    assert told["disks"][0]["is_mounted"] is True
+    assert told["pending"][0]["stat"]["inode"] == 2
+    assert told["last_pass"]["outcome"] == "done"
+
+
+# --- gathering ------------------------------------------------------------------------------
+
+
+def collect(world: World) -> Status:
+    with db.connect(world.db_path, read_only=True) as conn:
+        return report.collect(load(world.config_path, {}), conn)
+
+
+def make_db(world: World, *labels: str) -> None:
+    db.create(world.db_path)
+    with db.connect(world.db_path) as conn, db.transaction(conn):
+        for number, label in enumerate(labels):
+            role = Role.PRIMARY if label.startswith("P") else Role.COPY
+            is_stand_in = not world.require_mount
+            catalogue.add_disk(conn, label, role, f"Z{label}", f"0x{number:016x}", is_stand_in, AT)
+
+
+def test_looking_changes_nothing(world: World) -> None:
+    """Neither the database nor the buffer nor a disk; for any user who may read."""
+    make_db(world, "P01", "S01")
+    world.put("a.g3", 1000)
+    before = world.snapshot(world.root)
+    status = collect(world)
+    assert world.snapshot(world.root) == before
+    assert (status.buffer.finished_files, status.buffer.finished_bytes) == (1, 1000)
+    assert status.buffer.fault is None
+    assert status.buffer.used_percent is not None and 0 <= status.buffer.used_percent <= 100
+    assert (status.stand_ins, status.last_pass, status.pending) == (True, None, ())
+
+
+def test_disks_are_listed_the_primaries_first_by_their_numbers(world: World) -> None:
+    """P2 before P10, whatever the order in which they were registered."""
+    make_db(world, "S02", "P10", "S10", "P2", "S1", "P01")
+    labels = [item.disk.label for item in collect(world).disks]
+    assert labels == ["P01", "P2", "P10", "S1", "S02", "S10"]
+
+
+def test_a_buffer_that_is_gone_is_no_defect(world: World) -> None:
+    """status is what one looks at when something is wrong."""
+    make_db(world, "P01")
+    config = load(world.config_path, {})
+    os.rename(world.buffer, world.root / "away")
+    with db.connect(world.db_path, read_only=True) as conn:
+        status = report.collect(config, conn)
+    assert status.buffer == BufferStatus(fault="No such file or directory")
+    assert "Buffer     CAN'T BE READ: No such file or directory" in as_text(status)
+    world.leave_unchecked("the buffer was taken away")
+
+
+def test_a_stand_in_is_there_if_its_directory_is(world: World) -> None:
+    """A file or nothing at its place is not."""
+    make_db(world, "P01", "P02", "S01")
+    world.disks["P02"].rmdir()
+    world.disks["S01"].rmdir()
+    world.disks["S01"].touch()
+    assert [item.is_mounted for item in collect(world).disks] == [True, False, False]
+    world.leave_unchecked("disks were taken away")
+
+
+def test_a_drive_is_there_if_it_is_mounted(make_loop_world: Callable[..., LoopWorld]) -> None:
+    """The empty mount point below is not the disk."""
+    world = make_loop_world(primaries=("P01",), copies=())
+    make_db(world, "P01")
+    assert [item.is_mounted for item in collect(world).disks] == [True]
+    world.loops["P01"].lazy_unmount()
+    assert [item.is_mounted for item in collect(world).disks] == [False]
+    world.leave_unchecked("the disk was taken away")
+
+
+def test_odd_names_are_told_as_they_can_be_printed(world: World, tmp_path: Path) -> None:
+    """A name that is not UTF-8 ends neither status nor its JSON."""
+    make_db(world, "P01")
+    with db.connect(world.db_path) as conn, db.transaction(conn):
+        catalogue.failed(conn, "a\\udcff.g3", None, "bad-name", "it is not UTF-8", NOON)
+    (world.buffer / os.fsdecode(b"\xff.g3")).touch()
+    status = collect(world)
+    as_text(status).encode()
+    json.dumps(as_json(status)).encode()
+    assert "  a\\udcff.g3: it is not UTF-8 " in as_text(status)
+    world.leave_unchecked("a file was put by hand")

@@ -1,0 +1,663 @@
+"""poledata.shelf: no disk is used that is not proved to be the one that is meant."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from poledata import bag, catalogue, db, mounts
+from poledata.config import load
+from poledata.errors import DiskRefused, ExitCode
+from poledata.records import Disk, DiskState, Role
+from poledata.shelf import HeldDisk, Shelf
+from tests.loopdisks import LoopWorld, two_partitions
+from tests.test_db import NOBODY, as_nobody
+from tests.world import World
+
+AT = "2026-11-23T18:20:57Z"
+AT_S = 1_795_458_057.0
+SHA512 = "3f" * 64
+LOOK = "Look at the sticker; mount the right drive, or an empty one."
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """In memory, where an fsync costs nothing: these tests ask for a thousand of them."""
+    with TemporaryDirectory(dir="/dev/shm") as name:
+        yield Path(name)
+
+
+@pytest.fixture(autouse=True)
+def _no_descriptor_stays_open() -> Iterator[None]:
+    before = os.listdir("/proc/self/fd")
+    yield
+    assert os.listdir("/proc/self/fd") == before
+
+
+class Rack:
+    """A station's disks, as one batch after another finds them; judged by these tests alone."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        world.leave_unchecked("disks are set up by hand")
+        db.create(world.db_path)
+        with db.connect(world.db_path) as conn, db.transaction(conn):
+            for label, serial in world.serials.items():
+                role = Role.PRIMARY if label.startswith("P") else Role.COPY
+                is_stand_in = not world.require_mount
+                logical_id = world.logical_id(label)
+                catalogue.add_disk(conn, label, role, serial, logical_id, is_stand_in, AT)
+
+    def __getitem__(self, label: str) -> Path:
+        return self.world.disks[label]
+
+    @contextmanager
+    def batch(self, ready: set[int] | None = None) -> Iterator[tuple[Shelf, dict[str, Disk]]]:
+        """A shelf, and the disks by label, as the database knows them now."""
+        config = load(self.world.config_path, {})
+        with db.connect(self.world.db_path) as conn:
+            disks = {disk.label: disk for disk in catalogue.disks(conn)}
+            with Shelf(config, conn, set() if ready is None else ready) as shelf:
+                yield shelf, disks
+
+    def use(self, *labels: str) -> None:
+        """The first use of these disks: they are claimed and active."""
+        with self.batch() as (shelf, disks):
+            for label in labels:
+                shelf.hold_for_writing(disks[label])
+
+    def refusal(self, label: str, writing: bool = False) -> tuple[str, str]:
+        """The kind of notice and the sentence with which a disk is refused."""
+        with self.batch() as (shelf, disks):
+            take = shelf.hold_for_writing if writing else shelf.hold
+            with pytest.raises(DiskRefused) as caught:
+                take(disks[label])
+            with pytest.raises(DiskRefused) as again:
+                take(disks[label])
+            assert str(again.value) == str(caught.value)
+        assert caught.value.label == label
+        assert caught.value.exit_code == ExitCode.LOOK
+        return caught.value.kind, str(caught.value)
+
+    def state(self, label: str) -> str:
+        return self.world.disk_states()[label]
+
+
+@pytest.fixture
+def rack(world: World) -> Rack:
+    """Stand-ins, P01 P02 S01 S02."""
+    return Rack(world)
+
+
+@pytest.fixture
+def drives(make_loop_world: Callable[..., LoopWorld]) -> Rack:
+    """One real drive, P01 on XFS."""
+    return Rack(make_loop_world(primaries=("P01",), copies=()))
+
+
+def loop(rack: Rack) -> LoopWorld:
+    assert isinstance(rack.world, LoopWorld)
+    return rack.world
+
+
+# --- a disk that is there -------------------------------------------------------------------
+
+
+def test_a_spare_is_claimed_when_it_is_first_written_to(rack: Rack) -> None:
+    """Looking at it changes nothing; the first use makes it ours, and active."""
+    with rack.batch() as (shelf, disks):
+        held = shelf.hold(disks["P01"])
+        assert (held.mark, held.direct, held.path) == (None, False, rack["P01"])
+        assert os.listdir(rack["P01"]) == []
+        held = shelf.hold_for_writing(disks["P01"])
+        assert held.mark is not None and held.mark.is_of(disks["P01"])
+        assert bag.read_mark(held.root_fd) == held.mark
+        assert shelf.hold(disks["P01"]) == held
+    assert rack.state("P01") == "active"
+    assert rack.state("P02") == "spare"
+    assert os.listdir(rack["P02"]) == []
+
+
+def test_a_used_disk_is_used_again(rack: Rack) -> None:
+    """Its mark stays as it was, with the day it was opened."""
+    rack.use("P01")
+    mark = (rack["P01"] / bag.MARK).read_bytes()
+    rack.use("P01")
+    assert (rack["P01"] / bag.MARK).read_bytes() == mark
+
+
+def test_a_claim_that_the_database_never_heard_of_is_taken_up(rack: Rack) -> None:
+    """Killed between the mark and the commit: an empty bag of ours is still a spare."""
+    rack.use("P01")
+    rack.world.sql("UPDATE disks SET state = 'spare' WHERE label = 'P01'")
+    rack.use("P01")
+    assert rack.state("P01") == "active"
+
+
+def test_what_a_crash_left_is_cleared_once_a_pass(rack: Rack) -> None:
+    """Unfinished copies are swept and a torn line is cut, before anything is written."""
+    rack.use("P01")
+    temporary = rack["P01"] / ".incoming" / bag.new_temporary()
+    manifest = rack["P01"] / bag.MANIFEST
+    line = f"{SHA512}  data/a.g3\n"
+    temporary.touch()
+    manifest.write_text(line + line[:50])
+    ready: set[int] = set()
+    for is_first in (True, False):
+        with rack.batch(ready) as (shelf, disks):
+            shelf.hold_for_writing(disks["P01"])
+        assert temporary.exists() != is_first
+        assert manifest.read_text() == line
+        temporary.touch()  # from now on it is a copy on its way
+    assert len(ready) == 1
+
+
+def test_a_look_clears_nothing(rack: Rack) -> None:
+    """A dry run, or a check, may come while a pass is at work."""
+    rack.use("P01")
+    temporary = rack["P01"] / ".incoming" / bag.new_temporary()
+    temporary.touch()
+    with rack.batch() as (shelf, disks):
+        shelf.hold(disks["P01"])
+    assert temporary.exists()
+
+
+def test_a_used_disk_that_lost_its_incoming_gets_it_again(rack: Rack) -> None:
+    """Somebody tidied up: nothing in it was of worth."""
+    rack.use("P01")
+    (rack["P01"] / ".incoming").rmdir()
+    rack.use("P01")
+    assert (rack["P01"] / ".incoming").is_dir()
+
+
+def test_room_is_what_is_free_less_the_headroom(drives: Rack) -> None:
+    """MinFreeSpace stays free; below it there is less than no room."""
+    free_bytes = os.statvfs(drives["P01"]).f_bavail * os.statvfs(drives["P01"]).f_frsize
+    for setting, kept_bytes in (("20 MB", 20 * 10**6), ("10 GB", 10**10)):
+        drives.world.configure(MinFreeSpace=setting)
+        with drives.batch() as (shelf, disks):
+            assert shelf.room(shelf.hold(disks["P01"])).room_bytes == free_bytes - kept_bytes
+
+
+def test_a_disk_always_keeps_the_room_to_be_closed(drives: Rack) -> None:
+    """Closing writes the manifest once more, whatever MinFreeSpace is."""
+    drives.world.configure(MinFreeSpace="0")
+    drives.use("P01")
+    with drives.batch() as (shelf, disks):
+        held = shelf.hold(disks["P01"])
+        before = shelf.room(held).room_bytes
+        assert 0 < before < mounts.space(held.root_fd).free_bytes
+        bag.append_manifest(held.root_fd, [(SHA512, f"{n}.g3") for n in range(20_000)])
+        line_bytes = len(SHA512) + len("  data/10000.g3\n")
+        assert before - shelf.room(held).room_bytes > 1.8 * 20_000 * line_bytes
+
+
+def test_a_disk_may_be_at_one_of_several_places(rack: Rack) -> None:
+    """The racks are told apart by where they are mounted."""
+    other = rack.world.root / "other"
+    other.mkdir()
+    rack.world.configure(DiskMountPoints=f"{rack.world.mounts}, {other}/{{label}}-here")
+    rack["P01"].rename(other / "P01-here")
+    with rack.batch() as (shelf, disks):
+        assert shelf.hold(disks["P01"]).path == other / "P01-here"
+        assert shelf.hold(disks["S01"]).path == rack["S01"]
+
+
+# --- refusals, on stand-ins -----------------------------------------------------------------
+
+
+def test_a_missing_directory_is_a_missing_disk(rack: Rack) -> None:
+    """With the command that makes it; a file in its place is none."""
+    place = rack["P01"]
+    said = (
+        "disk-missing",
+        f"P01: there is no directory {place}. Nothing was written. mkdir -p {place}",
+    )
+    place.rmdir()
+    assert rack.refusal("P01") == said
+    place.touch()
+    assert rack.refusal("P01", writing=True) == said
+
+
+def test_a_refused_disk_is_looked_at_once_a_batch(rack: Rack) -> None:
+    """A thousand files do not ask a dead disk a thousand times; the next batch asks again."""
+    place = rack["P01"]
+    place.rmdir()
+    with rack.batch() as (shelf, disks):
+        for _ in range(2):
+            with pytest.raises(DiskRefused):
+                shelf.hold(disks["P01"])
+            place.mkdir(exist_ok=True)
+    rack.use("P01")
+
+
+def test_a_disk_at_two_places_is_refused(rack: Rack) -> None:
+    """Nobody can tell which one is meant."""
+    (rack.world.root / "other").mkdir()
+    (rack.world.root / "other" / "P01").mkdir()
+    rack.world.configure(DiskMountPoints=f"{rack.world.mounts}, {rack.world.root}/other")
+    assert rack.refusal("P01") == (
+        "disk-wrong",
+        f"P01: it is at {rack['P01']} and {rack.world.root}/other/P01. Nothing was written. "
+        "Unmount the wrong one.",
+    )
+
+
+def test_a_place_that_cannot_be_opened_leaves_no_descriptor_of_another(rack: Rack) -> None:
+    """The first place is there, the second is a link to itself."""
+    (rack.world.root / "other").mkdir()
+    (rack.world.root / "other" / "P01").symlink_to("P01")
+    rack.world.configure(DiskMountPoints=f"{rack.world.mounts}, {rack.world.root}/other")
+    with rack.batch() as (shelf, disks):
+        try:
+            shelf.hold(disks["P01"])
+        except DiskRefused as refusal:
+            assert refusal.kind in ("disk-wrong", "disk-error")
+
+
+@pytest.mark.parametrize("field", ["label", "serial", "logical_id"])
+def test_another_disks_mark_is_refused(rack: Rack, field: str) -> None:
+    """Label, serial and logical ID must all be the database's."""
+    rack.use("P01")
+    rack.world.sql(f"UPDATE disks SET {field} = 'X9' WHERE label = 'P01'")
+    label = "X9" if field == "label" else "P01"
+    rack.world.disks["X9"] = rack.world.mounts / "X9"
+    if field == "label":
+        rack["P01"].rename(rack["X9"])
+    mark = f"P01, serial {rack.world.serials['P01']}, {rack.world.logical_id('P01')}"
+    for writing in (False, True):
+        assert rack.refusal(label, writing) == (
+            "disk-wrong",
+            f"{label}: the mark at {rack[label]} says {mark}. Nothing was written. {LOOK}",
+        )
+
+
+def test_two_swapped_disks_are_both_refused(rack: Rack) -> None:
+    """A tired person mounts one at the other's place; nothing is written to either."""
+    rack.use("P01", "P02")
+    rack["P01"].rename(rack.world.root / "away")
+    rack["P02"].rename(rack["P01"])
+    (rack.world.root / "away").rename(rack["P02"])
+    for label, other in (("P01", "P02"), ("P02", "P01")):
+        kind, said = rack.refusal(label, writing=True)
+        assert kind == "disk-wrong"
+        assert f"the mark at {rack[label]} says {other}, serial " in said
+
+
+def test_a_used_disk_without_its_mark_is_refused(rack: Rack) -> None:
+    """Wiped, or another one: an empty directory is never filled in a used disk's name."""
+    rack.use("P01")
+    (rack["P01"] / bag.MARK).unlink()
+    for writing in (False, True):
+        assert rack.refusal("P01", writing) == (
+            "disk-wrong",
+            f"P01: it was used before, but {rack['P01']} has no mark: wiped, or another?. "
+            f"Nothing was written. {LOOK}",
+        )
+
+
+def test_a_mark_that_makes_no_sense_is_refused(rack: Rack) -> None:
+    """Also on a spare: somebody's bag is no empty disk."""
+    (rack["P01"] / bag.MARK).write_text("Source-Organization: Elsewhere\n")
+    assert rack.refusal("P01") == (
+        "disk-wrong",
+        f"P01: {rack['P01']}: its bag-info.txt has no line Pole-Label. Nothing was written. {LOOK}",
+    )
+
+
+def test_a_spare_that_is_not_empty_is_refused(rack: Rack) -> None:
+    """It says what is there, at most three things; nothing of it is touched."""
+    for name in ("a", "b", "c", "d"):
+        (rack["P01"] / name).write_text("mine")
+    assert rack.refusal("P01", writing=True) == (
+        "disk-wrong",
+        f"P01: it is new to this database, but {rack['P01']} holds a, b, c. Nothing was written. "
+        f"{LOOK}",
+    )
+    assert sorted(os.listdir(rack["P01"])) == ["a", "b", "c", "d"]
+    assert rack.state("P01") == "spare"
+
+
+def test_an_archive_that_the_database_does_not_know_is_refused(rack: Rack) -> None:
+    """The database was lost and made anew: the disk has our mark, and files."""
+    rack.use("P01")
+    (rack["P01"] / "data" / "a.g3").touch()
+    (rack["P01"] / bag.MANIFEST).write_text(f"{SHA512}  data/a.g3\n")
+    rack.world.sql("UPDATE disks SET state = 'spare' WHERE label = 'P01'")
+    kind, said = rack.refusal("P01", writing=True)
+    assert kind == "disk-wrong"
+    assert f"it is new to this database, but {rack['P01']} holds data" in said
+    assert "manifest-sha512.txt" in said
+    assert (rack["P01"] / bag.MANIFEST).stat().st_size > 0
+
+
+def test_a_disk_that_does_not_work_is_refused(rack: Rack, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the system says, it is said as this disk's fault, and other disks go on."""
+    rack.use("P01", "S01")
+    inode = rack["P01"].stat().st_ino
+    real = os.fstatvfs
+
+    def failing(fd: int) -> os.statvfs_result:
+        if os.fstat(fd).st_ino == inode:
+            raise OSError(5, "Input/output error")
+        return real(fd)
+
+    monkeypatch.setattr(os, "fstatvfs", failing)
+    assert rack.refusal("P01", writing=True) == (
+        "disk-error",
+        "P01: it does not work: Input/output error. Nothing was written. "
+        "Look at the kernel's log; if it repeats, replace the drive.",
+    )
+    rack.use("S01")
+
+
+@pytest.fixture
+def anybodys_rack() -> Iterator[Rack]:
+    """Stand-ins in a directory that every user can reach; nobody's, but for the disks."""
+    with TemporaryDirectory(dir="/var/tmp") as name:
+        os.chmod(name, 0o755)
+        rack = Rack(World(Path(name)))
+        for path in (rack.world.root, rack.world.db_path.parent, rack.world.db_path):
+            os.chown(path, NOBODY, NOBODY)
+        yield rack
+
+
+def nobodys_refusal(rack: Rack, writing: bool = True) -> str:
+    def take() -> object:
+        with rack.batch() as (shelf, disks):
+            return (shelf.hold_for_writing if writing else shelf.hold)(disks["P01"]).path
+
+    return as_nobody(take)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("place", [".", "data", ".incoming"])
+@pytest.mark.parametrize(("owner", "mode"), [(0, 0o755), (NOBODY, 0o555)])
+def test_a_disk_that_this_user_may_not_write_to_is_refused_with_what_mends_it(
+    anybodys_rack: Rack, place: str, owner: int, mode: int
+) -> None:
+    """It may be read all the same; the command that it is told with truly helps."""
+    rack = anybodys_rack
+    rack.use("P01")
+    for path in (rack["P01"], *rack["P01"].rglob("*")):
+        os.chown(path, NOBODY, NOBODY)
+    assert nobodys_refusal(rack) == repr(rack["P01"])
+    os.chown(rack["P01"] / place, owner, owner)
+    (rack["P01"] / place).chmod(mode)
+    assert nobodys_refusal(rack, writing=False) == repr(rack["P01"])
+    said, _, command = nobodys_refusal(rack).partition(". Nothing was written. ")
+    assert said == f"DiskRefused: P01: this user may not write to {rack['P01']}"
+    subprocess.run(command.replace("sudo ", ""), shell=True, check=True)
+    assert nobodys_refusal(rack) == repr(rack["P01"])
+
+
+@pytest.mark.root
+def test_a_disk_that_this_user_may_not_open_is_refused(anybodys_rack: Rack) -> None:
+    """It is said as a matter of rights, not as a drive that fails."""
+    anybodys_rack["P01"].chmod(0o700)
+    said = nobodys_refusal(anybodys_rack)
+    assert said.startswith("DiskRefused: P01: this user may not use it (")
+    assert "kernel" not in said
+
+
+# --- refusals, on drives --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fs", ["xfs", "ext4"])
+def test_a_drive_is_held_by_its_identity(
+    make_loop_world: Callable[..., LoopWorld], fs: str
+) -> None:
+    """It reads past the page cache, and knows the drive below it."""
+    rack = Rack(make_loop_world(primaries=("P01",), copies=(), primary_fs=fs))
+    with rack.batch() as (shelf, disks):
+        held = shelf.hold_for_writing(disks["P01"])
+        assert held.direct
+        assert held.drives == {loop(rack).loops["P01"].device.name}
+        assert (held.target.role, held.target.label, held.target.direct) == (
+            Role.PRIMARY,
+            "P01",
+            True,
+        )
+
+
+def test_nothing_is_ever_written_below_a_mount_point(drives: Rack) -> None:
+    """Unmounted in use, the held disk takes what comes; the next batch finds nothing mounted."""
+    with drives.batch() as (shelf, disks):
+        held = shelf.hold_for_writing(disks["P01"])
+        loop(drives).loops["P01"].lazy_unmount()
+        bag.append_manifest(held.root_fd, [(SHA512, "a.g3")])
+        assert shelf.hold(disks["P01"]) is held
+    assert os.listdir(drives["P01"]) == []
+    assert drives.refusal("P01", writing=True) == (
+        "disk-missing",
+        f"P01: nothing is mounted at {drives['P01']}. Nothing was written. "
+        f"Mount the drive with serial {drives.world.serials['P01']} there.",
+    )
+    assert os.listdir(drives["P01"]) == []
+
+
+def test_a_read_only_disk_is_refused_for_writing_alone(drives: Rack) -> None:
+    """A kernel remounts a failing drive so; its copies still count."""
+    drives.use("P01")
+    loop(drives).loops["P01"].remount("ro")
+    with drives.batch() as (shelf, disks):
+        assert shelf.hold(disks["P01"]).direct
+    assert drives.refusal("P01", writing=True) == (
+        "disk-read-only",
+        f"P01: {drives['P01']} is mounted read-only. Nothing was written. "
+        "If nobody did that on purpose, the drive is failing: look at the kernel's log.",
+    )
+
+
+def test_what_is_mounted_but_no_drive_is_refused(drives: Rack) -> None:
+    """A tmpfs forgets everything."""
+    loop(drives).loops["P01"].umount()
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", drives["P01"]], check=True)
+    try:
+        assert drives.refusal("P01", writing=True) == (
+            "disk-wrong",
+            f"P01: what is mounted at {drives['P01']} is no drive. Nothing was written. "
+            "Unmount it.",
+        )
+        assert os.listdir(drives["P01"]) == []
+    finally:
+        subprocess.run(["umount", drives["P01"]], check=True)
+
+
+def test_a_part_of_the_buffers_own_drive_is_refused(drives: Rack) -> None:
+    """A directory that is bound there is no removable drive: it would fill the system's."""
+    loop(drives).loops["P01"].umount()
+    (drives.world.root / "somewhere").mkdir()
+    subprocess.run(["mount", "--bind", drives.world.root / "somewhere", drives["P01"]], check=True)
+    try:
+        kind, said = drives.refusal("P01", writing=True)
+        assert kind in ("disk-wrong", "disk-missing")
+        assert str(drives["P01"]) in said
+        assert os.listdir(drives["P01"]) == []
+    finally:
+        subprocess.run(["umount", drives["P01"]], check=True)
+
+
+@pytest.mark.parametrize("place", ["buffer", "db"])
+def test_the_drive_of_the_buffer_or_the_database_is_no_archive(drives: Rack, place: str) -> None:
+    """One drive that dies must not take a file's copy with what it is a copy of."""
+    other = drives.world.root / place
+    subprocess.run(["mount", loop(drives).loops["P01"].device, other], check=True)
+    try:
+        if place == "db":
+            db.create(drives.world.db_path)
+            drives.world.sql(
+                "INSERT INTO disks (label, role, serial, logical_id) VALUES (?, 'primary', ?, 'x')",
+                "P01",
+                drives.world.serials["P01"],
+            )
+        assert drives.refusal("P01", writing=True) == (
+            "disk-wrong",
+            f"P01: {drives['P01']} is on the same file system as {other}. Nothing was written. "
+            f"Mount the drive with serial {drives.world.serials['P01']} there.",
+        )
+    finally:
+        subprocess.run(["umount", other], check=True)
+
+
+@pytest.fixture
+def lsblk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """``lsblk(script)`` stands in for the system's."""
+
+    def stand_in(script: str) -> None:
+        path = tmp_path / "lsblk"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        monkeypatch.setattr(mounts, "_LSBLK", (str(path),))
+
+    return stand_in
+
+
+def says(serial: str, wwn: str | None) -> str:
+    """An lsblk that knows one drive, by this serial and WWN."""
+    identity = f'"serial":"{serial}","wwn":' + (f'"{wwn}"' if wwn else "null")
+    return (
+        "for last; do :; done; "
+        f'echo \'{{"blockdevices":[{{"kname":"\'${{last#/dev/}}\'",{identity}}}]}}\''
+    )
+
+
+@pytest.mark.parametrize(
+    ("serial", "wwn"), [("ZOTHER", None), ("ZTP01AA", "0x5000c500858bfea7"), ("ZTP01A", None)]
+)
+def test_the_wrong_drive_is_refused(
+    drives: Rack, lsblk: Callable[[str], None], serial: str, wwn: str | None
+) -> None:
+    """Where the system knows the drive, it must be the database's, whatever its mark says."""
+    drives.use("P01")
+    lsblk(says(serial, wwn))
+    device = loop(drives).loops["P01"].device.name
+    identity = f"serial {serial}" + (f", ID {wwn}" if wwn else "")
+    assert drives.refusal("P01", writing=True) == (
+        "disk-wrong",
+        f"P01: at {drives['P01']} is the drive {device} ({identity}), not serial ZTP01AA "
+        f"ID {drives.world.logical_id('P01')}. Nothing was written. "
+        "Mount every drive at the place of its own label.",
+    )
+
+
+def test_the_right_drive_is_held_by_its_logical_id(
+    drives: Rack, lsblk: Callable[[str], None]
+) -> None:
+    """It may report more than its printed serial."""
+    lsblk(says("ztp01aa0000C822", drives.world.logical_id("P01")))
+    with drives.batch() as (shelf, disks):
+        held = shelf.hold_for_writing(disks["P01"])
+        assert held.drives == {drives.world.logical_id("P01")}
+
+
+def test_a_printed_serial_that_fits_two_drives_proves_neither(
+    drives: Rack, lsblk: Callable[[str], None]
+) -> None:
+    """Where the logical ID is not known, the beginning of a serial must be one disk's alone."""
+    drives.world.sql(
+        "INSERT INTO disks (label, role, serial, logical_id) VALUES ('P02', 'primary', 'ZTP0', 'x')"
+    )
+    lsblk(says("ZTP01AA0000C822", None))
+    kind, said = drives.refusal("P01", writing=True)
+    assert kind == "disk-wrong"
+    assert "may as well be P02 (ZTP0)" in said
+    lsblk(says("ZTP01AA0000C822", drives.world.logical_id("P01")))
+    drives.use("P01")
+
+
+@pytest.mark.parametrize("script", ["exec sleep 60", "exit 1", "echo oops"])
+def test_a_hanging_lsblk_never_ends_a_pass(
+    drives: Rack, lsblk: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    """Then only the mark proves the drive, or the drive is refused; nothing else happens."""
+    drives.use("P01")
+    monkeypatch.setattr(mounts, "_LSBLK_TIMEOUT_S", 0.3)
+    lsblk(script)
+    with drives.batch() as (shelf, disks):
+        try:
+            shelf.hold_for_writing(disks["P01"])
+        except DiskRefused as refusal:
+            assert refusal.kind == "disk-error"
+
+
+# --- two labels, one drive ------------------------------------------------------------------
+
+
+class Partitions(World):
+    """Drives are asked for; the test mounts them."""
+
+    require_mount = True
+
+
+@pytest.mark.root
+def test_two_partitions_of_one_drive_take_no_two_copies(tmp_path: Path) -> None:
+    """The file stays in the buffer, and a person is told which two labels are one drive."""
+    world = Partitions(tmp_path, ["P01"], ["S01"])
+    world.put("a.g3", 1000)
+    with two_partitions(world.root / "two.img", (world.disks["P01"], world.disks["S01"])):
+        world.generate()
+        world.run_pass(check=1)
+        assert world.waiting() == {"a.g3"}
+        rows = world.sql("SELECT key, text FROM notices WHERE kind = 'disk-wrong'")
+        assert [row["key"] for row in rows] in (["P01"], ["S01"])
+        assert "it is on the same physical drive as " in rows[0]["text"]
+        rack = Rack.__new__(Rack)
+        rack.world = world
+        with rack.batch() as (shelf, disks):
+            shelf.hold(disks["P01"])
+            with pytest.raises(DiskRefused, match="on the same physical drive as P01"):
+                shelf.hold(disks["S01"])
+        world.close()
+
+
+@pytest.mark.root
+def test_two_labels_of_a_role_are_two_drives(tmp_path: Path) -> None:
+    """Two primaries on one drive: only one of them can be the disk that it should be."""
+    world = Partitions(tmp_path, ["P01", "P02"], [])
+    with two_partitions(world.root / "two.img", (world.disks["P01"], world.disks["P02"])):
+        rack = Rack(world)
+        with rack.batch() as (shelf, disks):
+            shelf.hold(disks["P01"])
+            with pytest.raises(DiskRefused) as caught:
+                shelf.hold(disks["P02"])
+    assert caught.value.kind == "disk-wrong"
+
+
+def test_stand_ins_are_apart_if_they_are_two_directories(rack: Rack) -> None:
+    """A link makes no second disk; of a drive whose identity is unknown nothing can be said."""
+    rack["S01"].rmdir()
+    rack["S01"].symlink_to(rack["P01"])
+    with rack.batch() as (shelf, disks):
+        held = {label: shelf.hold(disks[label]) for label in ("P01", "P02")}
+        assert held["P01"].is_on_another_drive_than(held["P02"])
+        with pytest.raises(DiskRefused, match="on the same physical drive as P01"):
+            shelf.hold(disks["S01"])
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "apart"),
+    [
+        ({"a"}, {"b"}, True),
+        ({"a"}, {"a"}, False),
+        ({"a", "b"}, {"b", "c"}, False),
+        (set(), {"a"}, False),
+        (set(), set(), False),
+    ],
+)
+def test_drives_are_apart_if_they_share_none(one: set[str], other: set[str], apart: bool) -> None:
+    """What is not known is never taken for apart."""
+
+    def held(drives: set[str]) -> HeldDisk:
+        disk = Disk(1, "P01", Role.PRIMARY, "Z", "0x", DiskState.ACTIVE, *[None] * 2, False,
+                    *[None] * 5)  # fmt: skip
+        return HeldDisk(disk, Path("/"), -1, frozenset(drives), None, True)
+
+    assert held(one).is_on_another_drive_than(held(other)) == apart
+    assert held(other).is_on_another_drive_than(held(one)) == apart
