@@ -162,6 +162,7 @@ def verify(labels: tuple[str, ...], as_json: bool) -> ExitCode:
     stop = cli.stop_on_signals()
     with _house(turn=False) as house, _watcher() as watcher:
         disks = [lifecycle.the_disk(house, label) for label in labels]
+        care.must_not_be_lost(disks)
         verdicts = [care.verify(house, disk, stop, watcher.moved) for disk in disks]
     if as_json:
         click.echo(json.dumps([asdict(verdict) for verdict in verdicts], indent=2))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -35,14 +35,21 @@ class Verdict:
         return not (self.damaged or self.missing or self.unregistered or self.fault)
 
 
+def must_not_be_lost(disks: Iterable[Disk]) -> None:
+    """Raises Refused, before any of them is read."""
+    for disk in disks:
+        if disk.state is DiskState.LOST:
+            raise Refused(
+                f"{disk.label} ({disk.serial}) is lost: nothing is expected on it. "
+                "Nothing was read."
+            )
+
+
 def verify(house: House, disk: Disk, stop: threading.Event, tick: Tick) -> Verdict:
     """Read every copy that the database has on a disk; write down what was found.
 
     The least recently verified come first, so that an interrupted run goes on where it ended.
-    Raises Refused for a lost disk.
     """
-    if disk.state is DiskState.LOST:
-        raise Refused(f"{disk.label} ({disk.serial}) is lost: nothing is expected on it.")
     verdict = Verdict(disk.label)
     try:
         with house.shelf() as shelf, closing(medium.HashingReader()) as reader:

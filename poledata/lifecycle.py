@@ -232,7 +232,7 @@ def settle_no_good_copy(house: House) -> None:
 
 def forget(house: House, disk: Disk) -> str:
     """Take a drive that was never used out of the database. Raises Refused."""
-    if disk.state is not DiskState.SPARE or disk.first_used_at:
+    if disk.state is not DiskState.SPARE or disk.first_used_at or _has_had_copies(house, disk):
         raise Refused(
             f"{disk.label} is {disk.state.value} and was used: it can't be forgotten. Nothing was "
             f'changed. If it is dead or gone: data_manager.py lost {disk.label} --why "…"'
@@ -241,6 +241,11 @@ def forget(house: House, disk: Disk) -> str:
         catalogue.forget_disk(house.conn, disk)
     house.board.settle(DISK_KINDS, disk.label)
     return f"{disk.label} ({disk.serial}) is forgotten. The label may be used by another drive."
+
+
+def _has_had_copies(house: House, disk: Disk) -> bool:
+    """Also a drive that came back wiped had a life before."""
+    return bool(catalogue.copies_on(house.conn, disk))
 
 
 # --- hold ---------------------------------------------------------------------------------

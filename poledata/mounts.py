@@ -118,7 +118,7 @@ def drives_under(fd: int) -> tuple[Drive, ...]:
     if mount is None:
         return ()
     block = _SYS_BLOCK / mount.device
-    if not block.exists():  # btrfs and the like: only the source names the device
+    if not block.exists() and mount.fs_type == "btrfs":  # only its source names the device
         block = _CLASS_BLOCK / Path(os.path.realpath(mount.source)).name
     return ask_drives(whole_drives(block.resolve())) if block.exists() else ()
 
