@@ -177,7 +177,7 @@ def verify(labels: tuple[str, ...], as_json: bool) -> ExitCode:
 def _print_verdict(verdict: Verdict) -> None:
     if verdict.fault:
         click.echo(f"{verdict.label}: COULD NOT BE READ TO THE END: {verdict.fault}")
-    for what in ("damaged", "missing", "unregistered"):
+    for what in ("damaged", "missing", "unregistered", "unlisted"):
         for name in getattr(verdict, what):
             click.echo(f"{verdict.label}: {what.upper()} {name}")
     good = f"{verdict.good} copies are good ({size_text(verdict.good_bytes)})"

@@ -19,6 +19,7 @@ from poledata.errors import ManifestDamaged
 from poledata.records import Disk, ManifestLine, Role, utc
 
 LONGEST_NAME_BYTES = 4000  # PATH_MAX is 4096, and the file also lies under data/ of a mount
+_LONGEST_LINE_BYTES = 8192
 DATA = "data"
 INCOMING = ".incoming"
 ASIDE = ".aside"
@@ -262,14 +263,32 @@ def set_aside(root_fd: int, path: str, now_s: float) -> str:
 
 
 def mend_manifest(root_fd: int) -> None:
-    """Cut a last line that a crash tore; its file has no row yet and is adopted later."""
+    """Cut a last line that a crash tore; its file has no row yet and is adopted later.
+
+    Raises ManifestDamaged if what stands before is no manifest line: nothing is built on that.
+    """
     with beneath.opened(root_fd, MANIFEST, os.O_RDWR) as fd:
         size_bytes = os.fstat(fd).st_size
-        tail = os.pread(fd, 1 << 16, max(0, size_bytes - (1 << 16)))
-        torn_bytes = len(tail) - (tail.rfind(b"\n") + 1)
-        if torn_bytes:
-            os.ftruncate(fd, size_bytes - torn_bytes)
+        whole_bytes = _end_of_lines(fd, size_bytes)
+        begin = max(0, whole_bytes - _LONGEST_LINE_BYTES)
+        last = os.pread(fd, whole_bytes - begin, begin).rstrip(b"\n").rpartition(b"\n")[2]
+        if whole_bytes:
+            _parse_line(last + b"\n", whole_bytes - len(last) - 1)
+        if whole_bytes < size_bytes:
+            os.ftruncate(fd, whole_bytes)
             os.fsync(fd)
+
+
+def _end_of_lines(fd: int, size_bytes: int) -> int:
+    """Where the last line that is whole ends."""
+    end = size_bytes
+    while end:
+        begin = max(0, end - (1 << 16))
+        found = os.pread(fd, end - begin, begin).rfind(b"\n")
+        if found >= 0:
+            return begin + found + 1
+        end = begin
+    return 0
 
 
 def append_manifest(root_fd: int, entries: Sequence[tuple[str, str]]) -> list[ManifestLine]:

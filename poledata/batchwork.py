@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Collection
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from poledata.buffer import Buffer
 from poledata.copying import Result
 from poledata.diskwatch import DiskWatch
 from poledata.errors import (
+    DiskRefused,
     FileFault,
     NameConflict,
     NotRemoved,
@@ -26,7 +28,18 @@ from poledata.failures import Failures
 from poledata.lane import DISK_ERRNOS, FULL_ERRNOS
 from poledata.lifecycle import House
 from poledata.planning import Batch, Work
-from poledata.records import Role, Waiting, Written, shown, size_text, utc
+from poledata.records import (
+    CopyOnDisk,
+    CopyState,
+    KnownCopy,
+    KnownFile,
+    Role,
+    Waiting,
+    Written,
+    shown,
+    size_text,
+    utc,
+)
 from poledata.shelf import HeldDisk, Shelf
 from poledata.tally import Tally, Watcher
 
@@ -70,12 +83,7 @@ class BatchWork:
         for known, copy, state in batch.lost_copies:
             with db.transaction(self.house.conn):
                 catalogue.set_copy_state(self.house.conn, known.id, copy.disk, state)
-            self.house.board.tell(
-                "copy-damaged",
-                shown(known.name),
-                f"Its copy on {copy.disk.label} is {state.value}; the file is in the buffer and "
-                "is copied anew.",
-            )
+            self._tell_copy(known, copy.disk.label, state)
 
     def _register(self, row: int, results: list[Result], batch: Batch) -> list[Result]:
         """Write down all new copies at once; returns the results of files now archived."""
@@ -194,14 +202,22 @@ class BatchWork:
                 if isinstance(copy, Written)
             }
             assert result.sha512
-            if self._remove_one(result.job.waiting, result.sha512, shelf, lines):
+            waiting = result.job.waiting
+            if self._remove_one(waiting, result.sha512, shelf, lines, lines.keys()):
                 removed.append(result.job.name)
         self.note_removed(removed)
 
     def _remove_one(
-        self, waiting: Waiting, sha512: str, shelf: Shelf, lines: removal.Lines
+        self,
+        waiting: Waiting,
+        sha512: str,
+        shelf: Shelf,
+        lines: removal.Lines,
+        read_now: Collection[int],
     ) -> bool:
-        refusals = removal.remove(self.house.conn, self.buffer, waiting, sha512, shelf.hold, lines)
+        refusals = removal.remove(
+            self.house.conn, self.buffer, waiting, sha512, shelf.hold, lines, read_now
+        )
         if refusals:
             fault = NotRemoved(shown(waiting.name), "; ".join(refusals))
             self.failures.note(waiting.name, waiting.stat, fault)
@@ -226,10 +242,48 @@ class BatchWork:
         except Stopped:
             return
         if self.house.config.delete_from_buffer:
-            if not self._remove_one(work.waiting, sha512, shelf, {}):
+            read_now = self._read_again(work.known, shelf)
+            if not self._remove_one(work.waiting, sha512, shelf, {}, read_now):
                 return
             self.note_removed([work.waiting.name])
         self.failures.forget([shown(work.waiting.name)])
+
+    def _read_again(self, known: KnownFile, shelf: Shelf) -> set[int]:
+        """Read a file's copies from the medium, note what is found; the disk ids of good ones.
+
+        They may have been written long ago: nothing is removed on the word of an old reading.
+        """
+        good = set()
+        with closing(medium.HashingReader()) as reader:
+            for copy in known.copies:
+                if copy.state is CopyState.GOOD and self._reads_well(known, copy, shelf, reader):
+                    good.add(copy.disk.id)
+        return good
+
+    def _reads_well(
+        self, known: KnownFile, copy: KnownCopy, shelf: Shelf, reader: medium.HashingReader
+    ) -> bool:
+        label = copy.disk.label
+        try:
+            found = shelf.hold(copy.disk).read_copy(known.name, reader, self._tick_or_stop)
+        except (DiskRefused, OSError) as fault:
+            log.info("%s: its copy of %s can't be read now: %s", label, shown(known.name), fault)
+            return False
+        is_good = found.sha512 == known.sha512
+        state = CopyState.GOOD if is_good else CopyState.DAMAGED
+        with db.transaction(self.house.conn):
+            row = CopyOnDisk(known.id, known.name, known.size_bytes, known.sha512, copy.state)
+            catalogue.verified(self.house.conn, row, copy.disk, state, found.verified_by, _now())
+        if not is_good:
+            self._tell_copy(known, label, state)
+        return is_good
+
+    def _tell_copy(self, known: KnownFile, label: str, state: CopyState) -> None:
+        self.house.board.tell(
+            "copy-damaged",
+            shown(known.name),
+            f"Its copy on {label} is {state.value}; the file is in the buffer and is copied anew.",
+        )
 
     def _hashed_once(self, waiting: Waiting) -> str:
         """The SHA-512 of a buffer file: read now, or remembered of this very state."""

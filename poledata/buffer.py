@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 
-from poledata import beneath
+from poledata import beneath, mounts
 from poledata.errors import FileFault, SourceBusy, SourceChanged, SourceVanished
 from poledata.records import FileStat, Waiting, shown
 
@@ -31,6 +31,7 @@ class Seen:
     unsettled_files: int = 0
     other_files: int = 0  # of other extensions
     links_and_specials: int = 0
+    mounted: frozenset[str] = frozenset()  # directories where other file systems are mounted
     unlistable: dict[str, str] = field(default_factory=dict)  # directory → why
 
     @property
@@ -59,7 +60,7 @@ def scan(
 
     ``after``: only files that come after this age_key. Memory holds ``at_most`` files.
     """
-    seen = Seen()
+    seen = Seen(mounted=mounts.mount_points_below(root_fd))
 
     def settled() -> Iterator[Waiting]:
         for name, info in _files(root_fd, seen):
@@ -91,11 +92,16 @@ def _files(root_fd: int, seen: Seen) -> Iterator[tuple[str, os.stat_result]]:
     directories = [""]
     while directories:
         path = directories.pop()
+        if path in seen.mounted:
+            seen.unlistable[f"{path}/"] = "another file system is mounted here: unmount it"
+            continue
         try:
             yield from _files_in(root_fd, path, directories, seen)
         except FileNotFoundError:
             continue  # removed by the telescope since it was listed: nothing to archive
         except OSError as fault:
+            if path == "lost+found" and isinstance(fault, PermissionError):
+                continue  # root's own, on every ext4 file system
             seen.unlistable[f"{path}/"] = fault.strerror or str(fault)
 
 
@@ -206,6 +212,11 @@ def _has_newer_beside(root_fd: int, waiting: Waiting, extensions: tuple[str, ...
         return any(info.st_mtime_ns > waiting.stat.mtime_ns for info in others if info)
 
 
+def _is_lease_unasked(fd: int) -> bool:
+    """Whether our lease still stands as it was given: nobody waits for its end."""
+    return fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_RDLCK
+
+
 def lease_can_be_had(root_fd: int, waiting: Waiting, cron_uid: int) -> bool:
     """Whether the cron user's passes can ask the system for writers of this file.
 
@@ -250,7 +261,8 @@ class Buffer:
 
     def must_be_finished(self, fd: int, waiting: Waiting, writer: Writer) -> None:
         """Raises SourceBusy while a writer has the file, or could have it for all we can tell."""
-        if writer is Writer.OPEN:
+        # Who waits in open(2) for our lease to end has the file in hand already.
+        if writer is Writer.OPEN or (writer is Writer.NONE and not _is_lease_unasked(fd)):
             raise SourceBusy(shown(waiting.name), "it is still open for writing")
         if writer is Writer.UNKNOWN:
             self._must_look_finished(fd, waiting)

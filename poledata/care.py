@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 
 from poledata import bag, beneath, catalogue, db, medium, sealing
-from poledata.errors import CannotClose, DiskRefused, Refused, Stopped
+from poledata.errors import CannotClose, DiskRefused, ManifestDamaged, Refused, Stopped
 from poledata.lane import DISK_ERRNOS
 from poledata.lifecycle import House
 from poledata.records import CopyOnDisk, CopyState, Disk, DiskState, VerifiedBy, shown, utc
@@ -28,11 +28,14 @@ class Verdict:
     damaged: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unregistered: list[str] = field(default_factory=list)
+    unlisted: list[str] = field(default_factory=list)  # without their line in the manifest
     fault: str | None = None  # why the reading could not go on
 
     @property
     def is_well(self) -> bool:
-        return not (self.damaged or self.missing or self.unregistered or self.fault)
+        return not (
+            self.damaged or self.missing or self.unregistered or self.unlisted or self.fault
+        )
 
 
 def must_not_be_lost(disks: Iterable[Disk]) -> None:
@@ -59,7 +62,8 @@ def verify(house: House, disk: Disk, stop: threading.Event, tick: Tick) -> Verdi
                     raise Stopped("interrupted")
                 _verify_one(house, held, copy, reader, verdict, stop, tick)
             verdict.unregistered = _unregistered(house, held)
-    except (DiskRefused, CannotClose, Stopped) as fault:
+            verdict.unlisted = _unlisted(house, held)
+    except (DiskRefused, CannotClose, ManifestDamaged, Stopped) as fault:
         verdict.fault = str(fault)
     except OSError as fault:
         verdict.fault = f"{disk.label} does not give its data back: {fault.strerror or fault}"
@@ -124,6 +128,14 @@ def _unregistered(house: House, held: HeldDisk) -> list[str]:
     names = [name for name, _ in sealing.files_under_data(held.root_fd)]
     known = {copy.name for copy in catalogue.copies_on(house.conn, held.disk)}
     return [shown(name) for name in sorted(names) if name not in known]
+
+
+def _unlisted(house: House, held: HeldDisk) -> list[str]:
+    """Good copies of which the manifest says nothing, or something else."""
+    lines = {line.name: line.sha512 for line in bag.read_manifest(held.root_fd)}
+    copies = catalogue.copies_on(house.conn, held.disk)
+    good = (copy for copy in copies if copy.state is CopyState.GOOD)
+    return sorted(shown(copy.name) for copy in good if lines.get(copy.name) != copy.sha512)
 
 
 def _tell(house: House, disk: Disk, verdict: Verdict) -> None:

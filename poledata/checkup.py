@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from poledata.records import Disk, DiskState, Role, Waiting, seconds, shown, siz
 from poledata.shelf import HeldDisk, Shelf, must_be_writable
 
 LOOK_AT_FILES = 1000
+DATABASE_ROOM_BYTES = 50 * 10**6
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,10 @@ def _database(config: Config) -> Finding:
     owner = directory.stat().st_uid
     if owner != os.geteuid():
         return Finding(False, f"{directory} belongs to user {owner}: run this, and passes, as it")
+    if not os.access(config.db_path, os.W_OK):
+        return Finding(False, f"{config.db_path} is read-only: chmod u+w {config.db_path}")
+    if shutil.disk_usage(directory).free < DATABASE_ROOM_BYTES:
+        return Finding(False, f"{directory} has hardly any room left: make some")
     mode = stat.S_IMODE(directory.stat().st_mode)
     if mode & 0o022:
         return Finding(False, f"{directory} is writable by others: chmod go-w {directory}")

@@ -150,13 +150,15 @@ def log_to_screen() -> None:
 
 
 def must_be_cron_user(config: Config) -> None:
-    """Raises UsageFault for root in another's archive: it would leave files cron can't write."""
-    owner = config.db_path.parent.stat().st_uid
-    if os.geteuid() == 0 and owner != 0:
+    """Raises UsageFault for who can't go on with the archive, or would keep its owner from it."""
+    directory = config.db_path.parent
+    owner = directory.stat().st_uid
+    if os.geteuid() == owner:
+        return
+    if os.geteuid() == 0 or not os.access(directory, os.W_OK):
         raise UsageFault(
-            f"{config.db_path.parent} belongs to the user {user_name(owner)}, who runs the "
-            "archive: what root writes that user could not go on with. Nothing was touched. "
-            f"Run this as: sudo -u {user_name(owner)} …"
+            f"{directory} belongs to the user {user_name(owner)}, who runs the archive. "
+            f"Nothing was touched. Run this as: sudo -u {user_name(owner)} …"
         )
 
 
@@ -182,6 +184,7 @@ def stop_on_signals() -> threading.Event:
 def enter(command: click.Command) -> NoReturn:
     """Run a script's command; every way out ends here, with an exit code of the contract."""
     logging.getLogger("poledata").addHandler(logging.NullHandler())
+    os.umask(0o022)  # what we write may be read by everybody, as the tools of others expect
     try:
         code = command.main(standalone_mode=False)
     except click.ClickException as fault:

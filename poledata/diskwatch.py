@@ -84,7 +84,7 @@ class DiskWatch:
             self._full.pop(disk.id, None)
             self._closed.add(disk.id)
             last = catalogue.last_event(self._house.conn, disk, REFUSED_TO_CLOSE)
-            if last is None or seconds(last) < time.time() - TRY_CLOSE_AGAIN_S:
+            if last is None or abs(time.time() - seconds(last)) > TRY_CLOSE_AGAIN_S:
                 now = lifecycle.the_disk(self._house, disk.serial)
                 self._close(now, partial(lifecycle.close, self._house, now, "it is full"))
 

@@ -8,7 +8,7 @@ import time
 from poledata import beneath, catalogue, db
 from poledata.errors import FileFault
 from poledata.notices import COPY_FAILED_FROM, FILE_KINDS, Board
-from poledata.records import FileStat, shown, unshown, utc
+from poledata.records import FileStat, seconds, shown, unshown
 from poledata.tally import Tally
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,10 @@ class Failures:
     def is_due(self, name: str, stat: FileStat | None) -> bool:
         """Whether a file may be tried now; one that has changed since it failed always may."""
         before = self._pending.get(shown(name))
-        return before is None or before.stat != stat or before.next_try_at <= utc(time.time())
+        if before is None or before.stat != stat:
+            return True
+        wait_s = seconds(before.next_try_at) - time.time()
+        return wait_s <= 0 or wait_s > catalogue.RETRY_LAST_S  # else the clock was wrong then
 
     @property
     def pending_files(self) -> int:

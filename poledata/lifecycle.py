@@ -96,7 +96,9 @@ def _finish(house: House, held: HeldDisk, reason: str) -> str:
     disk, closed_at = held.disk, _now()
     payload = sealing.seal(held.root_fd, closed_at)
     lists = house.config.db_path.with_name("packing-lists")
-    packing_list = sealing.keep_packing_list(held.root_fd, lists, disk.label, disk.serial)
+    packing_list = sealing.keep_packing_list(
+        held.root_fd, lists, disk.label, disk.serial, closed_at
+    )
     room = mounts.space(held.root_fd)
     with db.transaction(house.conn):
         catalogue.measure(

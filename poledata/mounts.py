@@ -100,6 +100,16 @@ def is_mount_point(fd: int, path: Path) -> bool:
     return mount.mount_point == os.path.realpath(path)
 
 
+def mount_points_below(fd: int) -> frozenset[str]:
+    """Where other file systems are mounted below an open directory, as paths relative to it."""
+    root = os.path.realpath(f"/proc/self/fd/{fd}").rstrip("/") + "/"
+    return frozenset(
+        mount.mount_point.removeprefix(root)
+        for mount in read_mounts().values()
+        if mount.mount_point.startswith(root)
+    )
+
+
 def space(fd: int) -> Space:
     """The room on the file system that holds ``fd``."""
     vfs = os.fstatvfs(fd)

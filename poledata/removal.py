@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from poledata import bag, beneath, buffer, catalogue
@@ -25,6 +25,7 @@ from poledata.records import (
     Role,
     VerifiedBy,
     Waiting,
+    seconds,
 )
 from poledata.shelf import HeldDisk
 
@@ -48,6 +49,9 @@ class CopySeen:
     registered_mtime_ns: int
     line_stands: bool  # its manifest line, with this SHA-512
     place: frozenset[str]  # the physical drives; for a stand-in its directory
+    is_fresh: bool = True  # read back since the file came into the buffer
+    device: int | None = None  # of the file on the disk
+    inode: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +115,16 @@ def why_no_proof(copy: CopySeen, evidence: Evidence) -> str | None:
         (copy.mtime_ns != copy.registered_mtime_ns, "its time has changed"),
         (not copy.line_stands, "its manifest line is not there"),
         (not copy.place, "its physical drive is unknown"),
+        (not copy.is_fresh, "it was not read back since this file came into the buffer"),
+        (_is_buffers_own(copy, evidence), "it is the buffer's file itself, or beside it"),
     )
     return next((why for fault, why in checks if fault), None)
+
+
+def _is_buffers_own(copy: CopySeen, evidence: Evidence) -> bool:
+    """Whether "copy" and source are one file, or a drive's file system is below the buffer."""
+    is_same_device = copy.device == evidence.source_now.device
+    return is_same_device and (copy.inode == evidence.source_now.inode or not copy.stand_in)
 
 
 def _on_two_drives(proved: list[CopySeen]) -> bool:
@@ -135,16 +147,29 @@ def remove(
     sha512: str,
     hold: Hold,
     lines: Lines,
+    read_now: Collection[int] = (),
 ) -> tuple[str, ...]:
     """Remove an archived file from the buffer, or say why it stays.
 
-    ``sha512`` is of the buffer's file in the state ``waiting.stat``. While the evidence is
-    gathered and the file unlinked, a lease keeps writers from opening it, where one can be had.
+    ``read_now`` are the ids of disks whose copy was read back in this pass; others count if
+    they were verified after the file came into the buffer. ``sha512`` is of the buffer's file
+    in the state ``waiting.stat``. While the evidence is gathered and the file unlinked, a
+    lease keeps writers from opening it, where one can be had.
     """
     known = catalogue.file(conn, waiting.name)
     if known is None or known.archived_at is None:
         return ("it is not registered as archived",)
-    copies = tuple(_look_at(known, copy, hold, lines) for copy in known.copies)
+    arrived_s = max(waiting.stat.ctime_ns, waiting.stat.mtime_ns) / 1e9
+    copies = tuple(
+        _look_at(
+            known,
+            copy,
+            hold,
+            lines,
+            is_fresh=copy.disk.id in read_now or _verified_since(copy, arrived_s),
+        )
+        for copy in known.copies
+    )
     try:
         with buffer.source(buf.root_fd, waiting) as fd:
             return _remove_if_proved(buf, fd, waiting, sha512, known, copies)
@@ -195,7 +220,13 @@ def _why_unfinished(
     return None
 
 
-def _look_at(known: KnownFile, copy: KnownCopy, hold: Hold, lines: Lines) -> CopySeen:
+def _verified_since(copy: KnownCopy, arrived_s: float) -> bool:
+    return copy.verified_at is not None and seconds(copy.verified_at) + 1 > arrived_s
+
+
+def _look_at(
+    known: KnownFile, copy: KnownCopy, hold: Hold, lines: Lines, is_fresh: bool
+) -> CopySeen:
     """One registered copy as it is now; whatever can't be seen counts against it."""
     refusal, info, line_stands, place = None, None, False, frozenset[str]()
     try:
@@ -223,6 +254,9 @@ def _look_at(known: KnownFile, copy: KnownCopy, hold: Hold, lines: Lines) -> Cop
         registered_mtime_ns=copy.mtime_ns,
         line_stands=line_stands,
         place=place,
+        is_fresh=is_fresh,
+        device=info.st_dev if info else None,
+        inode=info.st_ino if info else None,
     )
 
 

@@ -199,7 +199,10 @@ def _disk_lines(status: Status) -> Iterator[str]:
         spares = [
             d
             for d in status.disks
-            if d.disk.role.value == role and d.disk.state is DiskState.SPARE and d.is_mounted
+            if d.disk.role.value == role
+            and d.disk.state is DiskState.SPARE
+            and d.is_mounted
+            and not d.disk.held_by
         ]
         away = sum(d.disk.role.value == role and d.disk.state in gone for d in status.disks)
         yield f"{len(spares)} {role} disks are mounted and spare; {away} shipped or lost."

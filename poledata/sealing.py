@@ -124,19 +124,29 @@ def sort_manifest(root_fd: int) -> None:
     os.fsync(root_fd)
 
 
-def keep_packing_list(root_fd: int, directory: Path, label: str, serial: str) -> Path:
+def keep_packing_list(
+    root_fd: int, directory: Path, label: str, serial: str, closed_at: str
+) -> Path:
     """A copy of the manifest at the station: what went north on this disk."""
     directory.mkdir(exist_ok=True)
     path = directory / f"{label}-{serial}.sha512"
+    if path.exists() and path.read_bytes() != b"".join(_manifest_blocks(root_fd)):
+        path = path.with_stem(
+            f"{path.stem}-{closed_at.replace(':', '')}"
+        )  # an earlier life's stays
     fresh = path.with_name(f".{path.name}")
-    with beneath.opened(root_fd, bag.MANIFEST) as fd, fresh.open("wb") as out:
-        with os.fdopen(os.dup(fd), "rb") as manifest:
-            while block := manifest.read(1 << 20):
-                out.write(block)
+    with fresh.open("wb") as out:
+        out.writelines(_manifest_blocks(root_fd))
         out.flush()
         os.fsync(out.fileno())
     fresh.rename(path)
     return path
+
+
+def _manifest_blocks(root_fd: int) -> Iterator[bytes]:
+    with beneath.opened(root_fd, bag.MANIFEST) as fd, os.fdopen(os.dup(fd), "rb") as manifest:
+        while block := manifest.read(1 << 20):
+            yield block
 
 
 def _closed_mark(root_fd: int, closed_at: str, payload: Payload) -> bytes:

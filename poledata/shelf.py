@@ -18,7 +18,7 @@ from pathlib import Path
 from poledata import bag, beneath, catalogue, db, medium, mounts
 from poledata.choice import Room
 from poledata.config import Config
-from poledata.errors import DiskRefused
+from poledata.errors import DiskRefused, ManifestDamaged
 from poledata.records import CopyTarget, Disk, DiskState, FileStat, VerifiedBy, utc
 
 # Always kept free, so that a full disk can still be closed.
@@ -304,6 +304,13 @@ def must_be_writable(held: HeldDisk) -> None:
 def _disk_faults(disk: Disk) -> Iterator[None]:
     try:
         yield
+    except ManifestDamaged as fault:
+        raise DiskRefused(
+            "disk-wrong",
+            disk.label,
+            str(fault),
+            f"Read its files (data_manager.py verify {disk.label}) and mend that file by hand.",
+        ) from fault
     except PermissionError as fault:
         raise DiskRefused(
             "disk-read-only",

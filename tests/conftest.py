@@ -10,8 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 pytest_plugins = ["tests.world", "tests.loopdisks"]
+
+# A slow or busy machine is no fault of the code: no example has a deadline of its own.
+settings.register_profile("pole", deadline=None)
+settings.load_profile("pole")
 
 # Read here, because a running test's environment has no POLE_* variables.
 FAIL_ON_SKIP = os.environ.get("POLE_FAIL_ON_SKIP") == "1"

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from poledata.buffer import DAY_S, is_settled
 from tests.loopdisks import SEARCHED, LoopDisk
-from tests.test_after_a_crash import HaltedPass, needs_strace
+from tests.test_after_a_crash import HaltedPass, needs_strace, strace
 from tests.world import World
 
 NAME = "fullrate/RCW38/80296951/0000.g3"
@@ -238,6 +239,46 @@ def test_a_writer_who_comes_while_a_file_is_hashed_keeps_it(world: World) -> Non
         world.ledger.saw(NAME)
         world.run_pass()
         assert world.waiting() == {NAME}
+
+
+def nth_fcntl_of_the_last_lease(world: World, name: str) -> int:
+    """Which of a pass's fcntl(2) on a buffer file takes the lease that it removes it under."""
+    path = world.buffer / name
+    world.put(name, 2000)
+    world.run_pass(prefix=strace(world, "fcntl", [path]), check=0)
+    calls = [c for c in (world.root / "trace").read_text().splitlines() if "fcntl(" in c]
+    return max(n for n, call in enumerate(calls, 1) if "F_SETLEASE, F_RDLCK" in call)
+
+
+def wait_until_a_lease_is_being_broken(path: Path) -> None:
+    """Somebody waits in open(2) for the lease on this file (proc_locks(5))."""
+    inode = f":{path.stat().st_ino} "
+    for _ in range(1000):
+        lines = Path("/proc/locks").read_text().splitlines()
+        if any("LEASE" in line and "BREAKING" in line and inode in line for line in lines):
+            return
+        time.sleep(0.01)
+    raise AssertionError("no writer waits for the lease: the pass was halted at another point")
+
+
+@needs_strace
+def test_a_writer_who_waits_for_our_lease_keeps_the_file(world: World) -> None:
+    """He has found the file before it is unlinked: what he writes then would be nowhere."""
+    world.generate()
+    last_lease = nth_fcntl_of_the_last_lease(world, "other.g3")
+    world.put(NAME, 2000)
+    path = world.buffer / NAME
+    halted = HaltedPass(world, "fcntl", [path], nth=last_lease)
+    with ThreadPoolExecutor(1) as pool:
+        opened = pool.submit(open, path, "ab")
+        wait_until_a_lease_is_being_broken(path)
+        halted.go_on(check=1)
+        with opened.result(timeout=10) as file:
+            file.write(b"more")
+    world.ledger.saw(NAME)
+    assert world.waiting() == {NAME}
+    assert path.stat().st_size == 2004
+    assert world.archived("P01") == world.archived("S01") == {NAME, "other.g3"}
 
 
 # --- where no lease can be had ------------------------------------------------------------

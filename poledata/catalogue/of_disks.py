@@ -89,6 +89,7 @@ def unhold(conn: Connection, disk: Disk, reason: str, at: str) -> None:
 def forget_disk(conn: Connection, disk: Disk) -> None:
     """Take a disk that was never used out of the database."""
     conn.execute("DELETE FROM disk_events WHERE disk_id = ?", (disk.id,))
+    conn.execute("DELETE FROM smart_checks WHERE disk_id = ?", (disk.id,))
     conn.execute("DELETE FROM disks WHERE id = ? AND state = 'spare'", (disk.id,))
 
 
