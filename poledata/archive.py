@@ -225,7 +225,9 @@ class _Pass:
                 return
             done = self._work.copy(self._begin(), batch, shelf)
         todo.extendleft(reversed(done.again))
-        self._disks.close_full(batch.full, done.written)
+        self._disks.close_full(
+            batch.full, {role: batch.disks[role].disk.id for role in done.written}
+        )
 
     def _say_what_would_be(self, batch: Batch) -> None:
         for job in batch.jobs:

@@ -42,10 +42,7 @@ def must_not_be_lost(disks: Iterable[Disk]) -> None:
     """Raises Refused, before any of them is read."""
     for disk in disks:
         if disk.state is DiskState.LOST:
-            raise Refused(
-                f"{disk.label} ({disk.serial}) is lost: nothing is expected on it. "
-                "Nothing was read."
-            )
+            raise Refused(f"{disk.label} ({disk.serial}) is lost: nothing is expected on it.")
 
 
 def verify(house: House, disk: Disk, stop: threading.Event, tick: Tick) -> Verdict:

@@ -73,12 +73,12 @@ class DiskWatch:
             if is_in_use and refusal.kind in ("disk-error", "disk-read-only"):
                 self._failed[disk.id] = disk
 
-    def close_full(self, disks: Iterable[Disk], written: set[Role]) -> None:
+    def close_full(self, disks: Iterable[Disk], written: dict[Role, int]) -> None:
         """Close disks that had no room for a file which another one of their role took."""
         full = {
             disk.id: disk
             for disk in (*disks, *self._full.values())
-            if disk.role in written and disk.id not in self._closed
+            if written.get(disk.role, disk.id) != disk.id and disk.id not in self._closed
         }
         for disk in full.values():
             self._full.pop(disk.id, None)
@@ -96,7 +96,7 @@ class DiskWatch:
             return
         with self._house.shelf() as shelf:
             for disk in catalogue.disks(self._house.conn):
-                if disk.label in labels and not _is_at_fault(shelf, disk):
+                if disk.label in labels and disk.held_by is None and not _is_at_fault(shelf, disk):
                     board.settle(DISK_KINDS, disk.label)
 
     def finish_closes(self) -> None:
@@ -107,7 +107,11 @@ class DiskWatch:
     def _close(self, disk: Disk, close: Callable[[], str]) -> None:
         try:
             close()
-        except (CannotClose, ManifestDamaged) as fault:
+        except (CannotClose, ManifestDamaged, OSError) as fault:
+            if isinstance(fault, OSError) and fault.errno not in FULL_ERRNOS:
+                self._failed[disk.id] = disk
+                self._house.board.tell("disk-error", disk.label, f"it can't be closed: {fault}")
+                return
             with db.transaction(self._house.conn):
                 at = utc(time.time())
                 catalogue.note_event(self._house.conn, disk.id, at, REFUSED_TO_CLOSE, str(fault))
@@ -116,9 +120,6 @@ class DiskWatch:
             )
         except DiskRefused as refusal:
             log.info("%s can't be closed now: %s", disk.label, refusal)
-        except OSError as fault:
-            self._failed[disk.id] = disk
-            log.warning("%s can't be closed now: %s", disk.label, fault)
 
     def end_of_pass(self) -> None:
         """Count the passes running in which a disk failed; from the third it is held."""

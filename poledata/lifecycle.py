@@ -111,6 +111,7 @@ def _finish(house: House, held: HeldDisk, reason: str) -> str:
         )
         catalogue.note_event(house.conn, disk.id, closed_at, "sealed", reason)
     slip = removal_slip(house, disk, payload, held.path, packing_list, reason)
+    house.board.settle(["copy-damaged"], disk.label)
     house.board.tell("disk-closed", disk.label, slip)
     return slip
 

@@ -71,6 +71,7 @@ class Planner:
     _batch: Batch = field(default_factory=Batch)
     _limit: choice.BatchLimit = field(default_factory=lambda: choice.BatchLimit({}))
     _none_from_bytes: dict[Role, int] = field(default_factory=dict)
+    _rooms: dict[int, choice.Room] = field(default_factory=dict)  # by disk id
 
     def fill(self, todo: deque[Work]) -> Batch:
         """Take files from ``todo``, in order, until a batch is full."""
@@ -138,7 +139,7 @@ class Planner:
             if held is None:
                 self._none_from_bytes[role] = size_bytes  # a smaller file may still fit
             else:
-                room = self._room(held)
+                room = self._rooms[held.disk.id]
                 self._batch.disks[role] = held
                 self._limit.rooms_bytes[role] = room.room_bytes
                 self._limit.rooms_inodes[role] = room.room_inodes
@@ -150,7 +151,7 @@ class Planner:
         candidates = [d for d in choice.in_order_of_use(self.disks, role) if d.id not in self.out]
         used = [d for d in candidates if d.state is DiskState.ACTIVE]
         held = {h.disk.id: h for d in used if (h := self._usable(d)) is not None}
-        rooms = [self._room(h) for h in held.values()]
+        rooms = [self._rooms[disk_id] for disk_id in held]
         best = choice.fullest_that_fits(rooms, size_bytes, inodes)
         chosen = held[best.disk.id] if best else None
         if chosen is None:
@@ -167,7 +168,7 @@ class Planner:
             held = self._usable(disk)
             if held is None:
                 continue
-            if not self._room(held).takes(size_bytes, inodes):
+            if not self._rooms[disk.id].takes(size_bytes, inodes):
                 too_small += 1
                 continue
             if self.is_dry or (held := self._claimed(held)) is not None:
@@ -191,6 +192,7 @@ class Planner:
                 held = self.shelf.hold_for_writing(disk)
             else:
                 held = self.shelf.hold(disk)
+            self._rooms[disk.id] = self._room(held)
         except DiskRefused as refusal:
             if disk.state is DiskState.ACTIVE or refusal.kind != "disk-missing":
                 self._batch.refused.append((disk, refusal))
@@ -201,7 +203,9 @@ class Planner:
 
     def _claimed(self, held: HeldDisk) -> HeldDisk | None:
         try:
-            return self.shelf.hold_for_writing(held.disk)
+            claimed = self.shelf.hold_for_writing(held.disk)
+            self._rooms[held.disk.id] = self._room(claimed)
+            return claimed
         except DiskRefused as refusal:
             self._batch.refused.append((held.disk, refusal))
             self.board.tell_refused(refusal)

@@ -12,7 +12,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from poledata import bag, beneath, catalogue, db, medium, mounts
@@ -149,8 +149,10 @@ class Shelf:
         disk = held.disk
         if held.mark is None:
             bag.claim(held.root_fd, bag.Mark.of(disk, time.time()))
-            os.close(self._held.pop(disk.id).root_fd)
-            held = self.hold(disk)  # looked at again, as after any other first look
+            held = replace(
+                held, mark=bag.read_mark(held.root_fd), direct=_reads_directly(held.root_fd)
+            )
+            self._held[disk.id] = held
         beneath.make_directories(held.root_fd, bag.INCOMING)
         bag.sweep_incoming(held.root_fd)
         bag.mend_manifest(held.root_fd)

@@ -36,7 +36,7 @@ from tests.loopdisks import LoopDisk
 
 REPO = Path(__file__).parents[1]
 NAME = "fullrate/RCW38/80296951/0000.g3"
-AT = "2026-11-23T18:20:57Z"
+AT = "2099-11-23T18:20:57Z"  # read back after the file came
 HASHED = FileStat(device=2049, inode=77, size_bytes=1000, mtime_ns=5_000, ctime_ns=6_000)
 
 PRIMARY = CopySeen(
@@ -121,7 +121,15 @@ def test_any_change_of_the_sources_stat_keeps_it(field: str) -> None:
     assert may_remove(replace(GOOD, source_now=now)) == ("it has changed since it was hashed",)
 
 
+BESIDE = "it is the buffer's file itself, or beside it"
 COPY_FAULTS = {
+    "is_fresh": [
+        ({"is_fresh": False}, "it was not read back since this file came into the buffer"),
+    ],
+    "device": [({"device": HASHED.device}, BESIDE)],
+    "inode": [
+        ({"stand_in": True, "device": HASHED.device, "inode": HASHED.inode}, BESIDE),
+    ],
     "state": [
         ({"state": CopyState.DAMAGED}, "the copy is damaged"),
         ({"state": CopyState.MISSING}, "the copy is missing"),

@@ -222,7 +222,7 @@ def test_the_columns_of_the_table_stand_below_each_other() -> None:
 
 def test_spares_that_are_not_mounted_do_not_count() -> None:
     """What can be used at once is what matters."""
-    assert line("1 primary") == "1 primary disks are mounted and spare; 0 shipped or lost."
+    assert line("0 primary") == "0 primary disks are mounted and spare; 0 shipped or lost."
     assert line("1 copy") == "1 copy disks are mounted and spare; 1 shipped or lost."
 
 

@@ -1,0 +1,1 @@
+"""A guest machine with drives of known serials and WWNs: see machine.py."""

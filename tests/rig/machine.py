@@ -1,0 +1,210 @@
+"""A QEMU guest whose drives have the serials and WWNs that a test gives them.
+
+Loop devices have neither. The guest's root is this machine's own root, read-only below a layer
+in memory: it runs the same checkout with the same Python, but slowly, for the processor is
+emulated. ``setup.sh`` makes what it boots.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.world import Run
+
+HERE = Path(__file__).resolve().parent
+CACHE = Path(os.environ.get("POLE_RIG_CACHE", "/var/cache/pole-drive-rig"))
+QEMU = "qemu-system-x86_64"
+BOOT_S = 100.0
+
+
+def why_no_rig() -> str | None:
+    """What this machine lacks for the guest; None if nothing."""
+    if os.geteuid() != 0:
+        return "needs root: the guest reads this machine's root"
+    if not shutil.which(QEMU):
+        return f"needs {QEMU}: bash tests/rig/setup.sh"
+    if not (CACHE / "initrd").exists() or not (CACHE / "vmlinuz").exists():
+        return f"needs the guest's kernel in {CACHE}: bash tests/rig/setup.sh"
+    return None
+
+
+# --- drives -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class QemuDrive:
+    """A drive of the guest; ``kind`` says how it is connected, ``serial`` is what it reports."""
+
+    kind: str  # sata sas nvme virtio usb uas
+    serial: str
+    wwn: int | None = None
+    paths: int = 1  # to one SAS drive
+    size_mb: int = 32
+
+
+@dataclass
+class _Wiring:
+    """QEMU's arguments for a set of drives."""
+
+    directory: Path
+    args: list[str] = field(default_factory=list)
+    _count: int = 0
+    _sata_ports: int = 0
+    _sas_targets: int = 0
+
+    def connect(self, drive: QemuDrive) -> None:
+        image = self.directory / f"{drive.kind}-{drive.serial}.img"
+        with open(image, "xb") as file:
+            file.truncate(drive.size_mb << 20)
+        for path in range(drive.paths):
+            self._count += 1
+            node = f"drive{self._count}"
+            # Two paths are two drives to QEMU: neither may lock the image, or keep it in memory.
+            shared = ",file.locking=off,cache=directsync" if drive.paths > 1 else ""
+            self._add("-drive", f"if=none,id={node},format=raw,file={image}{shared}")
+            for device in getattr(self, f"_{drive.kind}")(drive, node, path):
+                self._add("-device", device)
+
+    def _add(self, *args: str) -> None:
+        self.args += args
+
+    def _sata(self, drive: QemuDrive, node: str, _path: int) -> Iterator[str]:
+        bus = f"ide.{self._sata_ports}"
+        self._sata_ports += 1
+        wwn = f",wwn={drive.wwn:#x}" if drive.wwn else ""
+        yield f"ide-hd,bus={bus},drive={node},serial={drive.serial}{wwn}"
+
+    def _sas(self, drive: QemuDrive, node: str, path: int) -> Iterator[str]:
+        if self._sas_targets == 0:
+            yield "virtio-scsi-pci,id=sas"
+        target, self._sas_targets = self._sas_targets, self._sas_targets + 1
+        assert drive.wwn
+        yield (
+            f"scsi-hd,bus=sas.0,scsi-id={target},drive={node},serial={drive.serial},"
+            f"wwn={drive.wwn:#x},port_wwn={drive.wwn + path + 1:#x},port_index={path + 1},"
+            "vendor=SEAGATE,product=ST8000NM0075,share-rw=on"
+        )
+
+    def _nvme(self, drive: QemuDrive, node: str, _path: int) -> Iterator[str]:
+        yield f"nvme,id=nvme-{node},serial={drive.serial}"
+        yield f"nvme-ns,bus=nvme-{node},drive={node},nsid=1"  # Linux believes no WWN of QEMU's
+
+    def _virtio(self, drive: QemuDrive, node: str, _path: int) -> Iterator[str]:
+        yield f"virtio-blk-pci,drive={node},serial={drive.serial}"
+
+    def _usb(self, drive: QemuDrive, node: str, _path: int) -> Iterator[str]:
+        yield f"qemu-xhci,id=xhci-{node}"
+        yield f"usb-storage,bus=xhci-{node}.0,drive={node},serial={drive.serial}"
+
+    def _uas(self, drive: QemuDrive, node: str, _path: int) -> Iterator[str]:
+        yield f"qemu-xhci,id=xhci-{node}"
+        yield f"usb-uas,id=uas-{node},bus=xhci-{node}.0"
+        wwn = f",wwn={drive.wwn:#x}" if drive.wwn else ""
+        yield f"scsi-hd,bus=uas-{node}.0,drive={node},serial={drive.serial}{wwn}"
+
+
+# --- the guest --------------------------------------------------------------------------
+
+
+class Guest:
+    """The running machine, as a context manager: ``run`` works until it is left.
+
+    ``directory`` gets the images, and the console's output in ``console``.
+    """
+
+    def __init__(self, directory: Path, drives: Sequence[QemuDrive]) -> None:
+        directory.mkdir(parents=True)
+        self._directory = directory
+        wiring = _Wiring(directory)
+        for drive in drives:
+            wiring.connect(drive)
+        self._command = [*_machine(directory), *wiring.args]
+
+    def __enter__(self) -> Guest:
+        with open(self._directory / "qemu", "wb") as said:
+            self._qemu = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=said, stderr=said
+            )
+        try:
+            self._port = _connected(self._directory / "port", self._qemu)
+            self._answers = self._port.makefile("rb")
+            assert self._answer(BOOT_S) == {"hello": True}
+        except BaseException:
+            self._stop()
+            print((self._directory / "qemu").read_text(), file=sys.stderr)
+            print(self.console()[-3000:], file=sys.stderr)
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop()
+
+    def run(self, command: list[str] | str, check: int | None = 0, timeout_s: float = 60) -> Run:
+        """A command, or with a text a piece of shell; ``check`` is the code it must end with."""
+        request = {"command": command, "timeout_s": timeout_s}
+        self._port.sendall(json.dumps(request).encode() + b"\n")
+        run = Run(**self._answer(timeout_s + 30))
+        assert check in (None, run.code), f"{command}\nended with {run}"
+        return run
+
+    def console(self) -> str:
+        return (self._directory / "console").read_text(errors="replace")
+
+    def _answer(self, timeout_s: float) -> Any:
+        self._port.settimeout(timeout_s)
+        line = self._answers.readline()
+        assert line, f"the guest is gone: {self.console()[-3000:]}"
+        return json.loads(line)
+
+    def _stop(self) -> None:
+        """Nothing of the guest is kept: it is switched off."""
+        self._qemu.kill()
+        self._qemu.wait()
+        if hasattr(self, "_port"):
+            self._answers.close()
+            self._port.close()
+
+
+def _machine(directory: Path) -> list[str]:
+    words = {
+        "RIG_CACHE": CACHE,
+        "RIG_PYTHON": sys.executable,
+        "RIG_AGENT": HERE / "agent.py",
+    }
+    told = " ".join(f"{name}={value}" for name, value in words.items())
+    return [
+        *(QEMU, "-accel", "tcg,thread=multi", "-cpu", "max", "-machine", "q35", "-smp", "2"),
+        *("-m", "1536", "-nodefaults", "-no-reboot", "-display", "none", "-monitor", "none"),
+        *("-serial", f"file:{directory}/console"),
+        *("-kernel", str(CACHE / "vmlinuz"), "-initrd", str(CACHE / "initrd")),
+        *("-append", f"console=ttyS0 panic=-1 quiet tsc=reliable no_timer_check {told}"),
+        "-fsdev",
+        "local,id=host,path=/,security_model=none,readonly=on,multidevs=remap",
+        *("-device", "virtio-9p-pci,fsdev=host,mount_tag=host"),
+        *("-device", "virtio-serial-pci"),
+        *("-chardev", f"socket,id=port,path={directory}/port,server=on,wait=off"),
+        *("-device", "virtserialport,chardev=port,name=rig"),
+    ]
+
+
+def _connected(path: Path, qemu: subprocess.Popen[bytes]) -> socket.socket:
+    for _ in range(400):
+        assert qemu.poll() is None, "QEMU ended"
+        port = socket.socket(socket.AF_UNIX)
+        try:
+            port.connect(os.path.relpath(path))  # a socket's path must be short
+            return port
+        except OSError:
+            port.close()
+            time.sleep(0.05)
+    raise AssertionError(f"QEMU did not open {path}")

@@ -1,0 +1,318 @@
+"""``verify`` reads every copy of a disk from the medium, and writes down what it found."""
+
+from __future__ import annotations
+
+import errno
+import json
+import mmap
+import os
+from collections.abc import Sequence
+
+import pytest
+
+from tests.loopdisks import LoopDisk, LoopWorld, _position_on_device
+from tests.test_after_a_crash import HaltedPass, needs_strace, strace
+from tests.world import Run, World
+
+LONG_AGO = "2020-01-01T00:00:00Z"
+
+
+def verify(world: World, *labels: str, check: int = 0, prefix: Sequence[str] = ()) -> Run:
+    return world.run_pass("verify", *labels, check=check, prefix=prefix)
+
+
+def filled(world: World, *names: str) -> World:
+    """These files are on P01 and S01, verified long ago."""
+    for number, name in enumerate(names):
+        world.put(name, 10_000 + number)
+    world.generate()
+    world.run_pass(check=0)
+    world.sql("UPDATE copies SET verified_at = ?", LONG_AGO)
+    return world
+
+
+def states(world: World, label: str = "P01") -> dict[str, str]:
+    """File name → state of its copy on a disk."""
+    query = "SELECT f.name, c.state FROM copies c JOIN files f ON f.id = file_id JOIN disks d "
+    return dict(map(tuple, world.sql(f"{query} ON d.id = disk_id WHERE label = ?", label)))
+
+
+def just_verified(world: World, label: str = "P01") -> set[str]:
+    query = "SELECT f.name FROM copies c JOIN files f ON f.id = file_id JOIN disks d ON "
+    where = "d.id = disk_id WHERE label = ? AND verified_at <> ?"
+    return {row["name"] for row in world.sql(query + where, label, LONG_AGO)}
+
+
+def notice(world: World, kind: str, key: str) -> str:
+    query = "SELECT text FROM notices WHERE kind = ? AND key = ? AND resolved_at IS NULL"
+    return "".join(row["text"] for row in world.sql(query, kind, key))
+
+
+# --- what it finds ------------------------------------------------------------------------
+
+
+def test_good_copies_are_noted_with_time_and_way(loop_world: LoopWorld) -> None:
+    """Exit 0; the medium was read (O_DIRECT), the disks and the other disk's rows stay."""
+    filled(loop_world, "a/1.g3", "a/2.g3", "3.g3")
+    before = loop_world.snapshot(loop_world.mounts)
+    run = verify(loop_world, "ztp01aa")
+    assert run.out == "P01: 3 copies are good (30 kB), 0 damaged, 0 missing, 0 unregistered files\n"
+    assert just_verified(loop_world) == {"a/1.g3", "a/2.g3", "3.g3"}
+    assert just_verified(loop_world, "S01") == set()
+    ways = loop_world.sql("SELECT DISTINCT verified_by FROM copies WHERE verified_at > '2021'")
+    assert [tuple(row) for row in ways] == [("direct",)]
+    assert before.differences(loop_world.snapshot(loop_world.mounts)) == []
+    run = verify(loop_world, "P01", "S01")
+    assert [line.split(":")[0] for line in run.out.splitlines()] == ["P01", "S01"]
+
+
+@pytest.mark.parametrize("label", ["P01", "S01"])
+def test_every_harm_to_a_copy_is_found_and_told_apart(loop_world: LoopWorld, label: str) -> None:
+    """A bit that flipped on the medium under a warm cache, a file gone, cut, or not ours.
+
+    Put right again, the same command says so, and the notice is over.
+    """
+    world = filled(loop_world, "flipped.g3", "gone.g3", "cut.g3", "good.g3")
+    data, loop = world.data(label), world.loops[label]
+    kept = {name: (data / name).read_bytes() for name in ("flipped.g3", "gone.g3", "cut.g3")}
+    loop.flip_bit("data/flipped.g3", offset=5000)
+    assert (data / "flipped.g3").read_bytes() == kept["flipped.g3"]  # who believes memory sees none
+    (data / "gone.g3").unlink()
+    os.truncate(data / "cut.g3", 100)
+    (data / "notes.txt").write_text("not ours")
+    before = world.snapshot(world.mounts)
+    run = verify(world, label, check=1)
+    assert run.out.splitlines() == [
+        f"{label}: DAMAGED cut.g3",
+        f"{label}: DAMAGED flipped.g3",
+        f"{label}: MISSING gone.g3",
+        f"{label}: UNREGISTERED notes.txt",
+        f"{label}: 1 copies are good (10 kB), 2 damaged, 1 missing, 1 unregistered files",
+    ]
+    assert states(world, label) == {
+        "flipped.g3": "damaged",
+        "cut.g3": "damaged",
+        "gone.g3": "missing",
+        "good.g3": "good",
+    }
+    assert just_verified(world, label) == set(states(world, label))
+    other = "S01" if label == "P01" else "P01"
+    assert set(states(world, other).values()) == {"good"}
+    changed = before.differences(world.snapshot(world.mounts))
+    assert changed == [f"{label}/data/flipped.g3: content changed"]  # it is no longer in memory
+    assert notice(world, "copy-damaged", label).startswith(
+        f"2 copies on {label} are damaged, 1 missing, cut.g3 among them. The other copy of each is "
+        "not touched."
+    )
+    (found,) = json.loads(verify(world, label, "--json", check=1).out)
+    assert found["damaged"] == ["cut.g3", "flipped.g3"]
+    assert (found["label"], found["good"], found["good_bytes"]) == (label, 1, 10_003)
+    assert (found["missing"], found["unregistered"]) == (["gone.g3"], ["notes.txt"])
+
+    loop.flip_bit("data/flipped.g3", offset=5000)
+    (data / "notes.txt").unlink()
+    for name in ("gone.g3", "cut.g3"):
+        (data / name).write_bytes(kept[name])
+    verify(world, label)
+    assert set(states(world, label).values()) == {"good"}
+    assert world.notices() == set()
+
+
+def test_a_directory_that_can_not_be_entered_stops_no_other_file(world: World) -> None:
+    """What was below it is reported; all else on the disk is read all the same."""
+    filled(world, "a/1.g3", "b/2.g3", "c.g3")
+    (world.data("P01") / "a").rename(world.data("P01") / "away")
+    (world.data("P01") / "a").write_text("a file in its place")
+    world.leave_unchecked("the test harmed a disk")
+    run = verify(world, "P01", check=1)
+    assert just_verified(world) >= {"b/2.g3", "c.g3"}
+    assert "P01: 2 copies are good" in run.out
+    assert states(world)["a/1.g3"] != "good"
+
+
+def test_a_spare_has_nothing_to_verify(world: World) -> None:
+    """A drive that was never used is no fault, and is not called one that fails."""
+    filled(world, "a.g3")
+    run = world.run_pass("verify", "P02", check=(0, 2))
+    assert "does not give its data back" not in run.out + run.err
+    assert world.notices() == set()
+
+
+# --- a medium that can't be read ----------------------------------------------------------
+
+
+def cut_off(disk: LoopDisk, name: str, offset: int) -> None:
+    """From this byte of a file on the drive gives nothing back: its image ends there."""
+    path = disk.mount_point / "data" / name
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+        at = disk.image_offset + _position_on_device(file.fileno(), offset)
+    os.truncate(disk.image, at)
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECT)
+    try:
+        with pytest.raises(OSError) as fault, mmap.mmap(-1, mmap.PAGESIZE) as page:
+            os.preadv(fd, [page], offset)
+        assert fault.value.errno == errno.EIO
+    finally:
+        os.close(fd)
+
+
+def last_on_the_medium(disk: LoopDisk, names: Sequence[str]) -> str:
+    def position(name: str) -> int:
+        with open(disk.mount_point / "data" / name, "rb") as file:
+            return _position_on_device(file.fileno(), 0)
+
+    return max(names, key=position)
+
+
+def test_a_region_that_can_not_be_read_is_loud_and_the_rest_is_read(loop_world: LoopWorld) -> None:
+    """EIO inside one file: that copy is damaged, the others are verified, the exit code is 1."""
+    names = ["a.g3", "b.g3", "c.g3"]
+    world = filled(loop_world, *names)
+    os.sync()
+    bad = last_on_the_medium(world.loops["P01"], names)
+    cut_off(world.loops["P01"], bad, 8192)
+    world.spoil("P01", bad, "the test took it from the medium")
+    run = verify(world, "P01", check=1)
+    assert f"P01: DAMAGED {bad}\n" in run.out
+    assert "P01: 2 copies are good (" in run.out
+    assert states(world) == {name: "damaged" if name == bad else "good" for name in names}
+    assert just_verified(world) == set(names)
+    assert "1 copies on P01 are damaged" in notice(world, "copy-damaged", "P01")
+
+
+def test_a_directory_that_can_not_be_read_is_loud_and_the_rest_is_read(
+    loop_world: LoopWorld,
+) -> None:
+    """A bad block under one directory keeps nobody from knowing about all other files."""
+    world = filled(loop_world, "a/1.g3", "b/2.g3", "c.g3")
+    disk = world.loops["S01"]
+    fd = os.open(world.data("S01") / "a", os.O_RDONLY)
+    at = _position_on_device(fd, 0)
+    os.close(fd)
+    disk.umount()
+    with open(disk.image, "r+b") as image:
+        image.seek(at)
+        image.write(b"\xff" * 1024)
+    disk.mount()
+    world.leave_unchecked("the test harmed a directory")
+    with pytest.raises(OSError):
+        os.stat(world.data("S01") / "a" / "1.g3")
+    run = verify(world, "S01", check=1)
+    assert just_verified(world, "S01") >= {"b/2.g3", "c.g3"}
+    assert "S01: 2 copies are good" in run.out
+    assert notice(world, "copy-damaged", "S01")
+
+
+def test_a_drive_that_has_dropped_off_says_nothing_about_its_copies(loop_world: LoopWorld) -> None:
+    """No read at all is a fault of cable or drive: loud, but no copy is called damaged.
+
+    Its mark is still in memory, and is no proof that the drive answers.
+    """
+    world = filled(loop_world, "a.g3", "b.g3")
+    os.sync()
+    (world.disks["S01"] / "bag-info.txt").read_bytes()
+    cut_off(world.loops["S01"], "a.g3", 0)
+    os.truncate(world.loops["S01"].image, 4096)
+    world.leave_unchecked("the test took the medium away")
+    run = verify(world, "S01", check=1)
+    assert "S01: COULD NOT BE READ TO THE END" in run.out
+    assert states(world, "S01") == {"a.g3": "good", "b.g3": "good"}
+
+
+# --- whose disk, and when -----------------------------------------------------------------
+
+
+def test_a_shipped_disk_that_is_back_at_its_place_can_be_verified(loop_world: LoopWorld) -> None:
+    """By its serial, also once another drive has its label; that drive is not taken for it."""
+    world = filled(loop_world, "a.g3")
+    for command in ("close", "ship"):
+        world.run_pass(command, "P01", check=0)
+    assert "P01: 1 copies are good" in verify(world, "P01").out
+    old = world.loops["P01"]
+    old.mount(world.root / "elsewhere")
+    old.umount()
+    old.mount_point = world.disks["P01"]
+    old.umount()
+    world.add_disk("P01", "NEWP01AA")
+    world.generate()
+    world.sql("UPDATE disks SET state = 'lost' WHERE label = 'P02'")
+    new = world.plug_in("P01", fs="xfs", size_mb=64)
+    world.put("b.g3")
+    world.run_pass(check=0)
+    world.sql("UPDATE copies SET verified_at = ?", LONG_AGO)
+    run = verify(world, "ZTP01AA", check=1)
+    place = world.disks["P01"]
+    assert f"COULD NOT BE READ TO THE END: P01: the mark at {place} says P01, serial NEWP01AA" in (
+        run.out
+    )
+    assert "P01: 0 copies are good" in run.out
+    new.umount()
+    old.mount()
+    assert "P01: 1 copies are good" in verify(world, "ZTP01AA").out
+    assert "the mark at" in verify(world, "P01", check=1).out
+    old.umount()
+    run = verify(world, "ZTP01AA", check=1)
+    assert f"nothing is mounted at {place}. Nothing was written." in run.out
+    new.mount()
+    world.leave_unchecked("two drives have the label P01")
+
+
+def test_another_disk_in_its_place_is_refused(loop_world: LoopWorld) -> None:
+    """Nothing is read of it, and nothing is noted as missing."""
+    world = filled(loop_world, "a.g3")
+    world.run_pass("close", "P01", check=0)
+    world.put("b.g3")
+    world.run_pass(check=0)
+    world.sql("UPDATE copies SET verified_at = ?", LONG_AGO)
+    one, other = world.loops["P01"], world.loops["P02"]
+    for disk in (one, other):
+        disk.umount()
+    one.mount(world.disks["P02"])
+    other.mount(world.disks["P01"])
+    before = [tuple(row) for row in world.sql("SELECT * FROM copies ORDER BY 1, 2")]
+    run = verify(world, "P01", "P02", check=1)
+    assert f"P01: the mark at {world.disks['P01']} says P02, serial ZTP02AA" in run.out
+    assert f"P02: the mark at {world.disks['P02']} says P01, serial ZTP01AA" in run.out
+    assert [tuple(row) for row in world.sql("SELECT * FROM copies ORDER BY 1, 2")] == before
+
+
+def test_what_the_machine_holds_is_given_back_when_all_reads_well(world: World) -> None:
+    """A person's hold stays a person's."""
+    filled(world, "a.g3")
+    hold = "UPDATE disks SET held_by = ?, held_reason = 'test' WHERE label = 'P01'"
+    for by, after in (("machine", None), ("person", "person")):
+        world.sql(hold, by)
+        verify(world, "P01")
+        assert world.sql("SELECT held_by FROM disks WHERE label = 'P01'")[0][0] == after
+
+
+@needs_strace
+def test_interrupted_it_goes_on_with_the_least_recently_verified(world: World) -> None:
+    """SIGINT while a file is read: 130, what was read is noted, the rest comes first next time."""
+    filled(world, "a.g3", "b.g3", "c.g3")
+
+    def interrupted_at(name: str) -> set[str]:
+        prefix = strace(world, "preadv,preadv2", [world.data("P01") / name], "signal=SIGINT:when=1")
+        run = verify(world, "P01", check=130, prefix=prefix)
+        assert "interrupted" in run.out
+        return just_verified(world)
+
+    assert interrupted_at("b.g3") == {"a.g3"}
+    assert interrupted_at("a.g3") == {"a.g3", "b.g3", "c.g3"}  # b and c came before a
+    assert world.notices() == set()
+    assert set(states(world).values()) == {"good"}
+
+
+@needs_strace
+def test_it_runs_beside_a_pass(world: World) -> None:
+    """It needs no turn: a pass in the middle of its copies is not waited for, nor disturbed.
+
+    What that pass has given its name, but not yet registered, is not called unregistered.
+    """
+    filled(world, "a.g3")
+    world.put("b.g3")
+    halted = HaltedPass(world, "linkat", [world.disks["P01"] / ".incoming"])
+    assert verify(world, "P01", "S01").out.count("1 copies are good") == 2
+    halted.go_on(check=0)
+    assert world.archived("P01") == world.archived("S01") == {"a.g3", "b.g3"}
