@@ -522,7 +522,7 @@ def test_a_read_only_disk_is_passed_by_and_said(world: World) -> None:
     assert world.archived("P02") == world.archived("S01") == {NAME}
     assert world.notices() == {("disk-read-only", "P01")}
     text = notice_text(world, "disk-read-only", "P01")
-    assert f"may not write to {world.disks['P01']}. sudo chmod" in text
+    assert f"may not write to {world.disks['P01']}. sudo chown -R " in text
     world.disks["P01"].chmod(0o755)
 
 

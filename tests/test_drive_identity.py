@@ -20,7 +20,7 @@ import pytest
 from tests.rig.machine import Guest, QemuDrive, why_no_rig
 from tests.world import CRON_ENVIRONMENT, REPO, Run
 
-pytestmark = [pytest.mark.qemu, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.qemu, pytest.mark.timeout(600)]
 
 DISKS = {
     "P01": QemuDrive("sata", "ZA12JCHM", 0x5000C500858BFEA7),
