@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 OPEN = {
-    "test_disk_life.py::test_a_copy_on_a_held_disk_is_no_ground_for_removal": "hold: wording",
+    "test_disk_life.py::test_a_copy_on_a_held_disk_is_no_ground_for_removal": "hold: open",
     "test_check.py::test_each_right_that_an_ordinary_user_lacks_is_named[no_unlink_where_sticky]": (
         "check does not look at sticky directories"
     ),
@@ -22,7 +22,7 @@ OPEN = {
         "verify counts the missing copies of an earlier life"
     ),
     "test_closing.py::test_a_close_that_is_killed_anywhere_is_finished_or_was_not_begun": (
-        "close: what a kill leaves is not all swept"
+        "close: killed after the seal is registered, the removal slip is no notice"
     ),
     "test_closing.py::test_a_disk_that_can_not_be_sealed_is_not_passed_over_in_silence": (
         "close: a failure to seal has no notice"
@@ -32,7 +32,7 @@ OPEN = {
         "close: two lines for one name, and names the manifest can't carry"
     ),
     "test_closing.py::test_a_full_disk_that_can_not_be_closed_is_told_and_left_alone": (
-        "close: a refused close is tried again too soon"
+        "close: a notice of a refused close outlives the close"
     ),
     "test_verify.py::test_a_spare_has_nothing_to_verify": "verify: a spare is a fault",
     "test_verify.py::test_a_directory_that_can_not_be_read_is_loud_and_the_rest_is_read": (
