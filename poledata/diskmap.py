@@ -117,7 +117,7 @@ def _row_faults(row: _Row, prefixes: Prefixes) -> Iterator[str]:
     if not _LOGICAL_ID.fullmatch(logical_id):
         yield (
             f"logical ID {shown(logical_id)} is malformed; right is 0x and 16 (or 32) hex "
-            "digits, not all zeros, the WWN as lsblk prints it"
+            "digits, not all zeros, as get_drive_IDs.py prints it"
         )
 
 
