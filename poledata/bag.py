@@ -271,7 +271,7 @@ def mend_manifest(root_fd: int) -> None:
         size_bytes = os.fstat(fd).st_size
         whole_bytes = _end_of_lines(fd, size_bytes)
         begin = max(0, whole_bytes - _LONGEST_LINE_BYTES)
-        last = os.pread(fd, whole_bytes - begin, begin).rstrip(b"\n").rpartition(b"\n")[2]
+        last = os.pread(fd, whole_bytes - begin, begin)[:-1].rpartition(b"\n")[2]
         if whole_bytes:
             _parse_line(last + b"\n", whole_bytes - len(last) - 1)
         if whole_bytes < size_bytes:

@@ -236,13 +236,14 @@ class BatchWork:
             sha512 = self._hashed_once(work.waiting)
             if sha512 != work.known.sha512:
                 raise NameConflict.of(shown(work.waiting.name), work.known.sha512, sha512)
+            is_kept = not self.house.config.delete_from_buffer
+            read_now = set() if is_kept else self._read_again(work.known, shelf)
         except FileFault as fault:
             self._judge_source(work, fault)
             return
         except Stopped:
             return
-        if self.house.config.delete_from_buffer:
-            read_now = self._read_again(work.known, shelf)
+        if not is_kept:
             if not self._remove_one(work.waiting, sha512, shelf, {}, read_now):
                 return
             self.note_removed([work.waiting.name])

@@ -220,10 +220,10 @@ def test_the_columns_of_the_table_stand_below_each_other() -> None:
             assert row[at - 1] == " " != row[at]
 
 
-def test_spares_that_are_not_mounted_do_not_count() -> None:
-    """What can be used at once is what matters."""
-    lines = [each for each in as_text(STATUS).splitlines() if "mounted and spare" in each]
-    assert len(lines) == 2 and lines[0].endswith("shipped or lost.")
+def test_spares_that_are_not_mounted_or_held_do_not_count() -> None:
+    """What can be used at once is what matters: P03 is not mounted, S02 is held."""
+    assert line("1 primary") == "1 primary disks are mounted and spare; 0 shipped or lost."
+    assert line("0 copy") == "0 copy disks are mounted and spare; 1 shipped or lost."
 
 
 def _pending(number: int) -> Pending:
