@@ -54,6 +54,8 @@ def verify(house: House, disk: Disk, stop: threading.Event, tick: Tick) -> Verdi
     try:
         with house.shelf() as shelf, closing(medium.HashingReader()) as reader:
             held = shelf.hold(disk)
+            if held.mark is None:
+                return verdict  # a spare that was never used: there is nothing on it
             for copy in catalogue.copies_on(house.conn, disk):
                 if stop.is_set():
                     raise Stopped("interrupted")
@@ -100,9 +102,9 @@ def _read_state(
     tick: Callable[[int], None],
 ) -> tuple[CopyState, VerifiedBy | None]:
     """Raises OSError where the disk as a whole does not work."""
-    if beneath.stat(held.root_fd, f"{bag.DATA}/{copy.name}") is None:
-        return CopyState.MISSING, None
     try:
+        if beneath.stat(held.root_fd, f"{bag.DATA}/{copy.name}") is None:
+            return CopyState.MISSING, None
         found = held.read_copy(copy.name, reader, tick)
     except OSError as fault:
         if fault.errno in DISK_ERRNOS and not _answers(held):

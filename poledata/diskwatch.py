@@ -102,7 +102,8 @@ class DiskWatch:
     def finish_closes(self) -> None:
         """A crash, or a pulled disk, may have cut a close short."""
         for disk in catalogue.unsealed_disks(self._house.conn):
-            self._close(disk, partial(lifecycle.finish_close, self._house, disk))
+            if disk.held_by is None:
+                self._close(disk, partial(lifecycle.finish_close, self._house, disk))
 
     def _close(self, disk: Disk, close: Callable[[], str]) -> None:
         try:

@@ -29,7 +29,7 @@ from poledata.records import (
     utc,
 )
 from poledata.sealing import Found
-from poledata.shelf import HeldDisk, Shelf
+from poledata.shelf import HeldDisk, Shelf, must_be_writable
 
 HOLD_AFTER_ERRORS = 3  # passes running
 HELD_AT_ONCE = 2  # more failing at once have a common cause: cable, power, controller
@@ -89,7 +89,9 @@ def close(house: House, disk: Disk, reason: str) -> str:
 def finish_close(house: House, disk: Disk) -> str:
     """Finish a close that was cut short. Raises DiskRefused, OSError."""
     with house.shelf() as shelf:
-        return _finish(house, shelf.hold(disk), "a close that was cut short is finished")
+        held = shelf.hold(disk)
+        must_be_writable(held)
+        return _finish(house, held, "a close that was cut short is finished")
 
 
 def _finish(house: House, held: HeldDisk, reason: str) -> str:
@@ -100,6 +102,9 @@ def _finish(house: House, held: HeldDisk, reason: str) -> str:
         held.root_fd, lists, disk.label, disk.serial, closed_at
     )
     room = mounts.space(held.root_fd)
+    slip = removal_slip(house, disk, payload, held.path, packing_list, reason)
+    house.board.settle(("copy-damaged", *DISK_KINDS), disk.label)
+    house.board.tell("disk-closed", disk.label, slip)  # first: after "sealed" nobody comes back
     with db.transaction(house.conn):
         catalogue.measure(
             house.conn,
@@ -110,9 +115,6 @@ def _finish(house: House, held: HeldDisk, reason: str) -> str:
             disk.last_used_at or closed_at,
         )
         catalogue.note_event(house.conn, disk.id, closed_at, "sealed", reason)
-    slip = removal_slip(house, disk, payload, held.path, packing_list, reason)
-    house.board.settle(["copy-damaged"], disk.label)
-    house.board.tell("disk-closed", disk.label, slip)
     return slip
 
 
@@ -158,6 +160,8 @@ def _reconcile(house: House, held: HeldDisk) -> None:
 def _adopt(house: House, held: HeldDisk, found: Found, reader: medium.HashingReader) -> None:
     """Write down a file that one of the three did not know; by now it is read back."""
     name = found.name
+    if why := bag.why_not_carried(name):
+        raise CannotClose(f"data/{shown(name)} can't stand in a manifest: {why}")
     if found.size_bytes is None:
         raise CannotClose(f"data/{shown(name)} is not there any more")
     copy = held.read_copy(name, reader, lambda _: None)

@@ -52,7 +52,11 @@ class Payload:
 def survey(root_fd: int, rows: Iterable[CopyOnDisk]) -> list[Found]:
     """Everything that any of the three knows, by name."""
     sizes = dict(files_under_data(root_fd))
-    lines = {line.name: line.sha512 for line in bag.read_manifest(root_fd)}
+    lines: dict[str, str] = {}
+    for line in bag.read_manifest(root_fd):
+        if line.name in lines:
+            raise CannotClose(f"the manifest has two lines for data/{shown(line.name)}")
+        lines[line.name] = line.sha512
     known = {row.name: row for row in rows}
     return [
         Found(name, sizes.get(name), lines.get(name), known.get(name))
@@ -131,9 +135,8 @@ def keep_packing_list(
     directory.mkdir(exist_ok=True)
     path = directory / f"{label}-{serial}.sha512"
     if path.exists() and path.read_bytes() != b"".join(_manifest_blocks(root_fd)):
-        path = path.with_stem(
-            f"{path.stem}-{closed_at.replace(':', '')}"
-        )  # an earlier life's stays
+        # The list of the drive's earlier life stays as it is.
+        path = path.with_stem(f"{path.stem}-{closed_at.replace(':', '')}")
     fresh = path.with_name(f".{path.name}")
     with fresh.open("wb") as out:
         out.writelines(_manifest_blocks(root_fd))
