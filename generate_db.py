@@ -58,10 +58,13 @@ def generate_db(
     config = None if db_path else cli.SETTINGS.config()
     path = config.db_path if config else Path(str(db_path))
     entries = read(map_path, config.prefixes if config else DEFAULT_PREFIXES)
-    changes = diskset.changes(_known(path, config), entries, map_path, returned)
+    known = _known(path, config)
+    changes = diskset.changes(known, entries, map_path, returned)
     if not dry_run:
         _write(path, changes, stand_in=bool(config and not config.require_mount))
     rows = diskset.readiness(config, entries, path.parent.stat().st_uid) if config else []
+    back = {entry.label for entry, _ in changes.returned}
+    rows = [row if row.label in back else diskset.unless_gone(row, known) for row in rows]
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2))
     elif not cli.SETTINGS.quiet:

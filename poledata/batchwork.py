@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Collection
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from poledata import catalogue, copying, db, lifecycle, medium, mounts, removal
 from poledata.buffer import Buffer
@@ -203,7 +203,11 @@ class BatchWork:
             }
             assert result.sha512
             waiting = result.job.waiting
-            if self._remove_one(waiting, result.sha512, shelf, lines, lines.keys()):
+            try:
+                read_now = lines.keys() | self._read_older(waiting, shelf, lines)
+            except Stopped:
+                break  # it is archived: the next pass removes it
+            if self._remove_one(waiting, result.sha512, shelf, lines, read_now):
                 removed.append(result.job.name)
         self.note_removed(removed)
 
@@ -249,12 +253,24 @@ class BatchWork:
             self.note_removed([work.waiting.name])
         self.failures.forget([shown(work.waiting.name)])
 
+    def _read_older(self, waiting: Waiting, shelf: Shelf, lines: removal.Lines) -> set[int]:
+        """Copies that this batch did not write are read again, unless they are of this file."""
+        known = catalogue.file(self.house.conn, waiting.name)
+        older = [
+            copy
+            for copy in (known.copies if known else ())
+            if copy.disk.id not in lines and not removal.was_read_since(copy, waiting)
+        ]
+        return self._read_again(replace(known, copies=tuple(older)), shelf) if known else set()
+
     def _read_again(self, known: KnownFile, shelf: Shelf) -> set[int]:
         """Read a file's copies from the medium, note what is found; the disk ids of good ones.
 
         They may have been written long ago: nothing is removed on the word of an old reading.
         """
-        good = set()
+        good: set[int] = set()
+        if not known.copies:
+            return good
         with closing(medium.HashingReader()) as reader:
             for copy in known.copies:
                 if copy.state is CopyState.GOOD and self._reads_well(known, copy, shelf, reader):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -123,10 +124,14 @@ def _answers(held: HeldDisk) -> bool:
 
 
 def _unregistered(house: House, held: HeldDisk) -> list[str]:
-    """Files under data/ that the database does not have on this disk."""
+    """Files under data/ that the database does not have on this disk.
+
+    One that is in the buffer still is on its way: a pass may be at work on it.
+    """
     names = [name for name, _ in sealing.files_under_data(held.root_fd)]
     known = {copy.name for copy in catalogue.copies_on(house.conn, held.disk)}
-    return [shown(name) for name in sorted(names) if name not in known]
+    strange = (name for name in sorted(names) if name not in known)
+    return [shown(n) for n in strange if not os.path.lexists(house.config.buffer / n)]
 
 
 def _unlisted(house: House, held: HeldDisk) -> list[str]:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from poledata import buffer, catalogue, choice
+from poledata import beneath, buffer, catalogue, choice
 from poledata.buffer import Buffer
 from poledata.config import Config
 from poledata.db import Connection
@@ -72,7 +72,7 @@ def _buffer(config: Config) -> Iterator[Finding]:
             yield Finding(False, f"buffer: {shown(name)} can't be listed ({why})")
         directories = {file.name.rpartition("/")[0] for file in seen.waiting} | {""}
         for path in sorted(directories):
-            if not os.access(path or ".", os.W_OK | os.X_OK, dir_fd=fd):
+            if not _may_unlink(fd, path):
                 place = shown(str(config.buffer / path))
                 yield Finding(False, f"buffer: this user may not unlink files in {place}")
         yield Finding(True, f"buffer {config.buffer}: {seen.settled_files} finished files wait")
@@ -80,6 +80,18 @@ def _buffer(config: Config) -> Iterator[Finding]:
             yield _lease(fd, seen.waiting[0])
     finally:
         os.close(fd)
+
+
+def _may_unlink(fd: int, path: str) -> bool:
+    """Whether this user may unlink files in a directory; in a sticky one, only its owner's own."""
+    if not os.access(path or ".", os.W_OK | os.X_OK, dir_fd=fd):
+        return False
+    info = os.stat(path or ".", dir_fd=fd)
+    if not info.st_mode & stat.S_ISVTX or os.geteuid() in (0, info.st_uid):
+        return True
+    with beneath.directory(fd, path) as directory_fd, os.scandir(directory_fd) as entries:
+        owners = {entry.stat(follow_symlinks=False).st_uid for entry in entries}
+    return owners <= {os.geteuid()}
 
 
 def _lease(fd: int, waiting: Waiting) -> Finding:

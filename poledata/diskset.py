@@ -7,7 +7,7 @@ import pwd
 import shlex
 import stat
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from poledata import mounts
@@ -153,6 +153,14 @@ def _ready(
         capacity_bytes=size_bytes,
         next_step=step,
     )
+
+
+def unless_gone(row: Readiness, known: Iterable[Disk]) -> Readiness:
+    """A drive that the database has as shipped or lost takes no data, whatever is mounted."""
+    gone = {d.logical_id: d.state.value for d in known if d.state in _GONE}
+    if row.logical_id not in gone:
+        return row
+    return replace(row, next_step=f"it is noted as {gone[row.logical_id]}: not used")
 
 
 def _is_that(drive: mounts.Drive, entry: Entry) -> bool:

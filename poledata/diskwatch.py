@@ -94,9 +94,12 @@ class DiskWatch:
         labels = {label for kind in DISK_KINDS for label in board.open_keys(kind)}
         if not labels:
             return
+        # A held disk's notice stands till it is given back, a half closed one's till it is closed.
+        unsealed = {disk.id for disk in catalogue.unsealed_disks(self._house.conn)}
         with self._house.shelf() as shelf:
             for disk in catalogue.disks(self._house.conn):
-                if disk.label in labels and disk.held_by is None and not _is_at_fault(shelf, disk):
+                stands = disk.label not in labels or disk.held_by or disk.id in unsealed
+                if not stands and not _is_at_fault(shelf, disk):
                     board.settle(DISK_KINDS, disk.label)
 
     def finish_closes(self) -> None:
@@ -121,6 +124,9 @@ class DiskWatch:
             )
         except DiskRefused as refusal:
             log.info("%s can't be closed now: %s", disk.label, refusal)
+            if refusal.kind != "disk-missing":  # that one is on the shelf already
+                self._refused.add(disk.label)
+                self._house.board.tell_refused(refusal)
 
     def end_of_pass(self) -> None:
         """Count the passes running in which a disk failed; from the third it is held."""

@@ -214,7 +214,8 @@ def lose(house: House, disk: Disk, why: str) -> str:
     with db.transaction(house.conn):
         catalogue.copies_are_missing(house.conn, disk)
         catalogue.set_state(house.conn, disk, DiskState.LOST, why, _now())
-    house.board.settle(("disk-closed", *DISK_KINDS), disk.label)
+    if disk.state is not DiskState.SHIPPED:  # else the label may be another drive's by now
+        house.board.settle(("disk-closed", *DISK_KINDS), disk.label)
     gone = catalogue.without_good_copy(house.conn, disk)
     if gone:
         house.board.tell(
@@ -239,7 +240,8 @@ def settle_no_good_copy(house: House) -> None:
 
 def forget(house: House, disk: Disk) -> str:
     """Take a drive that was never used out of the database. Raises Refused."""
-    if disk.state is not DiskState.SPARE or disk.first_used_at or _has_had_copies(house, disk):
+    was_used = disk.first_used_at or catalogue.had_copies(house.conn, disk)
+    if disk.state is not DiskState.SPARE or was_used:
         raise Refused(
             f"{disk.label} is {disk.state.value} and was used: it can't be forgotten. Nothing was "
             f'changed. If it is dead or gone: data_manager.py lost {disk.label} --why "…"'
@@ -248,11 +250,6 @@ def forget(house: House, disk: Disk) -> str:
         catalogue.forget_disk(house.conn, disk)
     house.board.settle(DISK_KINDS, disk.label)
     return f"{disk.label} ({disk.serial}) is forgotten. The label may be used by another drive."
-
-
-def _has_had_copies(house: House, disk: Disk) -> bool:
-    """Also a drive that came back wiped had a life before."""
-    return bool(catalogue.copies_on(house.conn, disk))
 
 
 # --- hold ---------------------------------------------------------------------------------

@@ -159,14 +159,13 @@ def remove(
     known = catalogue.file(conn, waiting.name)
     if known is None or known.archived_at is None:
         return ("it is not registered as archived",)
-    arrived_s = max(waiting.stat.ctime_ns, waiting.stat.mtime_ns) / 1e9
     copies = tuple(
         _look_at(
             known,
             copy,
             hold,
             lines,
-            is_fresh=copy.disk.id in read_now or _verified_since(copy, arrived_s),
+            is_fresh=copy.disk.id in read_now or was_read_since(copy, waiting),
         )
         for copy in known.copies
     )
@@ -220,7 +219,9 @@ def _why_unfinished(
     return None
 
 
-def _verified_since(copy: KnownCopy, arrived_s: float) -> bool:
+def was_read_since(copy: KnownCopy, waiting: Waiting) -> bool:
+    """Whether a copy was verified after this file came into the buffer."""
+    arrived_s = max(waiting.stat.ctime_ns, waiting.stat.mtime_ns) / 1e9
     return copy.verified_at is not None and seconds(copy.verified_at) + 1 > arrived_s
 
 

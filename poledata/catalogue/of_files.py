@@ -162,16 +162,27 @@ def totals(conn: Connection) -> tuple[int, int]:
 
 
 def copies_on(conn: Connection, disk: Disk) -> list[CopyOnDisk]:
-    """Every file that the database has on a disk, the least recently verified first."""
+    """Every file that should be on a disk, the least recently verified first.
+
+    What a drive held before it was lost, and came back wiped, is not expected on it.
+    """
     rows = conn.execute(
         "SELECT f.id, f.name, f.size_bytes, f.sha512, c.state FROM copies c "
-        "JOIN files f ON f.id = c.file_id WHERE c.disk_id = ? ORDER BY c.verified_at, f.name",
+        "JOIN files f ON f.id = c.file_id JOIN disks d ON d.id = c.disk_id WHERE d.id = ? "
+        "AND NOT (c.state = 'missing' AND c.written_at < coalesce(d.first_used_at, '9')) "
+        "ORDER BY c.verified_at, f.name",
         (disk.id,),
     )
     return [
         CopyOnDisk(r["id"], r["name"], r["size_bytes"], r["sha512"], CopyState(r["state"]))
         for r in rows
     ]
+
+
+def had_copies(conn: Connection, disk: Disk) -> bool:
+    """Whether a drive was ever used, also in an earlier life."""
+    row = conn.execute("SELECT 1 FROM copies WHERE disk_id = ? LIMIT 1", (disk.id,)).fetchone()
+    return row is not None
 
 
 def count_on(conn: Connection, disk: Disk) -> tuple[int, int]:
@@ -188,7 +199,8 @@ def lacking_another(conn: Connection, disk: Disk) -> list[str]:
     """The names of files on a disk that have no good copy in the other role on any drive."""
     rows = conn.execute(
         "SELECT f.name FROM copies c JOIN files f ON f.id = c.file_id WHERE c.disk_id = ? "
-        "AND NOT EXISTS (SELECT 1 FROM copies o JOIN disks d ON d.id = o.disk_id "
+        "AND c.state <> 'missing' AND NOT EXISTS ("
+        "SELECT 1 FROM copies o JOIN disks d ON d.id = o.disk_id "
         "WHERE o.file_id = c.file_id AND o.state = 'good' AND d.role <> ? "
         "AND d.state <> 'lost') ORDER BY f.name",
         (disk.id, disk.role.value),
