@@ -10,6 +10,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -94,3 +95,12 @@ def fsync_directory(root_fd: int, path: str) -> None:
     """Make the entries of a directory durable. Only the first answer counts."""
     with directory(root_fd, path) as fd:
         os.fsync(fd)
+
+
+def fsync_path(path: Path) -> None:
+    """The same for a directory of the station's own, by its path."""
+    fd = os.open(path, _DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -18,6 +18,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
+from poledata import beneath
 from poledata.errors import DatabaseTrouble, DatabaseUnusable
 
 APPLICATION_ID = 0x506F6C65  # "Pole": tells our files from other SQLite files
@@ -100,7 +101,7 @@ def create(path: Path) -> None:
         os.link(fresh, path)
     finally:
         fresh.unlink(missing_ok=True)
-    _fsync_directory(path.parent)
+    beneath.fsync_path(path.parent)
 
 
 def _must_be_readable(path: Path) -> None:
@@ -186,11 +187,3 @@ def _in_words(said: str) -> str:
     if said.endswith("is locked"):
         return f"another program has kept the database locked for {BUSY_TIMEOUT_S:.0f} s"
     return f"the database does not answer ({said})"
-
-
-def _fsync_directory(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

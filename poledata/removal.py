@@ -234,7 +234,7 @@ def _look_at(
         held = hold(copy.disk)
         info = _regular(beneath.stat(held.root_fd, f"{bag.DATA}/{known.name}"))
         line_stands = _line_stands(held, known, lines)
-        place = held.drives or frozenset({str(held.path.resolve())})
+        place = frozenset({str(held.path.resolve())}) if copy.disk.stand_in else held.drives
     except DiskRefused as fault:
         refusal = fault.why
     except ManifestDamaged as fault:

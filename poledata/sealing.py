@@ -143,6 +143,7 @@ def keep_packing_list(
         out.flush()
         os.fsync(out.fileno())
     fresh.rename(path)
+    beneath.fsync_path(directory)
     return path
 
 
