@@ -1,0 +1,49 @@
+"""What the sub-commands share: arguments, the archive to work on, progress for a person."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import click
+
+from poledata import archive, catalogue, cli, db, lock
+from poledata.lifecycle import House
+from poledata.notices import Board
+from poledata.tally import Watcher
+
+WHY = click.option("--why", required=True, help="The reason, for those who come after you.")
+LABEL = click.argument("label", metavar="LABEL")
+LABELS = click.argument("labels", metavar="LABEL…", nargs=-1, required=True)
+JSON = click.option("--json", "as_json", is_flag=True, help="The same for programs.")
+
+
+@contextmanager
+def house_of_command(turn: bool = True) -> Iterator[House]:
+    """The archive, for a command that changes its state: it waits for its turn."""
+    config = cli.SETTINGS.config()
+    cli.must_be_cron_user(config)
+    cli.start_logging(config)
+    waiting = lock.between_batches(config.db_path) if turn else nullcontext()
+    with waiting, db.connect(config.db_path) as conn:
+        archive.must_fit_together(config, catalogue.disks(conn))
+        if not cli.SETTINGS.quiet:
+            click.echo(f"Database {config.db_path}", err=True)
+        yield House(config, conn, Board(conn))
+
+
+def is_watched() -> bool:
+    """Whether a person sits before the screen."""
+    return cli.is_terminal(sys.stdout) and not cli.SETTINGS.quiet
+
+
+def watcher() -> AbstractContextManager[Watcher]:
+    """Draws progress for a person; does nothing without one."""
+    if not is_watched():
+        return nullcontext(Watcher())
+    try:
+        from poledata import progress  # rich is slow to load: only for a person
+    except ImportError:
+        return nullcontext(Watcher())  # without rich there is just nothing to look at
+    return progress.on_terminal()

@@ -1,0 +1,74 @@
+"""What a person says of a disk: ``close``, ``ship``, ``lost``, ``forget``, ``hold``, ``unhold``."""
+
+from __future__ import annotations
+
+import click
+
+from poledata import cli, lifecycle
+from poledata.commands.common import LABEL, LABELS, WHY, house_of_command
+from poledata.errors import ExitCode
+
+
+@click.command()
+@cli.common_options
+@LABEL
+def close(label: str) -> ExitCode:
+    """Seal a disk in use, though it is not full: nothing is written to it any more."""
+    with house_of_command() as house:
+        click.echo(lifecycle.close(house, lifecycle.the_disk(house, label), "a person closed it"))
+    return ExitCode.DONE
+
+
+@click.command()
+@cli.common_options
+@LABELS
+def ship(labels: tuple[str, ...]) -> ExitCode:
+    """Note that closed disks leave the station. All of them, or none."""
+    with house_of_command() as house:
+        click.echo(lifecycle.ship(house, [lifecycle.the_disk(house, label) for label in labels]))
+    return ExitCode.DONE
+
+
+@click.command()
+@cli.common_options
+@LABEL
+@WHY
+def lost(label: str, why: str) -> ExitCode:
+    """Note that a disk is dead, gone or wiped: its copies are missing from now on."""
+    with house_of_command() as house:
+        click.echo(lifecycle.lose(house, lifecycle.the_disk(house, label), why))
+    return ExitCode.DONE
+
+
+@click.command()
+@cli.common_options
+@LABEL
+def forget(label: str) -> ExitCode:
+    """Take a drive that was never used out of the database."""
+    with house_of_command() as house:
+        click.echo(lifecycle.forget(house, lifecycle.the_disk(house, label)))
+    return ExitCode.DONE
+
+
+@click.command()
+@cli.common_options
+@LABEL
+@WHY
+def hold(label: str, why: str) -> ExitCode:
+    """Take a disk out of use, until "unhold"; what is on it stays."""
+    with house_of_command() as house:
+        click.echo(lifecycle.hold(house, lifecycle.the_disk(house, label), why))
+    return ExitCode.DONE
+
+
+@click.command()
+@cli.common_options
+@LABEL
+def unhold(label: str) -> ExitCode:
+    """Give a held disk back."""
+    with house_of_command() as house:
+        click.echo(lifecycle.unhold(house, lifecycle.the_disk(house, label)))
+    return ExitCode.DONE
+
+
+COMMANDS = (close, ship, lost, forget, hold, unhold)
