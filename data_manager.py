@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import time
 from typing import NoReturn
 
 import click
 
-from poledata import __version__, archive, cli, db, lock
+from poledata import __version__, archive, cli, companion, db, delivery, lock, sending
 from poledata.commands import disks, looking, telling
 from poledata.commands.common import is_watched, watcher
-from poledata.errors import ExitCode
+from poledata.config import Config
+from poledata.errors import DatabaseTrouble, DatabaseUnusable, ExitCode
 from poledata.records import Job, size_text
 from poledata.tally import Watcher
+
+STUCK_AFTER_S = 3 * 3600.0
 
 
 @click.group(invoke_without_command=True)
@@ -43,20 +47,51 @@ for _command in (*looking.COMMANDS, *telling.COMMANDS, *disks.COMMANDS):
     data_manager.add_command(_command)
 
 
+# --- a pass -------------------------------------------------------------------------------
+
+
 def _one_pass() -> ExitCode:
     cli.SETTINGS.speaks = False
     config = cli.SETTINGS.config()
     cli.must_be_cron_user(config)
     cli.start_logging(config)
+    try:
+        return _pass_and_tell(config)
+    except (DatabaseTrouble, DatabaseUnusable) as trouble:
+        delivery.tell_of_database(config, trouble)
+        raise
+
+
+def _pass_and_tell(config: Config) -> ExitCode:
+    """The pass under its lock; people are told after it, so that the next one need not wait."""
     stop = cli.stop_on_signals()
     with lock.one_pass(config.db_path) as turns:
         if not turns.is_ours:
-            _say("Another pass is at work; nothing to do here.")
-            return ExitCode.DONE
-        with db.connect(config.db_path) as conn, watcher() as watching:
+            return _another_is_at_work(config, turns)
+        with (
+            db.connect(config.db_path) as conn,
+            watcher() as watching,
+            companion.beside(config, turns.got_on, watching) as watching,
+        ):
             tally = archive.run_pass(config, conn, stop, watching, turns.give_way)
     _say(tally.in_words())
+    if not tally.interrupted:
+        sending.heartbeat(config.secrets)
+        with db.connect(config.db_path) as conn:
+            delivery.deliver(config, conn)
     return tally.exit_code
+
+
+def _another_is_at_work(config: Config, turns: lock.PassLock) -> ExitCode:
+    """Nothing to do, unless that pass has not got on for hours."""
+    if abs(time.time() - turns.got_on_at_s) < STUCK_AFTER_S:
+        _say("Another pass is at work; nothing to do here.")
+        return ExitCode.DONE
+    with db.connect(config.db_path) as conn:
+        archive.tell_that_it_is_stuck(config, conn, turns.got_on_at_s)
+        delivery.deliver(config, conn)
+    _say("Another pass is at work and does not get on: see pass-stuck in docs/operators.md.")
+    return ExitCode.LOOK
 
 
 def _dry_run() -> ExitCode:

@@ -12,10 +12,9 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
-from poledata import bag, catalogue, db
+from poledata import bag, catalogue, db, sending, watch
 from poledata.batchwork import BatchWork
 from poledata.buffer import Buffer
 from poledata.config import Config
@@ -57,8 +56,18 @@ def run_pass(
     work between two batches. A dry run writes nothing.
     """
     must_fit_together(config, catalogue.disks(conn))
-    with _open_buffer(config) as buffer:
-        return _Pass(config, conn, buffer, stop, watcher, give_way, is_dry).run()
+    house = House(config, conn, Board(conn, sending.channels(config.secrets), is_dry))
+    try:
+        buffer_fd = _open_buffer(config)
+    except UsageFault as fault:
+        if not is_dry:
+            watch.look(house, Tally(), str(fault))
+        raise
+    try:
+        buffer = Buffer(buffer_fd, config.extensions, config.settle_s)
+        return _Pass(house, buffer, stop, watcher, give_way, is_dry).run()
+    finally:
+        os.close(buffer_fd)
 
 
 def must_fit_together(config: Config, disks: list[Disk]) -> None:
@@ -71,19 +80,24 @@ def must_fit_together(config: Config, disks: list[Disk]) -> None:
         )
 
 
-@contextmanager
-def _open_buffer(config: Config) -> Iterator[Buffer]:
+def tell_that_it_is_stuck(config: Config, conn: db.Connection, since_s: float) -> None:
+    """Another pass holds the lock and has moved no byte for hours."""
+    Board(conn, sending.channels(config.secrets)).tell(
+        "pass-stuck",
+        "data_manager",
+        f"The pass at work has not got on since {utc(since_s)}. "
+        "Its number: pgrep -f data_manager.py",
+    )
+
+
+def _open_buffer(config: Config) -> int:
     try:
-        fd = os.open(config.buffer, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        return os.open(config.buffer, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as fault:
         raise UsageFault(
             f"{config.path}: BufferLocation: {config.buffer} can't be opened "
             f"({fault.strerror}). Nothing was touched. Is its file system mounted?"
         ) from fault
-    try:
-        yield Buffer(fd, config.extensions, config.settle_s)
-    finally:
-        os.close(fd)
 
 
 class _Pass:
@@ -91,22 +105,19 @@ class _Pass:
 
     def __init__(
         self,
-        config: Config,
-        conn: db.Connection,
+        house: House,
         buffer: Buffer,
         stop: threading.Event,
         watcher: Watcher,
         give_way: Callable[[], None],
         is_dry: bool,
     ) -> None:
-        self._give_way = give_way
-        self._config, self._conn, self._buffer = config, conn, buffer
+        self._house, self._buffer, self._give_way = house, buffer, give_way
+        self._config, self._conn, self._board = house.config, house.conn, house.board
         self._stop, self._watcher, self._is_dry = stop, watcher, is_dry
         self._tally = Tally()
-        self._board = Board(conn, is_dry)
-        self._failures = Failures(conn, self._board, self._tally, is_dry)
+        self._failures = Failures(self._conn, self._board, self._tally, is_dry)
         self._ready: set[int] = set()  # disks claimed and swept by this pass
-        house = House(config, conn, self._board)
         self._disks = DiskWatch(house)
         self._work = BatchWork(
             house, buffer, stop, watcher, self._tally, self._failures, self._disks
@@ -118,29 +129,42 @@ class _Pass:
         """The whole pass; it says how it ended also when it could not go on."""
         outcome = "failed"
         try:
-            if not self._may_go_on():
-                return self._tally
             if not self._is_dry:
-                self._note_a_crash()
-                self._disks.look_again()
-                self._disks.finish_closes()
-                self._note_what_left()
-                self._failures.forget_gone(self._buffer.root_fd)
-            self._work_through_the_buffer()
+                self._board.settle(["pass-stuck"], "data_manager")
+            if self._may_go_on():
+                self._begin_with_what_was_left()
+                self._work_through_the_buffer()
             if not self._is_dry:
                 self._disks.end_of_pass()
-            self._tally.interrupted = self._stop.is_set()
+            self._count_what_is_left()
+            if not (self._is_dry or self._tally.interrupted):
+                watch.look(self._house, self._tally)
             outcome = "interrupted" if self._tally.interrupted else "done"
         finally:
             self._end(outcome)
+        return self._tally
+
+    def _begin_with_what_was_left(self) -> None:
+        if self._is_dry:
+            return
+        self._note_a_crash()
+        self._disks.look_again()
+        self._disks.finish_closes()
+        self._note_what_left()
+        self._failures.forget_gone(self._buffer.root_fd)
+
+    def _count_what_is_left(self) -> None:
+        self._tally.interrupted = self._stop.is_set()
         self._tally.failed_disks = self._disks.troubled
         self._tally.pending_files = self._failures.pending_files
-        return self._tally
 
     def _work_through_the_buffer(self) -> None:
         after = None
         while self._may_go_on():
             seen = self._buffer.scan(time.time(), SCAN_FILES, after)
+            if after is None:
+                self._tally.unsettled_files = seen.unsettled_files
+                self._tally.arrived_in_a_day_bytes = seen.settled_in_a_day_bytes
             self._failures.note_unlistable(seen.unlistable)
             todo = deque(work for work in map(self._look_up, seen.waiting) if work)
             while todo and self._may_go_on():
@@ -165,7 +189,15 @@ class _Pass:
     def _note_a_crash(self) -> None:
         """We hold the lock: a pass that has not ended will not end any more."""
         crashed = catalogue.unended_passes(self._conn)
-        if not crashed:
+        last = catalogue.last_pass(self._conn)
+        if last and last.outcome == "failed":
+            self._board.tell(
+                "pass-crashed",
+                "data_manager",
+                f"The pass that began {last.started_at} was ended by a fault; the log says which. "
+                "Nothing is lost: this pass goes on where it stopped.",
+            )
+        elif not crashed:
             self._board.settle(["pass-crashed"], "data_manager")
         for row in crashed:
             with db.transaction(self._conn):

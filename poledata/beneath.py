@@ -98,8 +98,8 @@ def fsync_directory(root_fd: int, path: str) -> None:
 
 
 def fsync_path(path: Path) -> None:
-    """The same for a directory of the station's own, by its path."""
-    fd = os.open(path, _DIRECTORY)
+    """The same for a file or directory of the station's own, by its path."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:

@@ -28,6 +28,7 @@ class Seen:
     waiting: list[Waiting] = field(default_factory=list)  # the oldest, at most as many as asked
     settled_files: int = 0
     settled_bytes: int = 0
+    settled_in_a_day_bytes: int = 0  # of the last day's files
     unsettled_files: int = 0
     other_files: int = 0  # of other extensions
     links_and_specials: int = 0
@@ -71,6 +72,8 @@ def scan(
             elif after is None or (info.st_mtime_ns, name) > after:
                 seen.settled_files += 1
                 seen.settled_bytes += info.st_size
+                is_of_today = abs(now_s - info.st_mtime) < DAY_S
+                seen.settled_in_a_day_bytes += info.st_size if is_of_today else 0
                 yield Waiting(name, FileStat.of(info), st.S_IMODE(info.st_mode))
 
     seen.waiting = heapq.nsmallest(at_most, settled(), key=lambda file: file.age_key)

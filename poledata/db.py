@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import shutil
 import sqlite3
@@ -22,7 +23,7 @@ from poledata import beneath
 from poledata.errors import DatabaseTrouble, DatabaseUnusable
 
 APPLICATION_ID = 0x506F6C65  # "Pole": tells our files from other SQLite files
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 BUSY_TIMEOUT_S = 60.0
 
 Connection = sqlite3.Connection
@@ -32,16 +33,19 @@ Connection = sqlite3.Connection
 def connect(path: Path, *, read_only: bool = False) -> Iterator[Connection]:
     """Open an existing database, checked to be ours and of this version; close it after.
 
-    Raises DatabaseUnusable (missing, foreign, newer), DatabaseTrouble (locked, full,
-    damaged; also for statements run inside the ``with``).
+    One of an older version is upgraded, unless it is only to be read. Raises
+    DatabaseUnusable (missing, foreign, newer, too old to be read), DatabaseTrouble (locked,
+    full, damaged; also for statements run inside the ``with``).
     """
     _must_be_readable(path)
+    may_upgrade = not read_only
     with _sqlite_faults(path), ExitStack() as stack:
         if read_only and not _answers(path):
             path = stack.enter_context(_rolled_back_copy(path))
             read_only = False
         conn = stack.enter_context(closing(_open(path, "ro" if read_only else "rw")))
-        _check_version(conn, path)
+        if _version(conn, path) < SCHEMA_VERSION:
+            _must_be_upgraded(conn, path, may_upgrade)
         yield conn
 
 
@@ -138,9 +142,10 @@ def _write_schema(conn: Connection) -> None:
     )
 
 
-def _check_version(conn: Connection, path: Path) -> None:
+def _version(conn: Connection, path: Path) -> int:
+    """The version of the schema. Raises DatabaseUnusable (not ours, newer)."""
     application = conn.execute("PRAGMA application_id").fetchone()[0]
-    version = conn.execute("PRAGMA user_version").fetchone()[0]
+    version = int(conn.execute("PRAGMA user_version").fetchone()[0])
     if application != APPLICATION_ID:
         raise DatabaseUnusable(
             path,
@@ -153,6 +158,51 @@ def _check_version(conn: Connection, path: Path) -> None:
             f"its schema version {version} is newer than this program's {SCHEMA_VERSION}",
             "Run the newer program that it belongs to.",
         )
+    return version
+
+
+# --- upgrades -----------------------------------------------------------------------------
+
+
+def _must_be_upgraded(conn: Connection, path: Path, may_upgrade: bool) -> None:
+    """Bring a database of an older version to this one, in one transaction, after a backup."""
+    version = _version(conn, path)
+    if not may_upgrade:
+        raise DatabaseUnusable(
+            path,
+            f"its schema version {version} is older than this program's {SCHEMA_VERSION}",
+            "The next pass upgrades it; try again then.",
+        )
+    _back_up(conn, path, version)
+    with transaction(conn):
+        if _version(conn, path) != version:
+            return  # another program was quicker
+        for number in range(version + 1, SCHEMA_VERSION + 1):
+            script = Path(__file__).with_name(f"upgrade_{number}.sql").read_text(encoding="utf-8")
+            for statement in re.split(r";$", script, flags=re.MULTILINE):
+                conn.execute(f"{statement}")
+        conn.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _back_up(conn: Connection, path: Path, version: int) -> None:
+    """A copy as it was before the upgrade, beside the database; one that stands there is kept."""
+    backup = path.with_name(f"{path.name}.version-{version}")
+    fresh = path.with_name(f".{backup.name}.{secrets.token_hex(4)}")
+    if backup.exists():
+        return
+    try:
+        conn.execute("VACUUM INTO ?", (str(fresh),))
+        beneath.fsync_path(fresh)
+        os.link(fresh, backup)
+        beneath.fsync_path(path.parent)
+    except OSError as fault:
+        raise DatabaseUnusable(
+            path,
+            f"it can't be copied to {backup} before it is upgraded ({fault.strerror})",
+            "Make room, or mend the rights of that directory.",
+        ) from fault
+    finally:
+        fresh.unlink(missing_ok=True)
 
 
 # What SQLite says when the world is at fault; anything else is a mistake in our SQL.

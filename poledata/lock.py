@@ -1,8 +1,9 @@
 """One pass at a time, and a person's command between its batches: flock(2) beside the database.
 
-Three files: ``.lock`` is held for a whole pass; ``.turn`` by whoever works on disks just now;
-``.door`` by whoever waits for the turn, so that a pass which lets go of its turn between two
-batches can't take it again before a person who waits.
+Four files: ``.lock`` is held for a whole pass, and its time tells when that last got on;
+``.turn`` is held by whoever works on disks just now; ``.door`` by whoever waits for the turn, so
+that a pass which lets go of its turn between two batches can't take it again before a person
+who waits; ``.post`` by whoever sends notices.
 """
 
 from __future__ import annotations
@@ -19,9 +20,20 @@ from poledata.errors import UsageFault
 class PassLock:
     """What a pass holds; whether it is ours, and how to let others in between batches."""
 
-    def __init__(self, turn_fd: int, door_fd: int, is_ours: bool) -> None:
-        self._turn_fd, self._door_fd = turn_fd, door_fd
+    def __init__(self, lock_fd: int, turn_fd: int, door_fd: int, is_ours: bool) -> None:
+        self._lock_fd, self._turn_fd, self._door_fd = lock_fd, turn_fd, door_fd
         self.is_ours = is_ours
+        if is_ours:
+            self.got_on()
+
+    def got_on(self) -> None:
+        """The pass that holds the lock has made progress."""
+        os.utime(self._lock_fd)
+
+    @property
+    def got_on_at_s(self) -> float:
+        """When the pass that holds the lock last made progress."""
+        return os.fstat(self._lock_fd).st_mtime
 
     def give_way(self) -> None:
         """Let a waiting command work now; returns when it is our turn again."""
@@ -42,7 +54,7 @@ def one_pass(db_path: Path) -> Iterator[PassLock]:
         is_ours = _try_lock(lock_fd)
         if is_ours:
             _pass_the_door(turn_fd, door_fd)
-        yield PassLock(turn_fd, door_fd, is_ours)
+        yield PassLock(lock_fd, turn_fd, door_fd, is_ours)
 
 
 @contextmanager
@@ -51,6 +63,13 @@ def between_batches(db_path: Path) -> Iterator[None]:
     with _opened(db_path, "turn") as turn_fd, _opened(db_path, "door") as door_fd:
         _pass_the_door(turn_fd, door_fd)
         yield
+
+
+@contextmanager
+def the_post(db_path: Path) -> Iterator[bool]:
+    """Whether we are the one who sends notices now; False, at once, if another does."""
+    with _opened(db_path, "post") as post_fd:
+        yield _try_lock(post_fd)
 
 
 def _pass_the_door(turn_fd: int, door_fd: int) -> None:

@@ -100,6 +100,11 @@ def is_mount_point(fd: int, path: Path) -> bool:
     return mount.mount_point == os.path.realpath(path)
 
 
+def mounted_places() -> frozenset[str]:
+    """Every place where a whole file system is mounted."""
+    return frozenset(m.mount_point for m in read_mounts().values() if m.root == "/")
+
+
 def mount_points_below(fd: int) -> frozenset[str]:
     """Where other file systems are mounted below an open directory, as paths relative to it."""
     root = os.path.realpath(f"/proc/self/fd/{fd}").rstrip("/") + "/"

@@ -1,64 +1,70 @@
-"""The kinds of notice, their severities, and opening and resolving them.
+"""The open notices: opened by the place that knows, resolved when the condition ends.
 
-Stored first: sending comes after, and never delays or stops archiving.
+Stored first: sending comes after (delivery.py), and never delays or stops archiving.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from poledata import catalogue, db
 from poledata.errors import DiskRefused
-from poledata.records import Severity, utc
+from poledata.kinds import DISK_KINDS, FILE_KINDS, SEVERITIES
+from poledata.records import Channel, Severity, utc
 
-SEVERITIES = {
-    "no-disk": Severity.CRITICAL,
-    "copy-failed": Severity.WARNING,
-    "not-removed": Severity.WARNING,
-    "name-conflict": Severity.WARNING,
-    "bad-name": Severity.WARNING,
-    "disk-missing": Severity.WARNING,
-    "disk-wrong": Severity.WARNING,
-    "disk-read-only": Severity.WARNING,
-    "disk-error": Severity.WARNING,
-    "copy-damaged": Severity.WARNING,
-    "pass-crashed": Severity.WARNING,
-    "no-good-copy": Severity.CRITICAL,
-    "disk-closed": Severity.INFO,
-    "paused": Severity.INFO,
-}
-DISK_KINDS = ("disk-missing", "disk-wrong", "disk-read-only", "disk-error")
-FILE_KINDS = ("copy-failed", "not-removed", "name-conflict", "bad-name")
+__all__ = ["COPY_FAILED_FROM", "DISK_KINDS", "FILE_KINDS", "SEVERITIES", "Board"]
 COPY_FAILED_FROM = 3  # tries: what goes well the second time needs no person
 
 log = logging.getLogger(__name__)
 
 
 class Board:
-    """The open notices, for one pass; ``is_dry`` tells the log alone."""
+    """The open notices, for one pass or command; ``is_dry`` tells the log alone.
 
-    def __init__(self, conn: db.Connection, is_dry: bool = False) -> None:
-        self._conn, self._is_dry = conn, is_dry
-        self._open = {(n.kind, n.key): n.text for n in catalogue.open_notices(conn)}
+    ``channels`` are those that are to be told of what is opened here.
+    """
 
-    def tell(self, kind: str, key: str, text: str, severity: Severity | None = None) -> None:
+    def __init__(
+        self,
+        conn: db.Connection,
+        channels: Iterable[Channel] = (),
+        is_dry: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._conn, self._is_dry, self._clock = conn, is_dry, clock
+        self._channels = tuple(channels)
+        self._open = {
+            (n.kind, n.key): (n.text, n.severity, n.value) for n in catalogue.open_notices(conn)
+        }
+
+    def tell(
+        self,
+        kind: str,
+        key: str,
+        text: str,
+        severity: Severity | None = None,
+        value: float | None = None,
+    ) -> None:
         """Open a notice of this kind about ``key`` (a label, a file, a role), or renew it.
 
-        ``severity``: another one than the kind's.
+        ``severity``: another one than the kind's. ``value`` grows as it gets worse: an
+        acknowledgement holds until then.
         """
         text = f"{text} See {kind} in docs/operators.md."
-        if self._open.get((kind, key)) == text:
-            return
         severity = severity or SEVERITIES[kind]
+        if self._open.get((kind, key)) == (text, severity, value):
+            return
         level = logging.INFO if severity is Severity.INFO else logging.WARNING
         log.log(level, "%s %s: %s", kind, key, text)
-        self._open[kind, key] = text
-        if not self._is_dry:
-            with db.transaction(self._conn):
-                at = utc(time.time())
-                catalogue.open_notice(self._conn, kind, key, severity, text, at)
+        self._open[kind, key] = (text, severity, value)
+        if self._is_dry:
+            return
+        names = [channel.name for channel in self._channels if channel.takes(severity)]
+        with db.transaction(self._conn):
+            at = utc(self._clock())
+            catalogue.open_notice(self._conn, kind, key, severity, text, at, value, names)
 
     def tell_refused(self, refusal: DiskRefused) -> None:
         """A disk can't be used."""
@@ -82,4 +88,4 @@ class Board:
             log.info("resolved: %s %s", kind, key)
             if not self._is_dry:
                 with db.transaction(self._conn):
-                    catalogue.resolve_notice(self._conn, kind, key, utc(time.time()))
+                    catalogue.resolve_notice(self._conn, kind, key, utc(self._clock()))

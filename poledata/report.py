@@ -7,12 +7,23 @@ import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import Any
 
 from poledata import buffer, catalogue, choice, mounts
 from poledata.config import Config
 from poledata.db import Connection
-from poledata.records import Disk, DiskState, Notice, PassRow, Pending, Role, seconds, size_text
+from poledata.records import (
+    Disk,
+    DiskState,
+    Notice,
+    PassRow,
+    Pending,
+    Role,
+    people_time,
+    seconds,
+    size_text,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +50,16 @@ class BufferStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Undelivered:
+    """A channel through which notices could not be sent when that was last tried."""
+
+    channel: str
+    notices: int
+    attempts: int
+    last_error: str
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """Everything that ``status`` tells."""
 
@@ -53,6 +74,7 @@ class Status:
     pending: tuple[Pending, ...]
     notices: tuple[Notice, ...]
     last_pass: PassRow | None
+    undelivered: tuple[Undelivered, ...] = ()
 
 
 def collect(config: Config, conn: Connection) -> Status:
@@ -70,8 +92,17 @@ def collect(config: Config, conn: Connection) -> Status:
         archived_bytes=size_bytes,
         pending=tuple(catalogue.pending(conn).values()),
         notices=tuple(catalogue.open_notices(conn)),
+        undelivered=tuple(_undelivered(conn)),
         last_pass=catalogue.last_pass(conn),
     )
+
+
+def _undelivered(conn: Connection) -> Iterator[Undelivered]:
+    waiting = catalogue.undelivered(conn)
+    for channel, group in groupby(waiting, key=lambda one: one.channel):
+        ones = list(group)
+        last = max(ones, key=lambda one: (one.tried_at or "", one.attempts))
+        yield Undelivered(channel, len(ones), last.attempts, str(last.last_error))
 
 
 def _primaries_first(disk: Disk) -> tuple[bool, tuple[str, int]]:
@@ -118,6 +149,39 @@ def _look_at_buffer(config: Config) -> BufferStatus:
     )
 
 
+def headline(status: Status) -> str:
+    """The state in a line: the subject of a digest."""
+    day = time.strftime("%Y-%m-%d", time.gmtime(status.at_s))
+    return (
+        f"{day}: {len(status.notices)} open notices, {status.buffer.finished_files} files wait, "
+        f"{status.archived_files} archived"
+    )
+
+
+def state_lines(status: Status) -> list[str]:
+    """The state of the archive in five lines, for a message."""
+    buf = status.buffer
+    here = [item.disk for item in status.disks if item.is_mounted]
+    in_use = ", ".join(_in_use_text(disk) for disk in here if disk.state is DiskState.ACTIVE)
+    spares = [disk for disk in here if disk.state is DiskState.SPARE and not disk.held_by]
+    counts = [f"{sum(d.role is role for d in spares)} {role.value}" for role in Role]
+    level = "can't be read" if buf.used_percent is None else f"{buf.used_percent:.0f} % full"
+    return [
+        f"The archive {status.db_path}, {people_time(status.at_s, status.at_s)}:",
+        f"  {status.archived_files} files archived ({size_text(status.archived_bytes)}); last "
+        f"pass {_pass_text(status)}",
+        f"  buffer {level}, {buf.finished_files} finished files wait, "
+        f"{len(status.pending)} failed so far",
+        f"  in use: {in_use or 'no disk'}; spare: {' and '.join(counts)} disks",
+        f"  {len(status.notices)} open notices",
+    ]
+
+
+def _in_use_text(disk: Disk) -> str:
+    free = "" if disk.free_bytes is None else f" ({size_text(disk.free_bytes)} free)"
+    return f"{disk.label}{free}"
+
+
 def as_json(status: Status) -> dict[str, Any]:
     """The same as plain values; the keys are stable (README)."""
     return asdict(status)
@@ -143,6 +207,11 @@ def _lines(status: Status) -> Iterator[str]:
     yield ""
     yield from _pending_lines(status)
     yield from _notice_lines(status)
+    for waiting in status.undelivered:
+        yield (
+            f"NOT SENT: {waiting.notices} notices through {waiting.channel} (tried "
+            f"{waiting.attempts} times: {waiting.last_error}); tried again by itself"
+        )
 
 
 def _buffer_lines(status: Status) -> Iterator[str]:
@@ -229,17 +298,3 @@ def _notice_lines(status: Status) -> Iterator[str]:
         since = people_time(seconds(notice.opened_at), status.at_s)
         yield f"{notice.severity.value.upper()} {notice.kind} {notice.key}, since {since}:"
         yield textwrap.indent(notice.text, "  ")
-
-
-def people_time(at_s: float, now_s: float) -> str:
-    """``14:02 UTC (3 h ago)``, with the date unless it is today's."""
-    then, now = time.gmtime(at_s), time.gmtime(now_s)
-    form = "%H:%M UTC" if then[:3] == now[:3] else "%Y-%m-%d %H:%M UTC"
-    return time.strftime(form, then) + _ago(now_s - at_s)
-
-
-def _ago(age_s: float) -> str:
-    for unit_s, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if age_s >= unit_s:
-            return f" ({age_s / unit_s:.0f} {unit} ago)"
-    return ""

@@ -16,6 +16,8 @@ class Tally:
     archived_bytes: int = 0
     failed_files: int = 0
     without_disk_files: int = 0
+    unsettled_files: int = 0  # too young when the pass began
+    arrived_in_a_day_bytes: int = 0  # of the files that wait, those of the last day
     busy_files: int = 0  # still open for writing
     vanished_files: int = 0
     pending_files: int = 0  # failed now or before, and still in the buffer

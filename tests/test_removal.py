@@ -712,6 +712,8 @@ TAKES_AWAY = {
     ("poledata/bag.py", "mend_manifest", "ftruncate"): "a torn last line",
     ("poledata/lane.py", "_clear_away", "unlink"): "a temporary name in .incoming/",
     ("poledata/db.py", "create", "unlink"): "the temporary name of a new database",
+    ("poledata/db.py", "_back_up", "unlink"): "the temporary name of a copy before an upgrade",
+    ("poledata/delivery.py", "_note_that_database_is_back", "unlink"): "a stamp of ours",
     ("poledata/sealing.py", "keep_packing_list", "rename"): "a packing list beside the database",
 }
 TAKERS = {"unlink", "remove", "rmtree", "rename", "renames", "replace", "move"}

@@ -6,4 +6,5 @@ Each function takes the connection first. Changes are to be made inside
 
 from poledata.catalogue.of_disks import *  # noqa: F403
 from poledata.catalogue.of_files import *  # noqa: F403
+from poledata.catalogue.of_notices import *  # noqa: F403
 from poledata.catalogue.of_passes import *  # noqa: F403

@@ -69,6 +69,12 @@ def last_event(conn: Connection, disk: Disk, event: str) -> str | None:
     return row["at"] if row else None
 
 
+def made_at(conn: Connection) -> str | None:
+    """When the database got its first disk; None while it has none."""
+    row = conn.execute("SELECT at FROM disk_events ORDER BY id LIMIT 1").fetchone()
+    return row["at"] if row else None
+
+
 def hold(conn: Connection, disk: Disk, by: str, reason: str, at: str) -> None:
     """Take a disk out of use; ``by`` is ``person`` or ``machine``."""
     conn.execute(

@@ -158,6 +158,22 @@ def totals(conn: Connection) -> tuple[int, int]:
     return row["files"], row["bytes"]
 
 
+def last_archived_at(conn: Connection) -> str | None:
+    """When the last file was archived."""
+    row = conn.execute("SELECT max(archived_at) AS at FROM files").fetchone()
+    return row["at"] if row else None
+
+
+def archived_since(conn: Connection, at: str) -> tuple[int, int]:
+    """How many files were archived since then, and their bytes."""
+    row = conn.execute(
+        "SELECT count(*) AS files, coalesce(sum(size_bytes), 0) AS bytes FROM files "
+        "WHERE archived_at >= ?",
+        (at,),
+    ).fetchone()
+    return row["files"], row["bytes"]
+
+
 # --- the copies on one disk ---------------------------------------------------------------
 
 

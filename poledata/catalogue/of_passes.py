@@ -1,4 +1,4 @@
-"""Queries on what goes on: files that failed, notices, passes."""
+"""Queries on what goes on: files that failed, passes, pauses."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ from poledata.catalogue.of_files import stat_of, stat_values
 from poledata.db import Connection
 from poledata.records import (
     FileStat,
-    Notice,
     PassRow,
     Pause,
     Pending,
-    Severity,
     utc,
 )
 
@@ -68,45 +66,6 @@ def failed(
 def no_longer_pending(conn: Connection, name: str) -> None:
     """The file is archived, or is not in the buffer any more."""
     conn.execute("DELETE FROM pending WHERE name = ?", (name,))
-
-
-def open_notice(
-    conn: Connection, kind: str, key: str, severity: Severity, text: str, at: str
-) -> bool:
-    """Open a notice, or renew the text of the open one; True if it is new."""
-    renewed = conn.execute(
-        "UPDATE notices SET text = ?, severity = ? WHERE kind = ? AND key = ? "
-        "AND resolved_at IS NULL",
-        (text, severity.value, kind, key),
-    )
-    if renewed.rowcount:
-        return False
-    conn.execute(
-        "INSERT INTO notices (kind, key, severity, text, opened_at) VALUES (?, ?, ?, ?, ?)",
-        (kind, key, severity.value, text, at),
-    )
-    return True
-
-
-def resolve_notice(conn: Connection, kind: str, key: str, at: str) -> bool:
-    """End an open notice; True if there was one."""
-    ended = conn.execute(
-        "UPDATE notices SET resolved_at = ? WHERE kind = ? AND key = ? AND resolved_at IS NULL",
-        (at, kind, key),
-    )
-    return bool(ended.rowcount)
-
-
-def open_notices(conn: Connection) -> list[Notice]:
-    """The open notices, the gravest first, then the oldest."""
-    rows = conn.execute(
-        "SELECT * FROM notices WHERE resolved_at IS NULL ORDER BY "
-        "CASE severity WHEN 'critical' THEN 0 WHEN 'warning' THEN 1 ELSE 2 END, opened_at, id"
-    )
-    return [
-        Notice(r["kind"], r["key"], Severity(r["severity"]), r["text"], r["opened_at"])
-        for r in rows
-    ]
 
 
 def begin_pass(conn: Connection, at: str) -> int:

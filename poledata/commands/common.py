@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import click
 
-from poledata import archive, catalogue, cli, db, lock
+from poledata import archive, catalogue, cli, db, lock, sending
 from poledata.lifecycle import House
 from poledata.notices import Board
 from poledata.tally import Watcher
@@ -30,7 +30,7 @@ def house_of_command(turn: bool = True) -> Iterator[House]:
         archive.must_fit_together(config, catalogue.disks(conn))
         if not cli.SETTINGS.quiet:
             click.echo(f"Database {config.db_path}", err=True)
-        yield House(config, conn, Board(conn))
+        yield House(config, conn, Board(conn, sending.channels(config.secrets)))
 
 
 def is_watched() -> bool:

@@ -20,14 +20,26 @@ if TYPE_CHECKING:
 @click.command()
 @cli.common_options
 @JSON
-def status(as_json: bool) -> ExitCode:
+@click.option("--send", is_flag=True, help="Send it through every channel, as a daily digest.")
+def status(as_json: bool, send: bool) -> ExitCode:
     """How the archive stands: buffer, disks, files that failed, open notices. Changes nothing."""
     from poledata import report
 
+    if send:
+        return _send_digest()
     config = cli.SETTINGS.config()
     with db.connect(config.db_path, read_only=True) as conn:
         found = report.collect(config, conn)
     click.echo(json.dumps(report.as_json(found), indent=2) if as_json else report.as_text(found))
+    return ExitCode.DONE
+
+
+def _send_digest() -> ExitCode:
+    """What can't be sent now is sent by a later pass, unless the next digest comes before."""
+    from poledata import delivery
+
+    with house_of_command(turn=False) as house:
+        delivery.digest(house.config, house.conn)
     return ExitCode.DONE
 
 

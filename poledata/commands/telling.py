@@ -1,15 +1,19 @@
-"""``pause`` and ``resume``: what a person says to the passes."""
+"""``pause``, ``resume``, ``ack``, ``notify``: what a person says to the archive, and it to them."""
 
 from __future__ import annotations
 
+import shlex
+import socket
 import time
 
 import click
 
-from poledata import catalogue, cli, db
+from poledata import catalogue, cli, db, sending
 from poledata.commands.common import WHY, house_of_command
-from poledata.errors import ExitCode, UsageFault
-from poledata.records import utc
+from poledata.errors import ExitCode, Refused, UsageFault
+from poledata.lifecycle import House
+from poledata.message import PREFIX
+from poledata.records import Message, utc
 from poledata.settings import duration_s
 
 
@@ -41,6 +45,65 @@ def resume() -> ExitCode:
     return ExitCode.DONE
 
 
+# --- notices ------------------------------------------------------------------------------
+
+
+@click.command()
+@cli.common_options
+@click.argument("kind", metavar="KIND")
+@click.argument("key", metavar="KEY")
+@click.option("--for", "how_long", metavar="TIME", default="7d", show_default=True)
+def ack(kind: str, key: str, how_long: str) -> ExitCode:
+    """Silence one open notice for a while, until it gets worse or is over.
+
+    KIND and KEY are what "status" shows, for example: ack disk-missing P03
+    """
+    until = utc(time.time() + _duration_s(how_long))
+    with house_of_command(turn=False) as house:
+        with db.transaction(house.conn):
+            is_open = catalogue.acknowledge(house.conn, kind, key, until)
+        if not is_open:
+            raise Refused(_no_such_notice(house, kind, key))
+    click.echo(f"{kind} {key} is not told again until {until}, unless it gets worse.")
+    return ExitCode.DONE
+
+
+def _no_such_notice(house: House, kind: str, key: str) -> str:
+    found = [f"  ack {n.kind} {shlex.quote(n.key)}" for n in catalogue.open_notices(house.conn)]
+    known = "\n".join(("Open are:", *found[:20])) if found else "No notice is open."
+    return f"There is no open notice {kind} {key}. Nothing was changed. {known}"
+
+
+@click.command()
+@cli.common_options
+@click.option("--test", "is_test", is_flag=True, required=True, help="Send a test message.")
+def notify(is_test: bool) -> ExitCode:
+    """Send a test through every channel of .env, and say which worked."""
+    from poledata import delivery
+
+    config = cli.SETTINGS.config()
+    cli.start_logging(config)
+    channels = sending.channels(config.secrets)
+    faults = dict(
+        zip(channels, delivery.carry_all(channels, [_test()] * len(channels)), strict=True)
+    )
+    for channel, fault in faults.items():
+        click.echo(f"{channel.name}: {f'FAILED: {fault}' if fault else 'sent'}")
+    beats = sending.heartbeat(config.secrets)
+    for fault in beats:
+        click.echo(f"heartbeat: FAILED: {fault}")
+    if not channels:
+        click.echo("No channel is set: nobody is told of anything. See .env.example.")
+    return ExitCode.DONE if channels and not any((*faults.values(), *beats)) else ExitCode.LOOK
+
+
+def _test() -> Message:
+    return Message(
+        f"{PREFIX} a test: nothing is wrong",
+        f"Sent by hand on {socket.gethostname()}, {utc(time.time())}. Nothing has to be done.",
+    )
+
+
 def _duration_s(text: str) -> float:
     try:
         return duration_s(text)
@@ -48,4 +111,4 @@ def _duration_s(text: str) -> float:
         raise UsageFault(f"--for: {fault}. Nothing was changed.") from fault
 
 
-COMMANDS = (pause, resume)
+COMMANDS = (pause, resume, ack, notify)

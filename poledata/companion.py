@@ -1,0 +1,93 @@
+"""What goes on beside a long pass: the lock's time, the watchdog's heartbeat, sending notices.
+
+A thread with a connection of its own, so that neither a slow server nor a large batch makes
+anything wait.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from poledata import db, delivery, sending
+from poledata.config import Config
+from poledata.errors import PoleError
+from poledata.records import Job
+from poledata.tally import Watcher
+
+LOOK_EVERY_S = 60.0
+BEAT_EVERY_S = 300.0
+
+log = logging.getLogger(__name__)
+
+
+class _Moving(Watcher):
+    """Hands on all that a watcher is told, and remembers that bytes have moved."""
+
+    def __init__(self, other: Watcher) -> None:
+        self._other = other
+        self.has_moved = False
+
+    def batch(self, bytes_by_label: dict[str, int]) -> None:
+        self._other.batch(bytes_by_label)
+
+    def moved(self, label: str, name: str, n_bytes: int) -> None:
+        self.has_moved = True
+        self._other.moved(label, name, n_bytes)
+
+    def would_copy(self, job: Job, labels: list[str]) -> None:
+        self._other.would_copy(job, labels)
+
+
+class _Companion(threading.Thread):
+    def __init__(self, config: Config, got_on: Callable[[], None], moving: _Moving) -> None:
+        super().__init__(name="companion")
+        self._config, self._got_on, self._moving = config, got_on, moving
+        self._over = threading.Event()
+        self._beaten_at_s = time.monotonic()
+        self.defect: Exception | None = None
+
+    def run(self) -> None:
+        try:
+            while not self._over.wait(LOOK_EVERY_S):
+                self._look()
+        except Exception as defect:  # handed on to the pass, which raises it
+            self.defect = defect
+
+    def end(self) -> None:
+        self._over.set()
+        self.join()
+        if self.defect:
+            raise self.defect
+
+    def _look(self) -> None:
+        if self._moving.has_moved:
+            self._moving.has_moved = False
+            self._got_on()
+            self._beat()
+        try:
+            with db.connect(self._config.db_path) as conn:
+                delivery.deliver(self._config, conn)
+        except PoleError as fault:
+            log.warning("notices can't be sent now: %s", fault)  # the pass itself will say it
+
+    def _beat(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._beaten_at_s >= BEAT_EVERY_S:
+            self._beaten_at_s = now_s
+            sending.heartbeat(self._config.secrets)
+
+
+@contextmanager
+def beside(config: Config, got_on: Callable[[], None], watcher: Watcher) -> Iterator[Watcher]:
+    """A companion for as long as this lasts; yields the watcher that the pass is to tell."""
+    moving = _Moving(watcher)
+    companion = _Companion(config, got_on, moving)
+    companion.start()
+    try:
+        yield moving
+    finally:
+        companion.end()

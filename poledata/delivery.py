@@ -1,0 +1,200 @@
+"""Say through every channel what is due there: stored first, queued till it is delivered.
+
+Nothing here delays archiving: it runs beside a pass, or after it has let go of its lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from poledata import catalogue, db, lock, message, report, sending
+from poledata.config import Config
+from poledata.errors import PoleError
+from poledata.kinds import KINDS
+from poledata.message import Item
+from poledata.notices import Board
+from poledata.records import Channel, Message, Severity, seconds, utc
+
+RETRY_S, RETRY_LAST_S = 60.0, 600.0
+Carry = Callable[[Channel, Message], str | None]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """What is due through one channel."""
+
+    channel: Channel
+    items: tuple[Item, ...]
+
+
+def deliver(
+    config: Config,
+    conn: db.Connection,
+    now_s: float | None = None,
+    carry: Carry = sending.carry,
+) -> None:
+    """Send what is due through each channel, all at once, and note what became of it.
+
+    With nothing to say it writes nothing; if another process sends just now it is left to that.
+    """
+    channels = sending.channels(config.secrets)
+    now_s = time.time() if now_s is None else now_s
+    if not (_all_stamps(config) or _letters(config, conn, channels, now_s)):
+        return
+    with lock.the_post(config.db_path) as is_ours:
+        if is_ours:
+            _note_that_database_is_back(config, conn, channels)
+            _send(config, conn, _letters(config, conn, channels, now_s), now_s, carry)
+
+
+def _send(
+    config: Config, conn: db.Connection, letters: Sequence[_Letter], now_s: float, carry: Carry
+) -> None:
+    if not letters:
+        return  # another process has sent them meanwhile
+    state = report.state_lines(report.collect(config, conn))
+    messages = [message.compose(letter.items, state, now_s) for letter in letters]
+    faults = carry_all([letter.channel for letter in letters], messages, carry)
+    with db.transaction(conn):
+        for letter, fault in zip(letters, faults, strict=True):
+            _note(conn, letter, fault, utc(now_s))
+
+
+def digest(config: Config, conn: db.Connection) -> None:
+    """Queue how the archive stands for every channel but the pagers, and send what can be."""
+    status = report.collect(config, conn)
+    channels = [c.name for c in sending.channels(config.secrets) if c.takes(Severity.INFO)]
+    with db.transaction(conn):
+        catalogue.add_digest(
+            conn, report.headline(status), report.as_text(status), utc(status.at_s), channels
+        )
+    deliver(config, conn)
+
+
+def carry_all(
+    channels: Sequence[Channel], messages: Sequence[Message], carry: Carry = sending.carry
+) -> list[str | None]:
+    """Every channel at once, each with its own message; for each why it failed, or None."""
+    with ThreadPoolExecutor(max_workers=max(1, len(channels))) as pool:
+        return list(pool.map(carry, channels, messages))
+
+
+def _letters(
+    config: Config, conn: db.Connection, channels: Sequence[Channel], now_s: float
+) -> list[_Letter]:
+    letters = []
+    for channel in channels:
+        if missing := catalogue.not_queued(conn, channel):
+            with db.transaction(conn):
+                for notice_id in missing:
+                    catalogue.queue(conn, notice_id, [channel.name])
+        waiting = catalogue.deliveries(conn, channel.name)
+        found = (message.due(one, now_s, config.repeat_notices_s) for one in waiting)
+        items = tuple(item for item in found if item)
+        if items and not _rests(items, now_s):
+            letters.append(_Letter(channel, items))
+    return letters
+
+
+def _rests(items: Sequence[Item], now_s: float) -> bool:
+    """Whether a channel that failed is not to be tried yet: after 1, 2, … up to 10 minutes."""
+    failed = [item.of for item in items if item.of.last_error and item.of.tried_at]
+    if not failed:
+        return False
+    wait_s = min(RETRY_S * max(one.attempts for one in failed), RETRY_LAST_S)
+    return abs(now_s - max(seconds(str(one.tried_at)) for one in failed)) < wait_s
+
+
+def _note(conn: db.Connection, letter: _Letter, fault: str | None, at: str) -> None:
+    name, count = letter.channel.name, len(letter.items)
+    if fault:
+        log.warning("%s: %d notices could not be sent: %s", name, count, fault)
+    else:
+        log.info("%s: %d notices sent", name, count)
+    for item in letter.items:
+        if fault:
+            catalogue.not_delivered(conn, item.of, at, fault)
+        else:
+            catalogue.delivered(conn, item.of, at)
+
+
+# --- when the database can't store a notice -------------------------------------------------
+
+
+def tell_of_database(config: Config, trouble: PoleError) -> None:
+    """What can't be stored is told all the same: through each channel once in RepeatNotices.
+
+    A stamp file a channel, beside the database, says when that was.
+    """
+    channels = [c for c in sending.channels(config.secrets) if not _is_stamped(config, c)]
+    kind = KINDS["database-error"]
+    steps = [f"  {number}. {step}" for number, step in enumerate(kind.steps, start=1)]
+    body = "\n".join((str(trouble), f"What is safe: {kind.safe}", "What to do:", *steps))
+    subject = f"{message.PREFIX} CRITICAL database: {kind.headline}"
+    faults = carry_all(channels, [Message(subject, body)] * len(channels))
+    for channel, fault in zip(channels, faults, strict=True):
+        if fault:
+            log.warning("%s: %s could not be sent: %s", channel.name, subject, fault)
+        else:
+            _stamp(config, channel)
+
+
+def _note_that_database_is_back(
+    config: Config, conn: db.Connection, channels: Sequence[Channel]
+) -> None:
+    """Whoever was told of the trouble is told of its end."""
+    stamps = _all_stamps(config)
+    if not stamps:
+        return
+    since = utc(min(stamp.stat().st_mtime for stamp in stamps))
+    board = Board(conn, channels)
+    board.tell("database-error", "database", f"It did not answer at {since}; it does now.")
+    board.settle(["database-error"], "database")
+    for stamp in stamps:
+        stamp.unlink()
+
+
+def _all_stamps(config: Config) -> list[Path]:
+    return [stamp for place in _stamps(config, "") for stamp in _beginning_with(place)]
+
+
+def _beginning_with(path: Path) -> list[Path]:
+    names = os.listdir(path.parent) if path.parent.is_dir() else []
+    return [path.with_name(name) for name in sorted(names) if name.startswith(path.name)]
+
+
+def _stamps(config: Config, channel_name: str) -> tuple[Path, Path]:
+    """Beside the database; and in memory, for when its file system can't be written to."""
+    which = zlib.crc32(str(config.db_path).encode())
+    return (
+        config.db_path.with_name(f".{config.db_path.name}.told-{channel_name}"),
+        Path(f"/dev/shm/pole-data-{which:08x}.told-{channel_name}"),
+    )
+
+
+def _is_stamped(config: Config, channel: Channel) -> bool:
+    ages_s = [
+        abs(time.time() - stamp.stat().st_mtime)
+        for stamp in _stamps(config, channel.name)
+        if stamp.exists()
+    ]
+    return any(age_s < config.repeat_notices_s for age_s in ages_s)
+
+
+def _stamp(config: Config, channel: Channel) -> None:
+    for stamp in _stamps(config, channel.name):
+        try:
+            stamp.touch()
+        except OSError as fault:
+            log.warning("%s can't be made: %s", stamp, fault)
+        else:
+            return

@@ -1,0 +1,161 @@
+"""Every kind of notice: how grave it is, its headline, what is safe, and what to do first.
+
+The steps are the short form for a message at 4 a.m.; docs/operators.md has a section of the
+same name with all of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from poledata.records import Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """``headline`` is of one notice (``{key}``: what it is about), ``many`` of several."""
+
+    severity: Severity
+    headline: str
+    many: str
+    safe: str
+    steps: tuple[str, ...]
+
+
+DIGEST = "daily-digest"  # no condition: told once, and over
+
+_C, _W, _I = Severity.CRITICAL, Severity.WARNING, Severity.INFO
+_IN_BUFFER = "The files wait in the buffer; nothing is lost."
+_ON_DISKS = "Nothing was written there. Other disks of the role go on."
+
+KINDS = {
+    "no-disk": Kind(
+        _C, "no disk of this role can take files", "no disk can take files",
+        f"{_IN_BUFFER} But the buffer fills up.",
+        ("data_manager.py status: which disks are here, which are full?",
+         "Mount a spare disk of this role. The next pass uses it by itself.",
+         "None is left? Tell the people up north at once."),
+    ),
+    "buffer-full": Kind(
+        _W, "the buffer is filling up", "the buffer is filling up",
+        "What is in the buffer is safe until it is full; then the telescope can't write.",
+        ("data_manager.py status: why do files wait? Follow that first.",
+         "Is the archive paused, or cron stopped? data_manager.py resume; crontab -l",
+         "Never remove files by hand. Tell the people up north how long it will last."),
+    ),
+    "pass-stuck": Kind(
+        _C, "the pass at work makes no progress", "the pass at work makes no progress",
+        _IN_BUFFER,
+        ("Look at the kernel's log: dmesg -T | tail -50. Does a disk hang?",
+         "End that pass: kill -TERM and its number; if it stays: kill -KILL. Both are safe.",
+         "Pull the disk that hangs, or reboot. The next pass goes on by itself."),
+    ),
+    "database-error": Kind(
+        _C, "the database does not answer", "the database does not answer",
+        "What is not registered stays in the buffer; what was registered is on two disks.",
+        ("Is its file system full? df -h. Make room, but not by removing the database.",
+         "Does another program hold it? sudo fuser -v and the database.",
+         "If it is damaged: stop, copy the whole directory away, follow docs/operators.md."),
+    ),
+    "no-good-copy": Kind(
+        _C, "files that were on it have no good copy", "files have no good copy",
+        "Those still in the buffer are copied anew. The others may be gone but for that drive.",
+        ("Do not wipe the drive, and do not throw it away.",
+         "Try it in another slot and another machine, read-only.",
+         "Tell the people up north today."),
+    ),
+    "copy-failed": Kind(
+        _W, "can't be archived", "files can't be archived",
+        "The file is in the buffer, untouched, and is tried again by itself.",
+        ("Read why in the text.",
+         "Permission denied: the cron user must own the buffer's files.",
+         "Input/output error: look at dmesg -T | tail -50 for the disk that fails."),
+    ),
+    "not-removed": Kind(
+        _W, "is archived but stays in the buffer", "archived files stay in the buffer",
+        "Everything: the file is in the buffer too.",
+        ("Read which condition did not hold.",
+         "A disk's label stands there? See to that disk: is it mounted?",
+         "Never remove the file by hand."),
+    ),
+    "name-conflict": Kind(
+        _W, "other content has this name", "names have other content",
+        "Nothing was overwritten, neither in the buffer nor on a disk.",
+        ("Compare the two files: size, time.",
+         "Ask whoever writes the data which one is right.",
+         "Both are wanted? Rename the one in the buffer."),
+    ),
+    "bad-name": Kind(
+        _W, "this name can't be archived", "names can't be archived",
+        "The file is in the buffer, and stays there until it is renamed.",
+        ("Find it: ls -b shows odd characters.",
+         "Rename it with the consent of whoever writes the data: mv -n"),
+    ),
+    "disk-missing": Kind(
+        _W, "the disk in use is not there", "disks in use are not there",
+        f"{_ON_DISKS} What is on it has its other copy elsewhere.",
+        ("Was it unmounted on purpose? Mount it again when you can.",
+         "Several at once? Power, cable or controller: see to that first.",
+         "It stays away for days? data_manager.py hold and its label."),
+    ),
+    "disk-wrong": Kind(
+        _W, "what is mounted is not this disk", "disks are not what they should be",
+        _ON_DISKS,
+        ("Compare sticker and serial with the text.",
+         "Unmount the wrong one; mount each drive at the place of its own label."),
+    ),
+    "disk-read-only": Kind(
+        _W, "the disk can't be written to", "disks can't be written to",
+        _ON_DISKS,
+        ("this user may not write: run the command in the text.",
+         "mounted read-only, and nobody did it: the drive may be failing: dmesg -T | tail -50"),
+    ),
+    "disk-error": Kind(
+        _W, "the disk answers with errors", "disks answer with errors",
+        "What is registered on it has its other copy elsewhere. Other disks go on.",
+        ("dmesg -T | tail -50: this drive, its cable, or a whole controller?",
+         "If it does not come again, do nothing more.",
+         "If it repeats: hold it, try another slot and cable, then verify and unhold."),
+    ),
+    "spares-low": Kind(
+        _W, "few spare disks of this role are left", "few spare disks are left",
+        "Everything: there is room now.",
+        ("Mount a new disk of this role: format it, mount it, generate_db.py.",
+         "No drive is left? Tell the people up north until when the room lasts."),
+    ),
+    "no-new-files": Kind(
+        _W, "nothing was archived for too long", "nothing was archived for too long",
+        _IN_BUFFER,
+        ("Does the telescope observe? If not, all is as it should be.",
+         "Nothing arrived: look at the program that writes to the buffer.",
+         "Files wait: data_manager.py status says why."),
+    ),
+    "pass-crashed": Kind(
+        _W, "a pass ended without saying so", "passes ended without saying so",
+        "Everything: this pass goes on where that one stopped.",
+        ("A power cut or a restart? Then nothing has to be done.",
+         "Otherwise look for a traceback in the log, and report it."),
+    ),
+    "copy-damaged": Kind(
+        _W, "a copy is damaged or missing", "copies are damaged or missing",
+        "The other copy of each file is not touched.",
+        ("Do not write to that disk. Who changed it? dmesg -T | tail -50",
+         "Read it whole when there is time: data_manager.py verify and its label.",
+         "More than a few are bad? data_manager.py hold and its label."),
+    ),
+    "disk-closed": Kind(
+        _I, "is full and closed: take it out", "disks are closed: take them out",
+        "Everything: its files are archived twice.",
+        ("umount it, take the drive out, compare the serial, store it.",
+         "Are there spares left of its role? Mount one."),
+    ),
+    "paused": Kind(
+        _I, "the archive is paused", "the archive is paused",
+        f"{_IN_BUFFER} But the buffer fills up.",
+        ("Is that work still going on? If not: data_manager.py resume",),
+    ),
+    DIGEST: Kind(_I, "{key}", "daily digests", "Everything: it is only news.", ()),
+}  # fmt: skip
+SEVERITIES = {name: kind.severity for name, kind in KINDS.items()}
+DISK_KINDS = ("disk-missing", "disk-wrong", "disk-read-only", "disk-error")
+FILE_KINDS = ("copy-failed", "not-removed", "name-conflict", "bad-name")

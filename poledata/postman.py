@@ -1,0 +1,81 @@
+"""The child process that sends one message, or fetches one URL: see sending.py.
+
+Reads one JSON object on standard input; says on standard output why it failed, in a line
+without any part of the URL, and ends with 1.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import sys
+from urllib.error import HTTPError, URLError
+from urllib.parse import unquote
+from urllib.request import Request, urlopen
+
+_SOCKET_TIMEOUT_S = 20.0
+
+
+def main() -> None:
+    order = json.load(sys.stdin)
+    try:
+        fault = get(order["get"]) if "get" in order else notify(**order)
+    except Exception as defect:  # of apprise, or of one that can't even be imported
+        fault = f"it broke with {type(defect).__name__}"  # what else it says may be secret
+    if fault:
+        sys.stdout.write(f"{fault}\n")
+        sys.exit(1)
+
+
+def notify(notify: str, subject: str, body: str) -> str | None:
+    """Send through apprise; why that failed, or None."""
+    import apprise
+
+    said = _Said()
+    logging.getLogger("apprise").addHandler(said)
+    logging.getLogger("apprise").propagate = False
+    sender = apprise.Apprise(asset=apprise.AppriseAsset(app_id="pole-data"))
+    if not sender.add(notify):
+        return "apprise does not understand this URL"
+    if sender.notify(title=subject, body=body, body_format=apprise.NotifyFormat.TEXT):
+        return None
+    return without_secrets(said.last or "not delivered", notify)
+
+
+def get(url: str) -> str | None:
+    """Fetch a URL; why that failed, or None."""
+    try:
+        with urlopen(Request(url), timeout=_SOCKET_TIMEOUT_S):
+            return None
+    except HTTPError as fault:
+        return f"the server answered {fault.code}"
+    except URLError as fault:
+        return without_secrets(f"{fault.reason}", url)
+    except (OSError, ValueError) as fault:
+        return f"{type(fault).__name__}"
+
+
+def without_secrets(text: str, url: str) -> str:
+    """The text in one line, without any part of the URL of four characters or more."""
+    parts = re.split(r"[^\w.~%+-]+", url.partition("://")[2])
+    for part in sorted({*parts, *map(unquote, parts)}, key=len, reverse=True):
+        if len(part) > 3:
+            text = text.replace(part, "…")
+    return " ".join(text.split())
+
+
+class _Said(logging.Handler):
+    """Keeps the last warning of apprise: what it says at lower levels may hold secrets."""
+
+    last = ""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.last = record.getMessage()
+
+
+if __name__ == "__main__":
+    main()

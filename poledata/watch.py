@@ -1,0 +1,170 @@
+"""What no file and no disk tells by itself: nothing arrives, the buffer fills, spares run out.
+
+Looked at once in each pass, also in one that is paused or can't read its buffer.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from poledata import catalogue, mounts
+from poledata.lifecycle import House
+from poledata.records import (
+    Disk,
+    DiskState,
+    Role,
+    Severity,
+    seconds,
+    size_text,
+    utc,
+)
+from poledata.tally import Tally
+
+DAY_S = 86_400.0
+CRITICAL_PERCENT = 95.0
+
+
+def look(house: House, tally: Tally, fault: str | None = None) -> None:
+    """Tell what a person should know; ``fault``: why the buffer could not be looked at."""
+    _look_for_new_files(house, tally, fault)
+    if fault is None:
+        _look_at_buffer(house, tally)
+    for role in Role:
+        _look_at_spares(house, role)
+
+
+# --- nothing new --------------------------------------------------------------------------
+
+
+def _look_for_new_files(house: House, tally: Tally, fault: str | None) -> None:
+    after_s = house.config.no_new_files_after_s
+    last = catalogue.last_archived_at(house.conn)
+    since = last or catalogue.made_at(house.conn)
+    if not after_s or since is None or abs(time.time() - seconds(since)) < after_s:
+        house.board.settle(["no-new-files"], "archive")
+        return
+    what = f"The last file was archived {since}." if last else f"No file since {since}."
+    house.board.tell("no-new-files", "archive", f"{what} {_why(house, tally, fault)}")
+
+
+def _why(house: House, tally: Tally, fault: str | None) -> str:
+    """Whether nothing arrived, or files wait, and why."""
+    if pause := catalogue.current_pause(house.conn, utc(time.time())):
+        return f"The archive is paused: {pause.why}."
+    if fault:
+        return fault
+    waiting = (
+        (tally.pending_files, "failed"),
+        (tally.without_disk_files, "lack a disk"),
+        (tally.busy_files, "are still open for writing"),
+        (tally.unsettled_files, "are too young"),
+    )
+    reasons = [f"{count} {what}" for count, what in waiting if count]
+    if reasons:
+        return f"Files wait in {house.config.buffer}: {', '.join(reasons)}."
+    return f"Nothing arrived: no file waits in {house.config.buffer}."
+
+
+# --- the buffer's room --------------------------------------------------------------------
+
+
+def _look_at_buffer(house: House, tally: Tally) -> None:
+    fd = os.open(house.config.buffer, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        room = mounts.space(fd)
+    finally:
+        os.close(fd)
+    percent = 100 * room.used_bytes / max(1, room.used_bytes + room.free_bytes)
+    if percent < house.config.buffer_full_percent:
+        house.board.settle(["buffer-full"], "buffer")
+        return
+    house.board.tell(
+        "buffer-full",
+        "buffer",
+        f"{house.config.buffer} is {percent:.0f} % full, {size_text(room.free_bytes)} are free. "
+        f"{_until_full(house, tally, room.free_bytes)}",
+        Severity.CRITICAL if percent >= CRITICAL_PERCENT else None,
+        value=float(int(percent)),
+    )
+
+
+def _until_full(house: House, tally: Tally, free_bytes: int) -> str:
+    """From the last day's rates, when it will be full."""
+    _, archived_bytes = catalogue.archived_since(house.conn, utc(time.time() - DAY_S))
+    arrived_bytes = archived_bytes + tally.arrived_in_a_day_bytes
+    if not arrived_bytes:
+        return "Nothing arrived in the last day."
+    said = (
+        f"In the last day {size_text(arrived_bytes)} arrived and {size_text(archived_bytes)} "
+        f"were archived. If nothing is archived it will be full "
+        f"{_in_days(free_bytes / arrived_bytes)}"
+    )
+    growth_bytes = arrived_bytes - archived_bytes
+    return (
+        f"{said}; as it went, {_in_days(free_bytes / growth_bytes)}."
+        if growth_bytes
+        else f"{said}."
+    )
+
+
+# --- spares -------------------------------------------------------------------------------
+
+
+def _look_at_spares(house: House, role: Role) -> None:
+    mounted = mounts.mounted_places() if house.config.require_mount else None
+    disks = [d for d in catalogue.disks(house.conn) if d.role is role and not d.held_by]
+    disks = [d for d in disks if is_here(house, d, mounted)]
+    spares = [d for d in disks if d.state is DiskState.SPARE]
+    lacking = house.config.spare_disks_low - len(spares)
+    if lacking <= 0:
+        house.board.settle(["spares-low"], role.value)
+        return
+    active = [d for d in disks if d.state is DiskState.ACTIVE]
+    house.board.tell(
+        "spares-low",
+        role.value,
+        f"{len(spares)} {role.value} disks are mounted and spare. "
+        f"{_until_none(house, [*active, *spares])}",
+        value=float(lacking),
+    )
+
+
+def is_here(house: House, disk: Disk, mounted: frozenset[str] | None) -> bool:
+    """Whether something is mounted where the disk belongs (for stand-ins: a directory)."""
+    places = house.config.mount_points(disk.label)
+    if mounted is None:
+        return any(place.is_dir() for place in places)
+    return any(os.path.realpath(place) in mounted for place in places)
+
+
+def _until_none(house: House, disks: list[Disk]) -> str:
+    """From the last week's rate, until when these disks have room."""
+    _, week_bytes = catalogue.archived_since(house.conn, utc(time.time() - 7 * DAY_S))
+    rooms_bytes = [_free_bytes(house, disk) for disk in disks]
+    room_bytes = sum(rooms_bytes)
+    said = f"The disks in use and these have room for {size_text(room_bytes)}"
+    if not week_bytes:
+        return f"{said}; nothing was archived in the last week."
+    return (
+        f"{said}: at the last week's rate that is used up {_in_days(7 * room_bytes / week_bytes)}."
+    )
+
+
+def _free_bytes(house: House, disk: Disk) -> int:
+    """What may still be put on a disk; 0 where it can't be asked."""
+    if disk.free_bytes is not None:
+        return max(0, disk.free_bytes - house.config.min_free_bytes)
+    for place in house.config.mount_points(disk.label):
+        try:
+            vfs = os.statvfs(place)
+        except OSError:
+            continue  # not at this place
+        return max(0, vfs.f_bavail * vfs.f_frsize - house.config.min_free_bytes)
+    return 0
+
+
+def _in_days(days: float) -> str:
+    """To the hour, so that the text does not change from pass to pass."""
+    at_s = time.time() + days * DAY_S
+    return f"on {utc(at_s - at_s % 3600)[:16].replace('T', ' ')} UTC" if days < 3650 else "in years"

@@ -1,0 +1,234 @@
+"""Channels and the heartbeat: real servers, real commands, none can hang us or learn a secret."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from poledata import sending
+from poledata.envfile import Secrets
+from poledata.postman import without_secrets
+from poledata.records import Channel, Message, Severity
+from tests.post import WORD, Receiver, black_hole, refused_port, wait_for
+
+MESSAGE = Message("[pole-data] WARNING P03: it is away", "Körper\n  1. Nothing\n")
+
+
+def url(target: str) -> Channel:
+    return Channel("notify-1-json", target)
+
+
+def command(target: str) -> Channel:
+    return Channel("pager-command", target, is_command=True, is_pager=True)
+
+
+# --- which channels there are ---------------------------------------------------------------
+
+
+def test_a_channel_is_named_by_use_number_and_kind_never_by_its_url() -> None:
+    """Its name stands in the database, the log and on the screen."""
+    found = sending.channels(
+        Secrets(("mailto://u:pw@h", "SLACK://a/b/c", "no url"), ("json://tok@h",), "page --now")
+    )
+    assert [c.name for c in found] == [
+        "notify-1-mailto",
+        "notify-2-slack",
+        "notify-3-url",
+        "pager-1-json",
+        "pager-command",
+    ]
+    assert "pw" not in repr(found) and "tok" not in repr(found) and "--now" not in repr(found)
+
+
+def test_a_pager_takes_the_critical_alone() -> None:
+    """It rings at night."""
+    for severity in Severity:
+        assert url("json://h").takes(severity)
+        assert command("page").takes(severity) is (severity is Severity.CRITICAL)
+
+
+# --- what arrives ---------------------------------------------------------------------------
+
+
+def test_mail_arrives_whole(smtp: Receiver) -> None:
+    """Through a real SMTP server."""
+    assert sending.carry(url(smtp.smtp_url), MESSAGE) is None
+    (mail,) = smtp.got
+    assert mail.subject == MESSAGE.subject
+    assert mail.body.splitlines()[:2] == ["Körper", "  1. Nothing"]
+
+
+def test_a_web_service_gets_it_whole(web: Receiver) -> None:
+    """Apprise's JSON stands for Slack and the rest."""
+    assert sending.carry(url(web.http_url), MESSAGE) is None
+    assert [(m.subject, m.body.strip()) for m in web.got] == [
+        (MESSAGE.subject, MESSAGE.body.strip())
+    ]
+
+
+def test_a_command_gets_the_text_on_its_standard_input(tmp_path: Path) -> None:
+    """The subject first: a pager shows hardly more."""
+    assert sending.carry(command(f"tee '{tmp_path}/a page'"), MESSAGE) is None
+    assert (tmp_path / "a page").read_text() == f"{MESSAGE.subject}\n\n{MESSAGE.body}\n"
+
+
+# --- what fails -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mood", ["500", "refused", "not understood"])
+def test_what_fails_is_said_without_a_secret(web: Receiver, mood: str) -> None:
+    """The URL is in no error, whatever apprise or the system say."""
+    web.mood = mood
+    target = {
+        "500": web.http_url,
+        "refused": f"json://u:{WORD}@127.0.0.1:{refused_port()}/{WORD}",
+        "not understood": f"nonsense://{WORD}",
+    }[mood]
+    fault = sending.carry(url(target), MESSAGE)
+    assert fault and WORD not in fault
+    assert web.got == []
+
+
+@pytest.mark.parametrize(
+    ("target", "fault"),
+    [
+        ("false", "exit status 1"),
+        ("sh -c 'echo no carrier >&2; exit 7'", "exit status 7: no carrier"),
+        ("/nowhere/page", "it can't be started (No such file or directory)"),
+        ("page 'unclosed", "its command can't be read (No closing quotation)"),
+        (f"sh -c 'echo {WORD} is wrong; exit 1' {WORD}", "exit status 1: … is wrong"),
+        ("sh -c 'kill -9 $$'", "exit status -9"),
+    ],
+)
+def test_a_command_that_fails_is_said(target: str, fault: str) -> None:
+    """With its last line, but for the words of the command, which may be secret."""
+    assert sending.carry(command(target), MESSAGE) == fault
+
+
+def test_a_command_that_reads_nothing_of_a_long_text_does_not_block() -> None:
+    """No pipe is filled: it reads a file in memory."""
+    assert sending.carry(command("true"), Message("s", "x" * 10**6)) is None
+
+
+@pytest.mark.parametrize("how", ["command", "black hole", "slow", "heartbeat"])
+def test_what_hangs_is_killed_at_its_time_out(
+    how: str, web: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all its children; the time-out holds for the whole, not for each read."""
+    monkeypatch.setattr(sending, "SEND_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(sending, "HEARTBEAT_TIMEOUT_S", 2.0)
+    web.mood = "slow"
+    began_s = time.monotonic()
+    with black_hole() as port:
+        if how == "command":
+            fault = sending.carry(
+                command(f"sh -c 'sleep 61.5 & echo $! >{tmp_path}/pid; wait'"), MESSAGE
+            )
+            pid = (tmp_path / "pid").read_text().strip()
+            wait_for(lambda: not _lives(pid))
+        elif how == "heartbeat":
+            (fault,) = sending.heartbeat(Secrets(heartbeat_url=f"http://127.0.0.1:{port}/{WORD}"))
+        else:
+            target = web.http_url if how == "slow" else f"json://127.0.0.1:{port}/{WORD}"
+            fault = sending.carry(url(f"{target}?rto=60&cto=60"), MESSAGE)
+    assert fault and fault.endswith("no answer within 2 s") and WORD not in fault
+    assert time.monotonic() - began_s < 30  # it would take 60
+
+
+def _lives(pid: str) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_broken_apprise_is_only_a_channel_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In whatever way it is broken."""
+    (tmp_path / "apprise.py").write_text(f"raise RuntimeError('{WORD}')")
+    run = subprocess.run(
+        [sys.executable, "-m", "poledata.postman"],
+        input=f'{{"notify": "json://{WORD}@h", "subject": "s", "body": "b"}}',
+        env={"PYTHONPATH": f"{tmp_path}:{Path(sending.__file__).parents[1]}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, run.stdout) == (1, "it broke with RuntimeError\n")
+    assert WORD not in run.stderr
+
+
+# --- secrets --------------------------------------------------------------------------------
+
+
+def test_no_secret_stands_in_the_process_list(web: Receiver) -> None:
+    """Every user of the machine can read arguments and, of their own, environments."""
+    web.mood = "slow"
+    sender = threading.Thread(target=sending.carry, args=(url(web.http_url), MESSAGE))
+    sender.start()
+    wait_for(lambda: any("poledata.postman" in line for line in _process_list()))
+    seen = "\n".join(_process_list())
+    web.over.set()
+    sender.join()
+    assert "poledata.postman" in seen
+    assert WORD not in seen
+
+
+def _process_list() -> list[str]:
+    lines = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            lines.append(path.read_bytes().replace(b"\0", b" ").decode("utf-8", "replace"))
+        except OSError:
+            continue  # it has ended
+    return lines
+
+
+@pytest.mark.parametrize(
+    ("text", "target", "said"),
+    [
+        ("refused by mail.example.org", "mailto://me:pa55word@mail.example.org", "refused by …"),
+        ("bad a%20b and a b cd", "json://h/a%20b/a%20b%20cd", "bad … and …"),
+        ("two\nlines", "json://h", "two lines"),
+        ("token xoxb-1234 is dead", "slack://xoxb-1234/b/c", "token … is dead"),
+    ],
+)
+def test_every_part_of_a_url_is_taken_out(text: str, target: str, said: str) -> None:
+    """Also where it stands unquoted; words shorter than four characters are no secret."""
+    assert without_secrets(text, target) == said
+
+
+# --- the heartbeat --------------------------------------------------------------------------
+
+
+def test_the_heartbeat_is_a_command_or_a_url_or_both(web: Receiver, tmp_path: Path) -> None:
+    """What is not set is not done."""
+    both = Secrets(
+        heartbeat_command=f"touch {tmp_path}/beat",
+        heartbeat_url=f"http://127.0.0.1:{web.port}/ping/{WORD}",
+    )
+    assert sending.heartbeat(both) == [] == sending.heartbeat(Secrets())
+    assert (tmp_path / "beat").exists() and web.beats == [f"/ping/{WORD}"]
+
+
+def test_a_heartbeat_that_fails_is_said_without_its_secret(
+    web: Receiver, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The watchdog rings by itself; this says why."""
+    web.mood = "500"
+    said = sending.heartbeat(
+        Secrets(heartbeat_command="false", heartbeat_url=f"http://127.0.0.1:{web.port}/{WORD}")
+    )
+    assert said == [
+        "POLE_HEARTBEAT_COMMAND: exit status 1",
+        "POLE_HEARTBEAT_URL: the server answered 500",
+    ]
+    assert [r.getMessage() for r in caplog.records] == [
+        f"the watchdog got no heartbeat: {fault}" for fault in said
+    ]
