@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from poledata import bag, beneath, catalogue, db, medium, sealing
 from poledata.errors import CannotClose, DiskRefused, ManifestDamaged, Refused, Stopped
 from poledata.lane import DISK_ERRNOS
-from poledata.lifecycle import House
+from poledata.lifecycle import House, the_disk
 from poledata.records import CopyOnDisk, CopyState, Disk, DiskState, VerifiedBy, shown, utc
 from poledata.shelf import HeldDisk
 
+GIVEN_UP = (DiskState.LOST, DiskState.SPARE)
 Tick = Callable[[str, str, int], None]  # label, file name, bytes read
 
 
@@ -93,7 +94,19 @@ def _verify_one(
         bad = verdict.damaged if state is CopyState.DAMAGED else verdict.missing
         bad.append(shown(copy.name))
     with db.transaction(house.conn):
+        _must_still_count(house, held.disk)
         catalogue.verified(house.conn, copy, held.disk, state, how, utc(time.time()))
+
+
+def _must_still_count(house: House, disk: Disk) -> None:
+    """Raises DiskRefused where a person gave the disk up while it was read."""
+    if the_disk(house, disk.serial).state in GIVEN_UP:
+        raise DiskRefused(
+            "disk-missing",
+            disk.label,
+            "it was noted as lost while it was read",
+            "What it still gives back does not count any more.",
+        )
 
 
 def _read_state(
@@ -124,11 +137,11 @@ def _answers(held: HeldDisk) -> bool:
 
 
 def _unregistered(house: House, held: HeldDisk) -> list[str]:
-    """Files under data/ that the database does not have on this disk.
+    """What is under data/ and the database does not have on this disk, links and pipes too.
 
     One that is in the buffer still is on its way: a pass may be at work on it.
     """
-    names = [name for name, _ in sealing.files_under_data(held.root_fd)]
+    names = [name for name, _ in sealing.entries_under_data(held.root_fd)]
     known = {copy.name for copy in catalogue.copies_on(house.conn, held.disk)}
     strange = (name for name in sorted(names) if name not in known)
     return [shown(n) for n in strange if not os.path.lexists(house.config.buffer / n)]
@@ -143,17 +156,22 @@ def _unlisted(house: House, held: HeldDisk) -> list[str]:
 
 
 def _tell(house: House, disk: Disk, verdict: Verdict) -> None:
+    disk = the_disk(house, disk.serial)  # as it is by now
+    if disk.state in GIVEN_UP:
+        return
     bad = [*verdict.damaged, *verdict.missing]
+    # The label of a shipped disk may be another drive's by now.
+    about = disk.serial if disk.state is DiskState.SHIPPED else disk.label
     if bad:
         house.board.tell(
             "copy-damaged",
-            disk.label,
+            about,
             f"{len(verdict.damaged)} copies on {disk.label} are damaged, {len(verdict.missing)} "
             f"missing, {bad[0]} among them. The other copy of each is not touched.",
         )
     if not verdict.is_well:
         return
-    house.board.settle(["copy-damaged", "disk-error"], disk.label)
+    house.board.settle(["copy-damaged", "disk-error"], about)
     if disk.held_by == "machine":
         with db.transaction(house.conn):
             catalogue.unhold(house.conn, disk, "all its copies read well", utc(time.time()))

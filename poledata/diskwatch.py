@@ -116,9 +116,12 @@ class DiskWatch:
                 self._failed[disk.id] = disk
                 self._house.board.tell("disk-error", disk.label, f"it can't be closed: {fault}")
                 return
-            with db.transaction(self._house.conn):
-                at = utc(time.time())
-                catalogue.note_event(self._house.conn, disk.id, at, REFUSED_TO_CLOSE, str(fault))
+            if disk.state is DiskState.ACTIVE:  # else it is tried in every pass
+                with db.transaction(self._house.conn):
+                    at = utc(time.time())
+                    catalogue.note_event(
+                        self._house.conn, disk.id, at, REFUSED_TO_CLOSE, str(fault)
+                    )
             self._house.board.tell(
                 "copy-damaged", disk.label, f"{disk.label} is full but can't be closed: {fault}."
             )

@@ -75,6 +75,11 @@ def close(house: House, disk: Disk, reason: str) -> str:
     Raises Refused, DiskRefused, CannotClose (then the disk stays in use as it was), OSError.
     """
     _must_be(disk, "closed", DiskState.ACTIVE)
+    if disk.held_by:
+        raise Refused(
+            f"{disk.label} is held ({disk.held_reason}): nothing is written to it. Nothing was "
+            f"changed. First: data_manager.py unhold {disk.label}"
+        )
     with house.shelf() as shelf:
         held = shelf.hold_for_writing(disk)
         sealing.nothing_aside(held.root_fd)
@@ -84,6 +89,26 @@ def close(house: House, disk: Disk, reason: str) -> str:
         with db.transaction(house.conn):
             catalogue.set_state(house.conn, disk, DiskState.CLOSED, reason, _now())
         return _finish(house, held, reason)
+
+
+def close_for_a_person(house: House, disk: Disk) -> str:
+    """The same, at a person's word. Raises Refused, DiskRefused, CannotClose."""
+    try:
+        return close(house, disk, "a person closed it")
+    except CannotClose as fault:
+        raise CannotClose(
+            f"{disk.label} can't be closed: {fault}. Nothing on it is lost. See copy-damaged in "
+            "docs/operators.md"
+        ) from fault
+    except OSError as fault:
+        if the_disk(house, disk.serial).state is DiskState.CLOSED:
+            left = "It takes no more files. Leave it mounted: the next pass finishes closing it"
+        else:
+            left = "It stays in use, and nothing on it is lost. Mend that, and close it again"
+        raise CannotClose(
+            f"{disk.label} can't be closed: {fault.strerror or fault}. {left}. If it repeats, look "
+            "at the kernel's log"
+        ) from fault
 
 
 def finish_close(house: House, disk: Disk) -> str:
@@ -98,9 +123,12 @@ def _finish(house: House, held: HeldDisk, reason: str) -> str:
     disk, closed_at = held.disk, _now()
     payload = sealing.seal(held.root_fd, closed_at)
     lists = house.config.db_path.with_name("packing-lists")
-    packing_list = sealing.keep_packing_list(
-        held.root_fd, lists, disk.label, disk.serial, closed_at
-    )
+    try:
+        packing_list = sealing.keep_packing_list(
+            held.root_fd, lists, disk.label, disk.serial, closed_at
+        )
+    except OSError as fault:  # the station's fault: this disk has not failed
+        raise CannotClose(f"its packing list can't be kept in {lists}: {fault.strerror}") from fault
     room = mounts.space(held.root_fd)
     slip = removal_slip(house, disk, payload, held.path, packing_list, reason)
     house.board.settle(("copy-damaged", *DISK_KINDS), disk.label)
@@ -183,13 +211,14 @@ def _adopt(house: House, held: HeldDisk, found: Found, reader: medium.HashingRea
 
 def ship(house: House, disks: Iterable[Disk]) -> str:
     """Closed disks leave the station: all of them, or none. Raises Refused."""
-    disks = list(disks)
+    disks = list(dict.fromkeys(disks))
     unsealed = {disk.id for disk in catalogue.unsealed_disks(house.conn)}
     for disk in disks:
         _must_be(disk, "shipped", DiskState.CLOSED)
         if disk.id in unsealed:
+            first = f"data_manager.py unhold {disk.label}, mount it" if disk.held_by else "Mount it"
             raise Refused(
-                f"{disk.label} is not wholly closed. Nothing was changed. Mount it and let the "
+                f"{disk.label} is not wholly closed. Nothing was changed. {first} and let the "
                 "next pass finish, then ship it."
             )
         if lacking := catalogue.lacking_another(house.conn, disk):
@@ -202,6 +231,7 @@ def ship(house: House, disks: Iterable[Disk]) -> str:
             catalogue.set_state(house.conn, disk, DiskState.SHIPPED, None, _now())
     for disk in disks:
         house.board.settle(("disk-closed", *DISK_KINDS), disk.label)
+        house.board.pass_on("copy-damaged", disk.label, disk.serial)  # the label is free now
     labels = ", ".join(disk.label for disk in disks)
     return f"{labels}: noted as shipped. The labels may be used again, by another drive."
 
@@ -215,7 +245,8 @@ def lose(house: House, disk: Disk, why: str) -> str:
         catalogue.copies_are_missing(house.conn, disk)
         catalogue.set_state(house.conn, disk, DiskState.LOST, why, _now())
     if disk.state is not DiskState.SHIPPED:  # else the label may be another drive's by now
-        house.board.settle(("disk-closed", *DISK_KINDS), disk.label)
+        house.board.settle(("disk-closed", "copy-damaged", *DISK_KINDS), disk.label)
+    house.board.settle(["copy-damaged"], disk.serial)
     gone = catalogue.without_good_copy(house.conn, disk)
     if gone:
         house.board.tell(
@@ -242,9 +273,11 @@ def forget(house: House, disk: Disk) -> str:
     """Take a drive that was never used out of the database. Raises Refused."""
     was_used = disk.first_used_at or catalogue.had_copies(house.conn, disk)
     if disk.state is not DiskState.SPARE or was_used:
+        is_lost = disk.state is DiskState.LOST
+        way = f' If it is dead or gone: data_manager.py lost {disk.label} --why "…"'
         raise Refused(
             f"{disk.label} is {disk.state.value} and was used: it can't be forgotten. Nothing was "
-            f'changed. If it is dead or gone: data_manager.py lost {disk.label} --why "…"'
+            f"changed.{'' if is_lost else way}"
         )
     with db.transaction(house.conn):
         catalogue.forget_disk(house.conn, disk)
@@ -273,11 +306,17 @@ def hold(house: House, disk: Disk, why: str) -> str:
 
 def unhold(house: House, disk: Disk) -> str:
     """Give a held disk back. Raises Refused."""
+    if disk.state in (DiskState.SHIPPED, DiskState.LOST):
+        raise Refused(
+            f"{disk.label} is {disk.state.value}: nothing to give back. Nothing was changed."
+        )
     if disk.held_by is None:
         raise Refused(f"{disk.label} is not held. Nothing was changed.")
     with db.transaction(house.conn):
         catalogue.unhold(house.conn, disk, "by a person", _now())
     house.board.settle(["disk-error"], disk.label)
+    if disk.state is DiskState.CLOSED:
+        return f"{disk.label} is not held any more. It is closed: nothing is written to it."
     return f"{disk.label} may be used again ({disk.state.value}), once it is mounted."
 
 
@@ -301,18 +340,19 @@ def hold_failing(house: House, disks: list[Disk]) -> None:
         return
     house.board.settle(["disk-error"], "several")
     for disk in failing:
-        if has_another_usable(house, disk):
+        if has_another_usable(house, disk, failing):
             with db.transaction(house.conn):
                 why = f"it failed in {HOLD_AFTER_ERRORS} passes running"
                 catalogue.hold(house.conn, disk, "machine", why, _now())
             log.warning("%s is held by the machine", disk.label)
 
 
-def has_another_usable(house: House, disk: Disk) -> bool:
-    """Whether its role has another disk in use or spare, which is there and not held."""
+def has_another_usable(house: House, disk: Disk, failing: Iterable[Disk]) -> bool:
+    """Whether its role has another disk in use or spare, which is well and not held."""
+    out = {disk.id, *(other.id for other in failing)}
     with house.shelf() as shelf:
         for other in catalogue.disks(house.conn):
-            if other.role is disk.role and other.id != disk.id and _is_usable(shelf, other):
+            if other.role is disk.role and other.id not in out and _is_usable(shelf, other):
                 return True
     return False
 
@@ -321,7 +361,9 @@ def _is_usable(shelf: Shelf, disk: Disk) -> bool:
     if disk.state not in (DiskState.ACTIVE, DiskState.SPARE) or disk.held_by:
         return False
     try:
-        return shelf.room(shelf.hold(disk)).takes(0)
+        held = shelf.hold(disk)
+        must_be_writable(held)
+        return shelf.room(held).takes(0)
     except DiskRefused as refusal:
         log.debug("%s", refusal)
         return False

@@ -74,6 +74,14 @@ class Board:
         """What the open notices of a kind are about."""
         return [key for of_kind, key in self._open if of_kind == kind]
 
+    def pass_on(self, kind: str, key: str, to: str) -> None:
+        """What stood about ``key`` is about ``to`` from now on."""
+        if was := self._open.get((kind, key)):
+            text, severity, value = was
+            text = text.removesuffix(f" See {kind} in docs/operators.md.")
+            self.tell(kind, to, text, severity, value)
+            self.settle([kind], key)
+
     def settle_about(self, kind: str, beginning: str) -> None:
         """Settle every notice of a kind whose key begins so."""
         for key in self.open_keys(kind):

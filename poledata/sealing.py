@@ -67,6 +67,14 @@ def survey(root_fd: int, rows: Iterable[CopyOnDisk]) -> list[Found]:
 
 def files_under_data(root_fd: int) -> Iterator[tuple[str, int]]:
     """(name, size in bytes) of every file of the payload. Raises CannotClose for what is none."""
+    for name, size_bytes in entries_under_data(root_fd):
+        if size_bytes is None:
+            raise CannotClose(f"data/{shown(name)} is neither a file nor a directory")
+        yield name, size_bytes
+
+
+def entries_under_data(root_fd: int) -> Iterator[tuple[str, int | None]]:
+    """(name, size in bytes) of all that is no directory; no size for a link or a special file."""
     directories = [""]
     while directories:
         path = directories.pop()
@@ -76,10 +84,8 @@ def files_under_data(root_fd: int) -> Iterator[tuple[str, int]]:
                 info = os.stat(base, dir_fd=fd, follow_symlinks=False)
                 if stat.S_ISDIR(info.st_mode):
                     directories.append(name)
-                elif stat.S_ISREG(info.st_mode):
-                    yield name, info.st_size
                 else:
-                    raise CannotClose(f"data/{shown(name)} is neither a file nor a directory")
+                    yield name, info.st_size if stat.S_ISREG(info.st_mode) else None
 
 
 def must_be_settled(found: Found, sha512: str) -> None:
@@ -133,7 +139,7 @@ def keep_packing_list(
 ) -> Path:
     """A copy of the manifest at the station: what went north on this disk."""
     directory.mkdir(exist_ok=True)
-    path = directory / f"{label}-{serial}.sha512"
+    path = directory / f"{label}-{serial.replace('/', '_')}.sha512"
     if path.exists() and path.read_bytes() != b"".join(_manifest_blocks(root_fd)):
         # The list of the drive's earlier life stays as it is.
         path = path.with_stem(f"{path.stem}-{closed_at.replace(':', '')}")

@@ -153,7 +153,8 @@ class Shelf:
                 held, mark=bag.read_mark(held.root_fd), direct=_reads_directly(held.root_fd)
             )
             self._held[disk.id] = held
-        beneath.make_directories(held.root_fd, bag.INCOMING)
+        for own in (bag.DATA, bag.INCOMING):  # never through a link in their place
+            beneath.make_directories(held.root_fd, own)
         bag.sweep_incoming(held.root_fd)
         bag.mend_manifest(held.root_fd)
         if disk.state is DiskState.SPARE:
@@ -260,7 +261,9 @@ def _proved_mark(disk: Disk, path: Path, root_fd: int) -> bag.Mark | None:
         )
     if disk.state is not DiskState.SPARE:
         if mark is None:
-            raise _not_this(disk, f"it was used before, but {path} has no mark: wiped, or another?")
+            raise _not_this(
+                disk, f"it was used before, but {path} has no mark: wiped, or another one"
+            )
         return mark
     if foreign := bag.foreign_entries(root_fd):
         raise _not_this(

@@ -98,7 +98,7 @@ def _active_disk_gone(world: World) -> str:
 def _wiped(world: World) -> str:
     shutil.rmtree(world.disks["P01"])
     world.disks["P01"].mkdir()
-    return f"P01: it was used before, but {world.disks['P01']} has no mark: wiped, or another?"
+    return f"P01: it was used before, but {world.disks['P01']} has no mark: wiped, or another one"
 
 
 def _not_empty(world: World) -> str:

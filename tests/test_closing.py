@@ -13,7 +13,7 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -27,8 +27,8 @@ BAGIT = Path(sys.executable).with_name("bagit.py")
 NAMES = ("z/RCW38/80296951/0000.g3", "a/0000.g3", "a.g3", "with blank/ü.g3", "a/deep/er/0001.g3")
 
 
-def close(world: World, label: str = "P01", check: int = 0) -> Run:
-    return world.run_pass("close", label, check=check)
+def close(world: World, label: str = "P01", check: int = 0, prefix: Sequence[str] = ()) -> Run:
+    return world.run_pass("close", label, check=check, prefix=prefix)
 
 
 def filled(world: World, *names: str) -> World:
@@ -451,6 +451,46 @@ def test_what_can_not_be_made_one_keeps_the_disk_as_it_is(
 def _plain(snapshot: Snapshot) -> list[tuple[str, int, str]]:
     """Without times: ``.incoming/`` was swept."""
     return [(path, stat.S_IMODE(item.mode), item.content) for path, item in snapshot.items]
+
+
+@needs_strace
+@pytest.mark.parametrize(
+    ("nth", "state", "what_next"),
+    [(1, "active", "It stays in use"), (2, "closed", "the next pass finishes closing it")],
+)
+@pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
+def test_a_person_whose_close_meets_an_error_of_the_disk_is_told_what_next(
+    world: World, error: str, nth: int, state: str, what_next: str
+) -> None:
+    """No defect of the program (exit 3), neither before nor after the close is written down."""
+    filled(world, "a.g3")
+    prefix = strace(world, "fsync", [world.disks["P01"]], f"error={error}:when={nth}")
+    run = close(world, check=1, prefix=prefix)
+    assert "P01 can't be closed: " in run.err
+    assert what_next in run.err
+    assert world.disk_states()["P01"] == state
+    if state == "active":
+        close(world)
+    else:
+        world.run_pass(check=0)
+    assert world.notices() == {("disk-closed", "P01")}
+
+
+def test_a_packing_list_that_can_not_be_kept_is_no_fault_of_the_disk(world: World) -> None:
+    """It is said pass after pass, the disk is not held, and the close is finished in the end."""
+    filled(world, "a.g3")
+    lists = world.db_path.with_name("packing-lists")
+    lists.write_text("in the way")
+    assert "its packing list can't be kept" in close(world, check=1).err
+    for number in range(4):
+        world.put(f"{number}.g3")
+        world.run_pass(check=0)
+        assert world.notices() == {("copy-damaged", "P01")}
+    assert world.sql("SELECT label FROM disks WHERE held_by IS NOT NULL") == []
+    lists.unlink()
+    world.run_pass(check=0)
+    assert world.notices() == {("disk-closed", "P01")}
+    world.run_pass("ship", "P01", check=0)
 
 
 def test_a_full_disk_that_can_not_be_closed_is_told_and_left_alone(

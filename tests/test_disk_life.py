@@ -72,15 +72,23 @@ def copy_states(world: World, serial: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def station(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """P01 lost, P02 shipped, P03 closed, P04 S01 active, P05 spare, P06 held by a person."""
-    primaries = [f"P0{number}" for number in range(1, 7)]
+    """P01 lost, P02 shipped, P03 closed, P04 S01 active, P05 spare; held: P06 spare, P07 active."""
+    primaries = [f"P0{number}" for number in range(1, 8)]
     world = World(tmp_path_factory.mktemp("life"), primaries, ["S01"])
     world.generate()
     for label in ("P01", "P02", "P03"):
         archive(world, f"on-{label}.g3")
         order(world, "close", label)
+    order(world, "hold", "P02", "--why", "packed")
     order(world, "ship", "P02")
+    order(world, "hold", "P01", "--why", "smoke")
     order(world, "lost", "P01", "--why", "burnt")
+    for label in ("P04", "P05", "P06"):
+        order(world, "hold", label, "--why", "so that P07 is used")
+    archive(world, "on-P07.g3")
+    for label in ("P04", "P05", "P06"):
+        order(world, "unhold", label)
+    order(world, "hold", "P07", "--why", "bad cable")
     archive(world, "on-P04.g3")
     order(world, "hold", "P06", "--why", "it clicks")
     yield world
@@ -97,6 +105,11 @@ REFUSALS: list[tuple[tuple[str, ...], str]] = [
     (("close", "P03"), f"P03 is closed: {ONLY_ACTIVE}"),
     (("close", "ZTP02AA"), f"P02 is shipped: {ONLY_ACTIVE}"),
     (("close", "P01"), f"P01 is lost: {ONLY_ACTIVE}"),
+    (
+        ("close", "P07"),
+        "P07 is held (bad cable): nothing is written to it. Nothing was changed. "
+        "First: data_manager.py unhold P07\n",
+    ),
     (("ship", "P05"), f"P05 is spare: {ONLY_CLOSED}"),
     (("ship", "P04"), f"P04 is active: {ONLY_CLOSED}"),
     (("ship", "P02"), f"P02 is shipped: {ONLY_CLOSED}"),
@@ -111,6 +124,8 @@ REFUSALS: list[tuple[tuple[str, ...], str]] = [
     (("hold", "P02", *WHY), "P02 is shipped: nothing to hold. Nothing was changed.\n"),
     (("hold", "P06", *WHY), "P06 is held already: it clicks. Nothing was changed.\n"),
     (("unhold", "P04"), "P04 is not held. Nothing was changed.\n"),
+    (("unhold", "P01"), "P01 is lost: nothing to give back. Nothing was changed.\n"),
+    (("unhold", "P02"), "P02 is shipped: nothing to give back. Nothing was changed.\n"),
     (("verify", "P01"), "P01 (ZTP01AA) is lost: nothing is expected on it.\n"),
     (("close", "X1"), "No disk has the label or serial X1. Nothing was changed.\n"),
     (("verify", "P04", "X1"), "No disk has the label or serial X1. Nothing was changed.\n"),

@@ -107,6 +107,41 @@ def test_a_gone_drive_settles_no_notice_of_the_one_that_has_its_label_now(world:
     assert "TWOP01" in notice(world, "disk-closed", "P01")
 
 
+def test_what_is_found_on_a_gone_drive_is_not_said_of_the_one_that_has_its_label_now(
+    loop_world: LoopWorld,
+) -> None:
+    """Verified by its serial, last season's P01 settles and opens no notice about this one's.
+
+    What was open about it when it was shipped goes on under its serial.
+    """
+    world = loop_world
+    world.generate()
+    archive(world, "old-1.g3", "old-2.g3")
+    order(world, "close", "P01")
+    world.leave_unchecked("the test harms disks")
+    (world.data("P01") / "old-1.g3").unlink()
+    order(world, "verify", "P01", check=1)
+    order(world, "ship", "P01")
+    assert world.notices() == {("copy-damaged", "ZTP01AA")}
+    gone = world.loops["P01"]
+    gone.umount()
+    world.add_disk("P01", "TWOP01")
+    world.plug_in("P01")
+    world.generate()
+    archive(world, "new.g3")
+    order(world, "verify", "P01")
+    assert world.notices() == {("copy-damaged", "ZTP01AA")}
+    (world.data("P01") / "new.g3").unlink()
+    order(world, "verify", "P01", check=1)
+    world.loops["P01"].umount()
+    gone.mount()
+    order(world, "verify", "ZTP01AA", check=1)
+    assert "new.g3" in notice(world, "copy-damaged", "P01")
+    assert "old-1.g3" in notice(world, "copy-damaged", "ZTP01AA")
+    order(world, "lost", "ZTP01AA", "--why", "came back, wiped")
+    assert world.notices() == {("copy-damaged", "P01")}
+
+
 @pytest.mark.parametrize("season", ["spare", "active", "closed", "shipped"])
 def test_a_serial_that_comes_back_under_another_label_is_refused(world: World, season: str) -> None:
     """Both labels are named, with the state of the drive; nothing is written."""

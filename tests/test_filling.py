@@ -550,6 +550,44 @@ def test_the_last_usable_disk_of_a_role_is_never_held(
     assert world.notices() == set()
 
 
+def test_a_disk_that_takes_no_data_is_no_other_usable_one(
+    make_loop_world: Callable[..., LoopWorld],
+) -> None:
+    """Its role's only other disk is mounted read-only: a failing one is not held, and goes on.
+
+    As soon as it is well again it takes files, without a word from a person.
+    """
+    world = make_loop_world(copies=["S01"])
+    ready_world(world)
+    world.loops["P02"].remount("ro")
+    pull(world, "P01")
+    passes(world, 4)
+    assert held(world) == {}
+    assert len(world.waiting()) == 4
+    plug_in_again(world, "P01")
+    world.run_pass(check=(0, 1))
+    assert world.waiting() == set()
+    assert "of-pass-1.g3" in world.archived("P01")
+
+
+@needs_strace
+def test_of_two_disks_that_fail_alike_neither_is_held_for_the_others_sake(
+    make_loop_world: Callable[..., LoopWorld],
+) -> None:
+    """Both disks of a role refuse what is written to them, pass after pass: both are kept."""
+    world = make_loop_world(copies=["S01"])
+    ready_world(world)
+    places = [world.data(label) for label in ("P01", "P02")]
+    world.run_pass("hold", "P01", "--why", "so that P02 is in use too", check=0)
+    passes(world, 1, check=0)
+    world.run_pass("unhold", "P01", check=0)
+    for number in range(4):
+        world.put(f"late-{number}.g3")
+        world.run_pass(check=1, prefix=strace(world, "linkat", places, "error=EIO"))
+    assert held(world) == {}
+    go_on(world)
+
+
 def test_none_is_held_where_three_disks_fail_at_once(
     make_loop_world: Callable[..., LoopWorld],
 ) -> None:

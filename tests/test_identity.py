@@ -482,6 +482,30 @@ def test_a_disk_that_is_read_only_is_passed_by(
     go_on(world)
 
 
+@pytest.mark.parametrize("name", ["data", ".incoming"])
+def test_a_link_in_the_place_of_a_disks_own_directory_is_refused_and_the_next_disk_goes_on(
+    loop_world: LoopWorld, name: str
+) -> None:
+    """Nothing is written where the link leads, and no file waits for that disk."""
+    world = loop_world
+    world.put("seed.g3")
+    world.generate()
+    world.run_pass(check=0)
+    elsewhere = world.root / "elsewhere"
+    elsewhere.mkdir()
+    place = world.disks["P01"] / name
+    place.rename(place.with_name("moved"))
+    place.symlink_to(elsewhere)
+    world.put("a.g3")
+    world.run_pass(check=1)
+    assert world.waiting() == set()
+    assert world.archived("P02") == {"a.g3"}
+    assert list(elsewhere.iterdir()) == []
+    assert world.notices() == {("disk-error", "P01")}
+    place.unlink()
+    place.with_name("moved").rename(place)
+
+
 @pytest.mark.parametrize(
     ("leads_to", "kind"),
     [("elsewhere", "disk-missing"), ("spt_disks/P02", "disk-wrong")],

@@ -297,7 +297,7 @@ def test_a_used_disk_without_its_mark_is_refused(rack: Rack) -> None:
     for writing in (False, True):
         assert rack.refusal("P01", writing) == (
             "disk-wrong",
-            f"P01: it was used before, but {rack['P01']} has no mark: wiped, or another?. "
+            f"P01: it was used before, but {rack['P01']} has no mark: wiped, or another one. "
             f"Nothing was written. {LOOK}",
         )
 

@@ -6,12 +6,14 @@ import errno
 import json
 import mmap
 import os
+import signal
 from collections.abc import Sequence
 
 import pytest
 
 from tests.loopdisks import LoopDisk, LoopWorld, _position_on_device
 from tests.test_after_a_crash import HaltedPass, needs_strace, strace
+from tests.test_at_the_rack import until
 from tests.world import Run, World
 
 LONG_AGO = "2020-01-01T00:00:00Z"
@@ -128,6 +130,26 @@ def test_a_directory_that_can_not_be_entered_stops_no_other_file(world: World) -
     assert just_verified(world) >= {"b/2.g3", "c.g3"}
     assert "P01: 2 copies are good" in run.out
     assert states(world)["a/1.g3"] != "good"
+
+
+def test_links_and_pipes_are_reported_and_hide_nothing(world: World) -> None:
+    """Neither what else is unregistered, nor copies that the manifest does not know."""
+    filled(world, "a.g3", "b.g3")
+    data = world.data("P01")
+    (data / "link").symlink_to("a.g3")
+    os.mkfifo(data / "pipe")
+    (data / "notes.txt").write_text("not ours")
+    manifest = world.disks["P01"] / "manifest-sha512.txt"
+    manifest.write_text(manifest.read_text().splitlines(keepends=True)[0])
+    world.leave_unchecked("the test harmed a disk")
+    run = verify(world, "P01", check=1)
+    assert run.out.splitlines() == [
+        "P01: UNREGISTERED link",
+        "P01: UNREGISTERED notes.txt",
+        "P01: UNREGISTERED pipe",
+        "P01: UNLISTED b.g3",
+        "P01: 2 copies are good (20 kB), 0 damaged, 0 missing, 3 unregistered files",
+    ]
 
 
 def test_a_spare_has_nothing_to_verify(world: World) -> None:
@@ -302,6 +324,25 @@ def test_interrupted_it_goes_on_with_the_least_recently_verified(world: World) -
     assert interrupted_at("a.g3") == {"a.g3", "b.g3", "c.g3"}  # b and c came before a
     assert world.notices() == set()
     assert set(states(world).values()) == {"good"}
+
+
+@needs_strace
+def test_a_disk_that_is_lost_while_it_is_read_keeps_no_good_copy(world: World) -> None:
+    """What ``lost`` wrote down stands: no copy on a disk that was given up becomes good again."""
+    filled(world, "a.g3", "b.g3", "c.g3")
+    calls, trace = "preadv,preadv2", world.root / "trace"
+    prefix = strace(world, calls, [world.data("P01") / "b.g3"], "signal=SIGSTOP:when=1")
+    reading = world.start("data_manager.py", "verify", "P01", prefix=prefix)
+    until(lambda: trace.exists() and "stopped by SIGSTOP" in trace.read_text(), "it stands still")
+    world.run_pass("lost", "P01", "--why", "it clicks", check=0)
+    world.spoil("P01", None, "it was lost")
+    stopped = [line for line in trace.read_text().splitlines() if "stopped by SIGSTOP" in line]
+    os.kill(int(stopped[0].split()[0]), signal.SIGCONT)
+    assert reading.wait(timeout=60) == 1
+    world.unfinished = False
+    assert set(states(world).values()) == {"missing"}
+    assert world.notices() == set()
+    assert "it was noted as lost while it was read" in (world.root / "out").read_text()
 
 
 @needs_strace

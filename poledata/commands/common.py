@@ -13,7 +13,16 @@ from poledata.lifecycle import House
 from poledata.notices import Board
 from poledata.tally import Watcher
 
-WHY = click.option("--why", required=True, help="The reason, for those who come after you.")
+
+def _said(_context: click.Context, _option: click.Parameter, why: str) -> str:
+    if not why.strip():
+        raise click.BadParameter("say why; nothing was changed")
+    return why
+
+
+WHY = click.option(
+    "--why", required=True, callback=_said, help="The reason, for those who come after you."
+)
 LABEL = click.argument("label", metavar="LABEL")
 LABELS = click.argument("labels", metavar="LABEL…", nargs=-1, required=True)
 JSON = click.option("--json", "as_json", is_flag=True, help="The same for programs.")

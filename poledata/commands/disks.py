@@ -15,7 +15,7 @@ from poledata.errors import ExitCode
 def close(label: str) -> ExitCode:
     """Seal a disk in use, though it is not full: nothing is written to it any more."""
     with house_of_command() as house:
-        click.echo(lifecycle.close(house, lifecycle.the_disk(house, label), "a person closed it"))
+        click.echo(lifecycle.close_for_a_person(house, lifecycle.the_disk(house, label)))
     return ExitCode.DONE
 
 
