@@ -25,7 +25,7 @@ from poledata.errors import (
     Stopped,
 )
 from poledata.failures import Failures
-from poledata.lane import DISK_ERRNOS, FULL_ERRNOS
+from poledata.lane import DISK_ERRNOS, FULL_ERRNOS, OBSTACLE_ERRNOS
 from poledata.lifecycle import House
 from poledata.planning import Batch, Work
 from poledata.records import (
@@ -176,6 +176,11 @@ class BatchWork:
             return False
         if isinstance(fault, OSError) and fault.errno in DISK_ERRNOS | FULL_ERRNOS:
             self.disks.leave_out(held.disk, fault)
+            return True
+        if isinstance(fault, OSError) and fault.errno in OBSTACLE_ERRNOS and work.tries == 0:
+            said = f"on {label} something stands in its way, in data/ ({fault.strerror})."
+            self.house.board.tell("name-conflict", f"{label} {shown(name)}", said)
+            self.disks.pass_by(held.disk)
             return True
         if isinstance(fault, SetAside) and work.tries == 0:
             self.house.board.tell("name-conflict", f"{label} {shown(name)}", f"{fault.why}.")

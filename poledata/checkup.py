@@ -9,12 +9,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from poledata import beneath, buffer, catalogue, choice
+from poledata import beneath, buffer, catalogue, choice, sending
 from poledata.buffer import Buffer
 from poledata.config import Config
 from poledata.db import Connection
 from poledata.errors import DiskRefused
-from poledata.records import Disk, DiskState, Role, Waiting, seconds, shown, size_text
+from poledata.records import Disk, DiskState, Role, Waiting, seconds, shown, size_text, utc
 from poledata.shelf import HeldDisk, Shelf, must_be_writable
 
 LOOK_AT_FILES = 1000
@@ -36,6 +36,10 @@ def look(config: Config, conn: Connection) -> Iterator[Finding]:
         yield Finding(False, warning)
     yield _database(config)
     yield _clock(conn)
+    if pause := catalogue.current_pause(conn, utc(time.time())):
+        until = pause.until or "somebody says: data_manager.py resume"
+        yield Finding(False, f"passes do nothing until {until}: {pause.why}")
+    yield from _channels(config)
     yield from _buffer(config)
     yield from _disks(config, conn)
 
@@ -61,6 +65,17 @@ def _clock(conn: Connection) -> Finding:
     if last and seconds(last.started_at) > now_s + 60:
         return Finding(False, f"the clock is behind the last pass ({last.started_at}): set it")
     return Finding(True, f"clock {time.strftime('%Y-%m-%d %H:%M:%S UTC', time.gmtime(now_s))}")
+
+
+def _channels(config: Config) -> Iterator[Finding]:
+    names = [channel.name for channel in sending.channels(config.secrets)]
+    if names:
+        said = f"{', '.join(names)} (data_manager.py notify --test tries them)"
+    else:
+        said = "none is set in .env, so nobody is told of anything: see .env.example"
+    yield Finding(bool(names) or not config.require_mount, f"channels: {said}")
+    fed = config.secrets.heartbeat_command or config.secrets.heartbeat_url
+    yield Finding(True, f"watchdog: {'gets a heartbeat' if fed else 'none is set in .env'}")
 
 
 def _buffer(config: Config) -> Iterator[Finding]:
@@ -106,6 +121,7 @@ def _lease(fd: int, waiting: Waiting) -> Finding:
 
 def _disks(config: Config, conn: Connection) -> Iterator[Finding]:
     usable: dict[Role, list[HeldDisk]] = {role: [] for role in Role}
+    yield from _kept_from_use(conn)
     with Shelf(config, conn, set()) as shelf:
         for role in Role:
             for disk in choice.in_order_of_use(catalogue.disks(conn), role):
@@ -118,6 +134,16 @@ def _disks(config: Config, conn: Connection) -> Iterator[Finding]:
         pairs = [(p, c) for p in usable[Role.PRIMARY] for c in usable[Role.COPY]]
         if pairs and not any(p.is_on_another_drive_than(c) for p, c in pairs):
             yield Finding(False, "all usable disks are on one physical drive")
+
+
+def _kept_from_use(conn: Connection) -> Iterator[Finding]:
+    for disk in catalogue.disks(conn):
+        if disk.held_by and disk.state in (DiskState.ACTIVE, DiskState.SPARE):
+            why = f"is held by a {disk.held_by}: {disk.held_reason}"
+            again = f"When it is well: data_manager.py unhold {disk.label}"
+            yield Finding(False, f"{disk.label} {why}. {again}")
+    for disk in catalogue.unsealed_disks(conn):
+        yield Finding(False, f"{disk.label} is half closed: leave it mounted for the next pass")
 
 
 def _disk(shelf: Shelf, disk: Disk, usable: list[HeldDisk]) -> Finding | None:

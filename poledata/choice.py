@@ -22,6 +22,11 @@ class Room:
     disk: Disk
     room_bytes: int
     room_inodes: float = math.inf  # most file systems make them as needed
+    empty_bytes: float = math.inf  # what it takes when nothing is on it
+
+    def is_full_for(self, size_bytes: int, inodes: int = 1) -> bool:
+        """Whether a file found no room that would fit if the disk were empty."""
+        return not self.takes(size_bytes, inodes) and cost_bytes(size_bytes) <= self.empty_bytes
 
     def takes(self, size_bytes: int, inodes: int = 1) -> bool:
         """Whether a file of this size, with the directories it may need, fits."""

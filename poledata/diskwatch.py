@@ -31,11 +31,12 @@ class DiskWatch:
         self._used: dict[int, Disk] = {}
         self._refused: set[str] = set()
         self._closed: set[int] = set()  # tried to close: not again in this pass
+        self._blocked: set[int] = set()  # something stands in the way of a file there
 
     @property
     def out(self) -> set[int]:
         """The ids of disks that are left alone for the rest of the pass."""
-        return self._full.keys() | self._failed.keys() | self._closed
+        return self._full.keys() | self._failed.keys() | self._closed | self._blocked
 
     @property
     def troubled(self) -> int:
@@ -45,6 +46,10 @@ class DiskWatch:
     def used(self, disk: Disk) -> None:
         """Files were put on this disk."""
         self._used[disk.id] = disk
+
+    def pass_by(self, disk: Disk) -> None:
+        """This disk is well, but can't take a file that another one of its role may take."""
+        self._blocked.add(disk.id)
 
     def leave_out(self, disk: Disk, fault: OSError) -> None:
         """This disk takes no more in this pass; the next one of its role goes on."""

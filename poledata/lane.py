@@ -35,6 +35,8 @@ DIRECT_FROM_BYTES = 1024**2  # smaller files are gathered by the kernel and flus
 DISK_ERRNOS = frozenset(
     {errno.EIO, errno.EROFS, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.EUCLEAN}
 )
+# Something stands in the way of one name, and may be nowhere else: the next disk may take it.
+OBSTACLE_ERRNOS = frozenset({errno.ENOTDIR, errno.ELOOP, errno.EXDEV})
 # It has no more room: what is written already is finished.
 FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 

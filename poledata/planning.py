@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from poledata import bag, beneath, choice
 from poledata.errors import DiskRefused, FileFault
@@ -158,7 +158,7 @@ class Planner:
             chosen = self._pick_spare(role, waiting, [d for d in candidates if d not in used])
         if chosen:
             self.board.settle(["no-disk"], role.value)
-            self._batch.full += [r.disk for r in rooms if not r.takes(size_bytes, inodes)]
+            self._batch.full += [r.disk for r in rooms if r.is_full_for(size_bytes, inodes)]
         return chosen
 
     def _pick_spare(self, role: Role, waiting: Waiting, spares: list[Disk]) -> HeldDisk | None:
@@ -181,9 +181,14 @@ class Planner:
             "no-disk",
             role.value,
             f"No {role.value} disk can take {shown(waiting.name)} ({size_text(size_bytes)}). "
-            f"Files stay safe in the buffer. Mount a spare {role.value} disk.",
+            f"Files stay safe in the buffer. Mount a spare {role.value} disk."
+            f"{self._held_ones(role)}",
         )
         return None
+
+    def _held_ones(self, role: Role) -> str:
+        held = [f"{d.label} ({d.held_reason})" for d in self.disks if d.role is role and d.held_by]
+        return f" Or give one back that is held: {', '.join(held)}." if held else ""
 
     def _usable(self, disk: Disk) -> HeldDisk | None:
         """The disk, held, and ready for writing if it is in use; said if it can't be."""
@@ -214,4 +219,4 @@ class Planner:
     def _room(self, held: HeldDisk) -> choice.Room:
         room = self.shelf.room(held)
         promised_bytes = self.promised_bytes.get(held.disk.id, 0)
-        return choice.Room(held.disk, room.room_bytes - promised_bytes, room.room_inodes)
+        return replace(room, room_bytes=room.room_bytes - promised_bytes)

@@ -112,8 +112,13 @@ class Shelf:
             manifest = beneath.stat(held.root_fd, bag.MANIFEST)
         seal_bytes = SEAL_BYTES + (manifest.st_size if manifest else 0)
         inodes = math.inf if space.free_inodes is None else space.free_inodes - SEAL_INODES
-        room_bytes = space.free_bytes - max(self._config.min_free_bytes, seal_bytes)
-        return Room(held.disk, room_bytes, inodes)
+        headroom_bytes = max(self._config.min_free_bytes, seal_bytes)
+        return Room(
+            held.disk,
+            space.free_bytes - headroom_bytes,
+            inodes,
+            space.capacity_bytes - headroom_bytes,
+        )
 
     def _prove(self, disk: Disk) -> HeldDisk:
         """Open the place of this label and prove that the disk is there. Raises DiskRefused."""
@@ -144,10 +149,25 @@ class Shelf:
                     "Every label needs a drive of its own: mount another one.",
                 )
 
+    def _must_be_here_alone(self, held: HeldDisk) -> None:
+        """Raises DiskRefused if a spare also stands at another label's place: whose is it?"""
+        device = os.fstat(held.root_fd).st_dev
+        for other in catalogue.disks(self._conn):
+            for place in self._config.mount_points(other.label):
+                is_own = place == held.path or held.disk.stand_in
+                if not is_own and place.is_dir() and place.stat().st_dev == device:
+                    raise DiskRefused(
+                        "disk-wrong",
+                        held.disk.label,
+                        f"what is mounted at {held.path} is also mounted at {place}",
+                        "Unmount it where it does not belong: look at the sticker.",
+                    )
+
     def _make_ready(self, held: HeldDisk) -> HeldDisk:
         """Claim a spare, clear what an earlier pass left unfinished, mend the manifest."""
         disk = held.disk
         if held.mark is None:
+            self._must_be_here_alone(held)
             bag.claim(held.root_fd, bag.Mark.of(disk, time.time()))
             held = replace(
                 held, mark=bag.read_mark(held.root_fd), direct=_reads_directly(held.root_fd)

@@ -268,6 +268,9 @@ class LoopWorld(World):
         **settings: str | None,
     ) -> None:
         super().__init__(tmp_path, primaries, copies, **settings)
+        secrets = self.root / ".env"
+        secrets.write_text("POLE_PAGER_COMMAND=true\n")  # somebody is told of real drives
+        secrets.chmod(0o600)
         self.loops: dict[str, LoopDisk] = {}
         self._down = ExitStack()
         with ExitStack() as undo:

@@ -130,8 +130,12 @@ def answer(process: subprocess.Popen[str], check: int = 0) -> str:
 
 @pytest.fixture
 def busy(make_loop_world: Callable[..., LoopWorld]) -> LoopWorld:
+    return make_busy(make_loop_world, ["P01", "P02"])
+
+
+def make_busy(make_loop_world: Callable[..., LoopWorld], primaries: list[str]) -> LoopWorld:
     """On real mounts; P01 and S01 are in use; three batches wait, 0.g3 to 8.g3 in this order."""
-    world = make_loop_world(primaries=["P01", "P02"], copies=["S01"])
+    world = make_loop_world(primaries=primaries, copies=["S01"])
     ready_world(world)
     for number in range(3 * BATCH_FILES):
         world.put(f"{number}.g3", 1000 * number, mtime_s=1_600_000_000 + number)
@@ -287,6 +291,34 @@ def test_a_disk_is_closed_and_unmounted_while_a_pass_runs(busy: LoopWorld) -> No
     assert busy.disk_states() == {"P01": "closed", "P02": "active", "S01": "active"}
     assert busy.notices() == {("disk-closed", "P01")}
     assert list(busy.disks["P01"].iterdir()) == []
+
+
+DISK_COMMANDS = {
+    "hold": (["hold", "P01", "--why", "it rattles"], "P01 is held", "active"),
+    "lost": (["lost", "P01", "--why", "it fell"], "is lost: 4 copies", None),
+    "forget": (["forget", "P03"], "P03 (ZTP03AA) is forgotten", "active"),
+}
+
+
+@needs_strace
+@pytest.mark.parametrize("what", DISK_COMMANDS)
+def test_what_is_said_of_a_disk_while_a_pass_runs_holds_from_its_next_batch_on(
+    make_loop_world: Callable[..., LoopWorld], what: str
+) -> None:
+    """It waits for the batch at work, and its disk may be unmounted as soon as it has answered."""
+    busy = make_busy(make_loop_world, ["P01", "P02", "P03"])
+    args, said, state = DISK_COMMANDS[what]
+    halted = in_first_batch(busy)
+    waiting = waiting_command(busy, *args)
+    halted.let_go()
+    assert said in answer(waiting)
+    if what != "forget":
+        busy.loops["P01"].umount()
+        busy.spoil("P01", None, "it was taken away")
+    halted.end(check=0)
+    assert busy.waiting() == set()
+    assert busy.disk_states().get("P01") == state
+    assert busy.archived("P02") == (set() if what == "forget" else NAMES - FIRST_BATCH)
 
 
 @needs_strace

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,13 +16,13 @@ from tests.test_generate_db import AS_NOBODY, NOBODY, needs_root
 from tests.world import Run, World
 
 
-def check(world: World, expect: int, *args: str, prefix: Sequence[str] = ()) -> Run:
+def check(world: World, expect: int, *args: str, **how: Any) -> Run:
     """What it says; disks, buffer and the database's directory are as before."""
     places = [
         place for place in (world.mounts, world.buffer, world.db_path.parent) if place.exists()
     ]
     before = [world.snapshot(place) for place in places]
-    run = world.run_pass("check", *args, check=expect, prefix=prefix)
+    run = world.run_pass("check", *args, check=expect, **how)
     assert [old.differences(world.snapshot(old.root)) for old in before] == [[] for _ in before]
     assert run.err == ""
     return run
@@ -49,13 +50,15 @@ def test_where_all_is_well_each_thing_is_said_to_be(world: World) -> None:
     assert lines[0] == f"ok    configuration {world.config_path}"
     assert lines[1] == f"ok    database {world.db_path}"
     assert lines[2].startswith("ok    clock 20")
-    assert lines[3:5] == [
+    assert lines[3:7] == [
+        "ok    channels: none is set in .env, so nobody is told of anything: see .env.example",
+        "ok    watchdog: none is set in .env",
         f"ok    buffer {world.buffer}: 1 finished files wait",
         "ok    buffer: the system tells whether a file is still open for writing",
     ]
-    for line, (label, state) in zip(lines[5:9], world.disk_states().items(), strict=True):
+    for line, (label, state) in zip(lines[7:11], world.disk_states().items(), strict=True):
         assert line.startswith(f"ok    {label} at {world.disks[label]}: {state}, room for ")
-    assert lines[9:] == ["All is well."]
+    assert lines[11:] == ["All is well."]
 
 
 def test_json_has_stable_keys(world: World) -> None:
@@ -86,7 +89,7 @@ def _clock_set_back(world: World) -> str:
 
 def _no_disk_of_a_role(world: World) -> str:
     world.disks["S02"].rmdir()
-    world.run_pass("hold", "S01", "--why", "test", check=0)
+    world.run_pass("close", "S01", check=0)
     return "no copy disk can be used"
 
 
@@ -111,6 +114,18 @@ def _secrets_that_others_read(world: World) -> str:
     return str(world.config_path.with_name(".env"))
 
 
+def _paused(world: World) -> str:
+    world.run_pass("pause", "--why", "the rack is open", check=0)
+    resumed = "somebody says: data_manager.py resume"
+    return f"passes do nothing until {resumed}: the rack is open"
+
+
+def _held(world: World) -> str:
+    world.run_pass("hold", "P02", "--why", "it rattles", check=0)
+    again = "When it is well: data_manager.py unhold P02"
+    return f"P02 is held by a person: it rattles. {again}"
+
+
 FAULTS: list[Callable[[World], str]] = [
     _open_directory,
     _clock_set_back,
@@ -119,6 +134,8 @@ FAULTS: list[Callable[[World], str]] = [
     _wiped,
     _not_empty,
     _secrets_that_others_read,
+    _paused,
+    _held,
 ]
 
 
@@ -130,6 +147,17 @@ def test_each_fault_is_named(world: World, harm: Callable[[World], str]) -> None
     world.leave_unchecked("the test harmed the station")
     (fault,) = faults(check(world, 1))
     assert fault.startswith(said)
+
+
+def test_on_real_disks_somebody_must_be_told(loop_world: LoopWorld) -> None:
+    """Stand-ins are for demo and tests: nobody waits for news of them."""
+    (loop_world.config_path.parent / ".env").unlink()
+    used(loop_world)
+    (fault,) = faults(check(loop_world, 1))
+    assert fault.startswith("channels: none is set in .env")
+    said = check(loop_world, 0, env={"POLE_NOTIFY_URLS": "json://h", "POLE_HEARTBEAT_URL": "x"}).out
+    assert "ok    channels: notify-1-json (data_manager.py notify --test tries them)\n" in said
+    assert "ok    watchdog: gets a heartbeat\n" in said
 
 
 def test_all_faults_are_told_at_once(world: World) -> None:

@@ -609,3 +609,61 @@ def test_none_is_held_where_three_disks_fail_at_once(
     plug_in_again(world, "P01", "P02", "S01")
     world.put("last.g3")
     go_on(world)
+
+
+# --- what is no fault of the disk ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["file", "link"])
+def test_what_stands_in_a_files_way_on_one_disk_sends_it_to_the_next(
+    make_loop_world: Callable[..., LoopWorld], what: str
+) -> None:
+    """Where its directory must be; the disk is well, takes other files, and is never held."""
+    world = ready_world(make_loop_world())
+    obstacle = world.data("P01") / "d"
+    if what == "file":
+        obstacle.write_bytes(b"not ours")
+    else:
+        obstacle.symlink_to(world.root)
+    world.spoil("P01", None, "something stands in data/")
+    for night in range(4):
+        world.put(f"d/{night}.g3")
+        world.put(f"e/{night}.g3")
+        world.run_pass(check=0)
+    assert {f"d/{night}.g3" for night in range(4)} <= world.archived("P02")
+    assert world.waiting() == set()
+    assert world.disk_states()["P01"] == "active"
+    assert world.sql("SELECT label FROM disks WHERE held_by NOT NULL") == []
+    assert "on P01 something stands in its way" in notice_text(world, "name-conflict", "P01 d/0.g3")
+
+
+def test_a_disk_is_not_full_for_a_file_that_it_could_never_take(
+    make_loop_world: Callable[..., LoopWorld],
+) -> None:
+    """With disks of unequal size the large one takes it, and the small one stays in use."""
+    world = make_of_sizes(make_loop_world, {"P01": 32, "P02": 128}, {"S01": 128})
+    world.put("small.g3", 1000)
+    world.run_pass(check=0)
+    world.put("large.g3", 50 * MB)
+    world.run_pass(check=0)
+    assert world.archived("P02") == {"large.g3"}
+    assert world.disk_states() == {"P01": "active", "P02": "active", "S01": "active"}
+
+
+def test_a_disk_without_inodes_is_as_good_as_full(
+    make_loop_world: Callable[..., LoopWorld],
+) -> None:
+    """ext4 makes them with the file system: many small files use them up long before the bytes."""
+    world = make_loop_world(primaries=[], copies=[])
+    for label, args in (("P01", ["-N", "48"]), ("P02", []), ("S01", [])):
+        world.add_disk(label)
+        world.plug_in(label, size_mb=32, fs="ext4", mkfs_args=args)
+    world.generate()
+    names = {f"{number:02}.g3" for number in range(40)}
+    for name in names:
+        world.put(name, 100)
+    world.run_pass(check=0)
+    assert world.waiting() == set()
+    assert world.archived("P01") and world.archived("P02")
+    assert world.archived("P01") | world.archived("P02") == world.archived("S01") == names
+    assert world.disk_states() == {"P01": "closed", "P02": "active", "S01": "active"}

@@ -529,3 +529,21 @@ def test_a_link_in_a_disks_place_leads_nowhere_else(
     world.disks["P01"].unlink()
     world.loops["P01"].mount()
     go_on(world)
+
+
+@pytest.mark.parametrize("role", ["P02", "S01"], ids=["same role", "other role"])
+def test_a_spare_that_stands_at_two_labels_places_is_not_claimed(
+    make_world: Callable[..., LoopWorld], mount: Callable[..., None], role: str
+) -> None:
+    """Whose it is nobody knows: neither gets its mark. Unmounted at the wrong place it is used."""
+    world = new_world(make_world, primaries=["P01", "P02"], copies=["S01"])
+    world.loops[role].umount()
+    mount(world.disks[role], world.loops["P01"].device)
+    world.put("b.g3")
+    world.run_pass(check=1)
+    assert not (world.disks["P01"] / "bag-info.txt").exists()
+    assert world.waiting() == {"b.g3"}
+    assert f"is also mounted at {world.disks[role]}" in notice_text(world, "disk-wrong", "P01")
+    sh("umount", world.disks[role])
+    world.loops[role].mount()
+    go_on(world)
