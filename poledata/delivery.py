@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from poledata import catalogue, db, lock, message, report, sending
+from poledata import catalogue, db, lock, message, report, screen, sending
 from poledata.config import Config
 from poledata.errors import PoleError
 from poledata.kinds import KINDS
@@ -61,7 +61,7 @@ def _send(
 ) -> None:
     if not letters:
         return  # another process has sent them meanwhile
-    state = report.state_lines(report.collect(config, conn))
+    state = screen.state_lines(report.collect(config, conn))
     messages = [message.compose(letter.items, state, now_s) for letter in letters]
     faults = carry_all([letter.channel for letter in letters], messages, carry)
     with db.transaction(conn):
@@ -75,7 +75,7 @@ def digest(config: Config, conn: db.Connection) -> None:
     channels = [c.name for c in sending.channels(config.secrets) if c.takes(Severity.INFO)]
     with db.transaction(conn):
         catalogue.add_digest(
-            conn, report.headline(status), report.as_text(status), utc(status.at_s), channels
+            conn, screen.headline(status), screen.as_text(status), utc(status.at_s), channels
         )
     deliver(config, conn)
 

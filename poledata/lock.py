@@ -57,6 +57,14 @@ def one_pass(db_path: Path) -> Iterator[PassLock]:
         yield PassLock(lock_fd, turn_fd, door_fd, is_ours)
 
 
+def last_begun_at_s(db_path: Path) -> float | None:
+    """When a pass last began, or got on; None if none ever did."""
+    try:
+        return _path(db_path, "lock").stat().st_mtime
+    except FileNotFoundError:
+        return None
+
+
 @contextmanager
 def between_batches(db_path: Path) -> Iterator[None]:
     """A person's turn: waits for the end of a running pass's batch, which then waits for us."""
@@ -78,9 +86,13 @@ def _pass_the_door(turn_fd: int, door_fd: int) -> None:
     fcntl.flock(door_fd, fcntl.LOCK_UN)
 
 
+def _path(db_path: Path, suffix: str) -> Path:
+    return db_path.with_name(f"{db_path.name}.{suffix}")
+
+
 @contextmanager
 def _opened(db_path: Path, suffix: str) -> Iterator[int]:
-    path = db_path.with_name(f"{db_path.name}.{suffix}")
+    path = _path(db_path, suffix)
     # Read-only is enough for flock, so that a file made by root still serves the cron user.
     flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:

@@ -181,6 +181,15 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """What the last SMART check said of a drive."""
+
+    at: str
+    health: str
+    temperature_c: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Channel:
     """A way to tell people; ``target`` is secret: an Apprise URL, or a command to run."""
 

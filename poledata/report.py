@@ -1,37 +1,54 @@
-"""How the archive stands: gathered without changing anything, and told as text or JSON."""
+"""How the archive stands: gathered without changing anything, for any user who may read it."""
 
 from __future__ import annotations
 
 import os
-import textwrap
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
 from itertools import groupby
 from typing import Any
 
-from poledata import buffer, catalogue, choice, mounts
+from poledata import buffer, catalogue, choice, lock, mounts
 from poledata.config import Config
 from poledata.db import Connection
+from poledata.kinds import KINDS
 from poledata.records import (
     Disk,
     DiskState,
+    HealthCheck,
     Notice,
     PassRow,
+    Pause,
     Pending,
     Role,
+    Severity,
     people_time,
-    seconds,
-    size_text,
+    utc,
 )
+
+DAY_S = 86_400.0
+NO_PASS_FOR_S = 900.0  # cron starts one each minute
+
+
+class Verdict(str, Enum):
+    """The first words of the status."""
+
+    ALL_WELL = "ALL WELL"
+    LOOK_TODAY = "LOOK TODAY"
+    ACT_NOW = "ACT NOW"
 
 
 @dataclass(frozen=True, slots=True)
 class DiskStatus:
-    """A disk and whether something is mounted at its place."""
+    """A disk, whether something is mounted at its place, and what is known of its health."""
 
     disk: Disk
     is_mounted: bool
+    full_at_s: float | None = None  # of one in use, at the last week's rate
+    oldest_verified_at: str | None = None  # its copy that was not read for longest
+    health: HealthCheck | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +67,18 @@ class BufferStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Archived:
+    """What was archived: in all, in the last day, in the last week."""
+
+    files: int
+    size_bytes: int
+    day_files: int
+    day_bytes: int
+    week_files: int
+    week_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Undelivered:
     """A channel through which notices could not be sent when that was last tried."""
 
@@ -61,7 +90,7 @@ class Undelivered:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Everything that ``status`` tells."""
+    """Everything that ``status`` tells; ``reasons`` are why the verdict is what it is."""
 
     at_s: float
     config_path: str
@@ -69,32 +98,82 @@ class Status:
     stand_ins: bool
     buffer: BufferStatus
     disks: tuple[DiskStatus, ...]
-    archived_files: int
-    archived_bytes: int
+    archived: Archived
+    lacking_copies: int  # how many copies of archived files are damaged or missing
     pending: tuple[Pending, ...]
     notices: tuple[Notice, ...]
     last_pass: PassRow | None
+    looked_at_s: float | None  # when a pass last began, also one with nothing to do
+    pause: Pause | None = None
     undelivered: tuple[Undelivered, ...] = ()
+    verdict: Verdict = Verdict.ALL_WELL
+    reasons: tuple[str, ...] = ()
 
 
 def collect(config: Config, conn: Connection) -> Status:
-    """Look at everything; for any user who may read the database."""
-    disks = sorted(catalogue.disks(conn), key=_primaries_first)
-    files, size_bytes = catalogue.totals(conn)
-    return Status(
-        at_s=time.time(),
+    """Look at everything."""
+    now_s = time.time()
+    archived = _archived(conn, now_s)
+    status = Status(
+        at_s=now_s,
         config_path=str(config.path),
         db_path=str(config.db_path),
         stand_ins=not config.require_mount,
         buffer=_look_at_buffer(config),
-        disks=tuple(DiskStatus(disk, is_mounted(config, disk.label)) for disk in disks),
-        archived_files=files,
-        archived_bytes=size_bytes,
+        disks=tuple(_look_at_disks(config, conn, archived, now_s)),
+        archived=archived,
+        lacking_copies=catalogue.count_lacking(conn),
         pending=tuple(catalogue.pending(conn).values()),
         notices=tuple(catalogue.open_notices(conn)),
-        undelivered=tuple(_undelivered(conn)),
         last_pass=catalogue.last_pass(conn),
+        looked_at_s=lock.last_begun_at_s(config.db_path),
+        pause=catalogue.current_pause(conn, utc(now_s)),
+        undelivered=tuple(_undelivered(conn)),
     )
+    return judged(status)
+
+
+def _archived(conn: Connection, now_s: float) -> Archived:
+    spans = (utc(now_s - DAY_S), utc(now_s - 7 * DAY_S))
+    (day, week), total = (
+        [catalogue.archived_since(conn, at) for at in spans],
+        catalogue.totals(conn),
+    )
+    return Archived(*total, *day, *week)
+
+
+def _look_at_disks(
+    config: Config, conn: Connection, archived: Archived, now_s: float
+) -> Iterator[DiskStatus]:
+    mounted = mounts.mounted_places() if config.require_mount else None
+    health = catalogue.last_health(conn)
+    for disk in sorted(catalogue.disks(conn), key=_primaries_first):
+        yield DiskStatus(
+            disk,
+            is_here(config, disk, mounted),
+            _full_at_s(config, disk, archived, now_s),
+            catalogue.oldest_verified_at(conn, disk),
+            health.get(disk.id),
+        )
+
+
+def _full_at_s(config: Config, disk: Disk, archived: Archived, now_s: float) -> float | None:
+    if disk.state is not DiskState.ACTIVE or disk.free_bytes is None or not archived.week_bytes:
+        return None
+    room_bytes = max(0, disk.free_bytes - config.min_free_bytes)
+    return now_s + room_bytes / archived.week_bytes * 7 * DAY_S
+
+
+def _primaries_first(disk: Disk) -> tuple[bool, tuple[str, int]]:
+    return disk.role is Role.COPY, choice.label_key(disk.label)
+
+
+def is_here(config: Config, disk: Disk, mounted: frozenset[str] | None) -> bool:
+    """Whether something is mounted where the disk belongs (None, stand-ins: a directory)."""
+    places = config.mount_points(disk.label)
+    if mounted is None:
+        return any(place.is_dir() for place in places)
+    return any(os.path.realpath(place) in mounted for place in places)
 
 
 def _undelivered(conn: Connection) -> Iterator[Undelivered]:
@@ -103,25 +182,6 @@ def _undelivered(conn: Connection) -> Iterator[Undelivered]:
         ones = list(group)
         last = max(ones, key=lambda one: (one.tried_at or "", one.attempts))
         yield Undelivered(channel, len(ones), last.attempts, str(last.last_error))
-
-
-def _primaries_first(disk: Disk) -> tuple[bool, tuple[str, int]]:
-    return disk.role is Role.COPY, choice.label_key(disk.label)
-
-
-def is_mounted(config: Config, label: str) -> bool:
-    """Whether a file system (with stand-ins: a directory) is at the place of this label."""
-    for place in config.mount_points(label):
-        try:
-            fd = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
-            if not config.require_mount or mounts.is_mount_point(fd, place):
-                return True
-        finally:
-            os.close(fd)
-    return False
 
 
 def _look_at_buffer(config: Config) -> BufferStatus:
@@ -149,152 +209,55 @@ def _look_at_buffer(config: Config) -> BufferStatus:
     )
 
 
-def headline(status: Status) -> str:
-    """The state in a line: the subject of a digest."""
-    day = time.strftime("%Y-%m-%d", time.gmtime(status.at_s))
-    return (
-        f"{day}: {len(status.notices)} open notices, {status.buffer.finished_files} files wait, "
-        f"{status.archived_files} archived"
-    )
-
-
-def state_lines(status: Status) -> list[str]:
-    """The state of the archive in five lines, for a message."""
-    buf = status.buffer
-    here = [item.disk for item in status.disks if item.is_mounted]
-    in_use = ", ".join(_in_use_text(disk) for disk in here if disk.state is DiskState.ACTIVE)
-    spares = [disk for disk in here if disk.state is DiskState.SPARE and not disk.held_by]
-    counts = [f"{sum(d.role is role for d in spares)} {role.value}" for role in Role]
-    level = "can't be read" if buf.used_percent is None else f"{buf.used_percent:.0f} % full"
-    return [
-        f"The archive {status.db_path}, {people_time(status.at_s, status.at_s)}:",
-        f"  {status.archived_files} files archived ({size_text(status.archived_bytes)}); last "
-        f"pass {_pass_text(status)}",
-        f"  buffer {level}, {buf.finished_files} finished files wait, "
-        f"{len(status.pending)} failed so far",
-        f"  in use: {in_use or 'no disk'}; spare: {' and '.join(counts)} disks",
-        f"  {len(status.notices)} open notices",
-    ]
-
-
-def _in_use_text(disk: Disk) -> str:
-    free = "" if disk.free_bytes is None else f" ({size_text(disk.free_bytes)} free)"
-    return f"{disk.label}{free}"
-
-
 def as_json(status: Status) -> dict[str, Any]:
     """The same as plain values; the keys are stable (README)."""
     return asdict(status)
 
 
-# --- as text ------------------------------------------------------------------------------
+# --- the verdict --------------------------------------------------------------------------
 
 
-def as_text(status: Status) -> str:
-    """One screen."""
-    return "\n".join(_lines(status))
+def judged(status: Status) -> Status:
+    """With its verdict, and the reasons for it. Pure."""
+    now = (*_told(status, Severity.CRITICAL), *_no_pass(status))
+    today = (*_told(status, Severity.WARNING), *_to_look_at(status))
+    if now:
+        return replace(status, verdict=Verdict.ACT_NOW, reasons=(*now, *today))
+    verdict = Verdict.LOOK_TODAY if today else Verdict.ALL_WELL
+    return replace(status, verdict=verdict, reasons=today)
 
 
-def _lines(status: Status) -> Iterator[str]:
-    if status.stand_ins:
-        yield "STAND-INS: plain directories instead of drives, for demo and tests only."
-    yield f"Archive {status.db_path}, {people_time(status.at_s, status.at_s)}"
-    yield f"Archived   {status.archived_files} files, {size_text(status.archived_bytes)}"
-    yield from _buffer_lines(status)
-    yield f"Last pass  {_pass_text(status)}"
-    yield ""
-    yield from _disk_lines(status)
-    yield ""
-    yield from _pending_lines(status)
-    yield from _notice_lines(status)
+def _told(status: Status, severity: Severity) -> Iterator[str]:
+    """The open notices of a severity, but for those that somebody knows of; kinds are counted."""
+    now = utc(status.at_s)
+    open_ones = [n for n in status.notices if n.severity is severity]
+    unknown = [n for n in open_ones if not (n.acked_until and n.acked_until > now)]
+    for kind, group in groupby(sorted(unknown, key=lambda n: n.kind), key=lambda n: n.kind):
+        keys = [notice.key for notice in group]
+        one = f"{keys[0]}: {KINDS[kind].headline} ({kind})"
+        yield one if len(keys) == 1 else f"{len(keys)} {KINDS[kind].many} ({kind})"
+
+
+def _no_pass(status: Status) -> Iterator[str]:
+    age_s = None if status.looked_at_s is None else status.at_s - status.looked_at_s
+    is_old = age_s is None or abs(age_s) > NO_PASS_FOR_S
+    if is_old and status.buffer.finished_files and status.pause is None:
+        since = (
+            ""
+            if status.looked_at_s is None
+            else f" since {people_time(status.looked_at_s, status.at_s)}"
+        )
+        yield f"no pass has run{since} though files wait: is cron running?"
+
+
+def _to_look_at(status: Status) -> Iterator[str]:
+    if status.buffer.fault:
+        yield f"the buffer can't be read: {status.buffer.fault}"
+    if status.pause:
+        yield f"the archive is paused: {status.pause.why}"
+    if status.pending:
+        yield f"{len(status.pending)} files failed so far"
+    if status.lacking_copies:
+        yield f"{status.lacking_copies} copies are damaged or missing: data_manager.py repair"
     for waiting in status.undelivered:
-        yield (
-            f"NOT SENT: {waiting.notices} notices through {waiting.channel} (tried "
-            f"{waiting.attempts} times: {waiting.last_error}); tried again by itself"
-        )
-
-
-def _buffer_lines(status: Status) -> Iterator[str]:
-    buf = status.buffer
-    if buf.fault:
-        yield f"Buffer     CAN'T BE READ: {buf.fault}"
-    if buf.used_percent is None:
-        return
-    oldest = (
-        f", the oldest of {people_time(buf.oldest_at_s, status.at_s)}" if buf.oldest_at_s else ""
-    )
-    yield (
-        f"Buffer     {buf.finished_files} finished files wait "
-        f"({size_text(buf.finished_bytes)}{oldest}); {buf.used_percent:.0f} % of the room is used"
-    )
-    yield (
-        f"           {buf.unfinished_files} unfinished; not ours: {buf.other_files} files of other "
-        f"extensions, {buf.links_and_specials} links and special files"
-    )
-    if buf.lease_can_be_had is False:
-        yield (
-            "           The system can't tell who writes there: files wait ten times SettleTime, "
-            "the newest of a directory for a newer one beside it, or a day"
-        )
-
-
-def _pass_text(status: Status) -> str:
-    last = status.last_pass
-    if last is None:
-        return "none has had anything to do yet"
-    outcome = last.outcome or "at work, or crashed"
-    return (
-        f"{people_time(seconds(last.started_at), status.at_s)}: {outcome}, "
-        f"{last.files_archived} files archived ({size_text(last.bytes_archived)}), "
-        f"{last.files_failed} failures"
-    )
-
-
-def _disk_lines(status: Status) -> Iterator[str]:
-    yield f"{'label':6} {'role':8} {'serial':20} {'state':8} {'here':4} {'free':>9} of"
-    gone = (DiskState.SHIPPED, DiskState.LOST)
-    for item in status.disks:
-        disk = item.disk
-        if disk.state in gone:
-            continue
-        free = "" if disk.free_bytes is None else size_text(disk.free_bytes)
-        capacity = "" if disk.capacity_bytes is None else size_text(disk.capacity_bytes)
-        held = f"  HELD by {disk.held_by}: {disk.held_reason}" if disk.held_by else ""
-        yield (
-            f"{disk.label:6} {disk.role.value:8} {disk.serial:20} {disk.state.value:8} "
-            f"{'yes' if item.is_mounted else 'no':4} {free:>9} {capacity}{held}"
-        ).rstrip()
-    for role in ("primary", "copy"):
-        spares = [
-            d
-            for d in status.disks
-            if d.disk.role.value == role
-            and d.disk.state is DiskState.SPARE
-            and d.is_mounted
-            and not d.disk.held_by
-        ]
-        away = sum(d.disk.role.value == role and d.disk.state in gone for d in status.disks)
-        yield f"{len(spares)} {role} disks are mounted and spare; {away} shipped or lost."
-
-
-def _pending_lines(status: Status) -> Iterator[str]:
-    if not status.pending:
-        yield "No file has failed."
-        return
-    yield f"{len(status.pending)} files failed so far; they stay in the buffer:"
-    for item in status.pending[:10]:
-        yield (
-            f"  {item.name}: {item.last_error} (tried {item.attempts} times, next "
-            f"{item.next_try_at[11:16]} UTC)"
-        )
-    if len(status.pending) > 10:
-        yield f"  … and {len(status.pending) - 10} more (status --json lists all)"
-
-
-def _notice_lines(status: Status) -> Iterator[str]:
-    if not status.notices:
-        yield "No open notice."
-    for notice in status.notices:
-        since = people_time(seconds(notice.opened_at), status.at_s)
-        yield f"{notice.severity.value.upper()} {notice.kind} {notice.key}, since {since}:"
-        yield textwrap.indent(notice.text, "  ")
+        yield f"{waiting.notices} notices could not be sent through {waiting.channel}"

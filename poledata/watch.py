@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import time
 
-from poledata import catalogue, mounts
+from poledata import catalogue, mounts, report
 from poledata.lifecycle import House
 from poledata.records import (
     Disk,
@@ -114,7 +114,7 @@ def _until_full(house: House, tally: Tally, free_bytes: int) -> str:
 def _look_at_spares(house: House, role: Role) -> None:
     mounted = mounts.mounted_places() if house.config.require_mount else None
     disks = [d for d in catalogue.disks(house.conn) if d.role is role and not d.held_by]
-    disks = [d for d in disks if is_here(house, d, mounted)]
+    disks = [d for d in disks if report.is_here(house.config, d, mounted)]
     spares = [d for d in disks if d.state is DiskState.SPARE]
     lacking = house.config.spare_disks_low - len(spares)
     if lacking <= 0:
@@ -130,19 +130,13 @@ def _look_at_spares(house: House, role: Role) -> None:
     )
 
 
-def is_here(house: House, disk: Disk, mounted: frozenset[str] | None) -> bool:
-    """Whether something is mounted where the disk belongs (for stand-ins: a directory)."""
-    places = house.config.mount_points(disk.label)
-    if mounted is None:
-        return any(place.is_dir() for place in places)
-    return any(os.path.realpath(place) in mounted for place in places)
-
-
 def _until_none(house: House, disks: list[Disk]) -> str:
     """From the last week's rate, until when these disks have room."""
     _, week_bytes = catalogue.archived_since(house.conn, utc(time.time() - 7 * DAY_S))
     rooms_bytes = [_free_bytes(house, disk) for disk in disks]
     room_bytes = sum(rooms_bytes)
+    if not room_bytes:
+        return "No disk of this role that is here has room."
     said = f"The disks in use and these have room for {size_text(room_bytes)}"
     if not week_bytes:
         return f"{said}; nothing was archived in the last week."

@@ -63,6 +63,7 @@ FLOORS = {
         "planning",
         "removal",
         "report",
+        "screen",
         "shelf",
         "watch",
     },

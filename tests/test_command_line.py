@@ -383,14 +383,15 @@ def test_a_dry_run_tells_what_would_stay_and_ends_as_a_pass_would(world: World) 
 
 # --- status -------------------------------------------------------------------------------
 
-STATUS_KEYS = {"at_s", "config_path", "db_path", "stand_ins", "buffer", "disks", "archived_files"}
-STATUS_KEYS |= {"archived_bytes", "pending", "notices", "last_pass", "undelivered"}
+STATUS_KEYS = {"at_s", "config_path", "db_path", "stand_ins", "buffer", "disks", "archived"}
+STATUS_KEYS |= {"lacking_copies", "pending", "notices", "last_pass", "undelivered", "pause"}
+STATUS_KEYS |= {"looked_at_s", "verdict", "reasons"}
 BUFFER_KEYS = {"fault", "finished_files", "finished_bytes", "unfinished_files", "other_files"}
 BUFFER_KEYS |= {"links_and_specials", "oldest_at_s", "used_percent"}
 
 
 def test_status_tells_everything_on_one_screen(world: World) -> None:
-    """Stand-ins first; then totals, buffer, last pass, disks, what failed, and open notices."""
+    """The verdict first, stand-ins; then totals, buffer, last pass, disks, what failed, and open notices."""
     world.put("a.g3", 1_000_000)
     world.put("per%cent.g3")
     world.generate()
@@ -399,17 +400,21 @@ def test_status_tells_everything_on_one_screen(world: World) -> None:
     world.run_pass(check=1)
     world.put("b.g3", 3000)
     lines = world.status(check=0).out.splitlines()
-    assert lines[0].startswith("STAND-INS")
-    assert lines[1].startswith(f"Archive {world.db_path}, ") and "UTC" in lines[1]
-    assert lines[2] == "Archived   1 files, 1 MB"
-    assert lines[3].startswith("Buffer     2 finished files wait (4 kB, the oldest of ")
+    assert lines[:3] == [
+        "LOOK TODAY: per%cent.g3: this name can't be archived (bad-name)",
+        "    and 1 files failed so far",
+        "STAND-INS: plain directories instead of drives, for demo and tests only.",
+    ]
+    assert lines[3].startswith(f"Archive    {world.db_path}, ") and "UTC" in lines[3]
+    assert lines[4].startswith("Buffer     2 finished files wait (4 kB, the oldest of ")
+    assert "Archived   1 files, 1 MB; in the last day 1 (1 MB), in the last week 1 (1 MB)" in lines
     text = "\n".join(lines)
     assert re.search(
         r"^Last pass  .* UTC: done, 1 files archived \(1 MB\), 1 failures$", text, re.M
     )
-    for label, state in {"P01": "active", "P02": "spare", "S01": "active", "S02": "spare"}.items():
-        assert re.search(rf"^{label} .* {state} +yes", text, re.M)
-    assert "1 primary disks are mounted and spare" in text
+    for label in ("P01", "S01"):
+        assert re.search(rf"^In use     {label}  ZT{label}AA  \[#*-*\] \d+ %, .* free", text, re.M)
+    assert "Spare      1 primary mounted: P02\nSpare      1 copy mounted: S02\n" in text
     assert "  per%cent.g3: it holds a % or a backslash (tried 1 times" in text
     assert re.search(r"^WARNING bad-name per%cent.g3, since \d\d:\d\d UTC:$", text, re.M)
 
@@ -425,11 +430,13 @@ def test_status_as_json_has_stable_keys(world: World) -> None:
     assert found["buffer"].keys() >= BUFFER_KEYS
     assert found["stand_ins"] is True
     assert abs(found["at_s"] - time.time()) < 60
-    assert (found["archived_files"], found["archived_bytes"]) == (1, 1_000_000)
+    assert (found["archived"]["files"], found["archived"]["size_bytes"]) == (1, 1_000_000)
+    assert (found["verdict"], len(found["reasons"])) == ("LOOK TODAY", 2)
     disks = {item["disk"]["label"]: item for item in found["disks"]}
     assert disks.keys() == {"P01", "P02", "S01", "S02"}
     first = disks["S01"]
-    assert first.keys() == {"disk", "is_mounted"} and first["is_mounted"] is True
+    about = {"is_mounted", "full_at_s", "oldest_verified_at", "health"}
+    assert first.keys() == {"disk"} | about and first["is_mounted"] is True
     assert first["disk"].keys() >= {"label", "role", "serial", "logical_id", "state", "held_by"}
     assert (first["disk"]["role"], first["disk"]["state"]) == ("copy", "active")
     (pending,) = found["pending"]

@@ -19,13 +19,26 @@ from poledata.records import (
     Disk,
     DiskState,
     FileStat,
+    HealthCheck,
     Notice,
     PassRow,
+    Pause,
     Pending,
     Role,
     Severity,
+    people_time,
 )
-from poledata.report import BufferStatus, DiskStatus, Status, as_json, as_text, people_time
+from poledata.report import (
+    Archived,
+    BufferStatus,
+    DiskStatus,
+    Status,
+    Undelivered,
+    Verdict,
+    as_json,
+    judged,
+)
+from poledata.screen import as_text, headline, state_lines
 from tests.loopdisks import LoopWorld
 from tests.world import World
 
@@ -70,23 +83,27 @@ STATUS = Status(
     ),
     disks=(
         DiskStatus(
-            disk("P01", DiskState.ACTIVE, capacity_bytes=8 * 10**12, free_bytes=3 * 10**12), True
+            disk("P01", DiskState.ACTIVE, capacity_bytes=8 * 10**12, free_bytes=3 * 10**12),
+            True,
+            full_at_s=NOON + 3 * 86_400,
+            oldest_verified_at=AT,
         ),
         DiskStatus(disk("P02"), True),
         DiskStatus(disk("P03"), False),
         DiskStatus(disk("S01", DiskState.SHIPPED), False),
         DiskStatus(disk("S02", held_by="person", held_reason="it clicks"), True),
     ),
-    archived_files=10,
-    archived_bytes=2_000_000_000_000,
+    archived=Archived(10, 2 * 10**12, 3, 10**12, 7, 7 * 10**12),
+    lacking_copies=0,
     pending=(),
     notices=(),
     last_pass=PassRow(7, AT, AT, "done", 5, 5_000_000, 0),
+    looked_at_s=NOON - 60,
 )
 
 
 def lines(**changed: Any) -> list[str]:
-    return as_text(replace(STATUS, **changed)).splitlines()
+    return as_text(judged(replace(STATUS, **changed))).splitlines()
 
 
 def line(begin: str, **changed: Any) -> str:
@@ -131,8 +148,13 @@ def test_any_time_that_a_disk_can_hold_can_be_told(then_s: int, now_s: int) -> N
 
 def test_the_first_lines_say_how_it_stands() -> None:
     """What is archived, what waits and since when, and the last pass."""
-    assert line("Archive ") == "Archive /var/lib/pole/pole.sqlite, 12:00 UTC"
-    assert line("Archived") == "Archived   10 files, 2 TB"
+    assert line("Archive ") == "Archive    /var/lib/pole/pole.sqlite, 12:00 UTC"
+    assert line("Archived") == (
+        "Archived   10 files, 2 TB; in the last day 3 (1 TB), in the last week 7 (7 TB)"
+    )
+    assert line("Verified") == (
+        "Verified   the copy not read for longest is on P01: 11:30 UTC (30 min ago)"
+    )
     assert line("Buffer") == (
         "Buffer     3 finished files wait (1.5 GB, the oldest of 10:00 UTC (2 h ago)); "
         "42 % of the room is used"
@@ -145,10 +167,10 @@ def test_the_first_lines_say_how_it_stands() -> None:
     )
 
 
-def test_stand_ins_are_said_before_all_else() -> None:
+def test_stand_ins_are_said_right_after_the_verdict() -> None:
     """Nobody takes a demo for an archive."""
     assert not any("STAND-INS" in each for each in lines())
-    assert lines(stand_ins=True)[0] == (
+    assert lines(stand_ins=True)[1] == (
         "STAND-INS: plain directories instead of drives, for demo and tests only."
     )
 
@@ -197,33 +219,149 @@ def test_the_last_pass_says_how_it_ended(last: PassRow | None, text: str) -> Non
     assert line("Last pass", last_pass=last) == text
 
 
-def test_each_disk_at_the_station_has_a_line() -> None:
-    """State, whether it is mounted, its room, who holds it and why; shipped ones are counted."""
-    assert line("label").split() == ["label", "role", "serial", "state", "here", "free", "of"]
-    assert line("P01").split() == ["P01", "primary", "ZP01", "active", "yes", "3", "TB", "8", "TB"]
-    assert line("P02").split() == ["P02", "primary", "ZP02", "spare", "yes"]
-    assert line("P03").split() == ["P03", "primary", "ZP03", "spare", "no"]
-    assert line("S02").endswith("HELD by person: it clicks")
-    assert not any(each.startswith("S01") for each in lines())
-
-
-def test_the_columns_of_the_table_stand_below_each_other() -> None:
-    """Under their headings, for the longest serial too."""
-    odd = DiskStatus(
-        disk("P04", DiskState.CLOSED, serial="ZA12JCHM0000C8220UQX", free_bytes=999), False
+def test_a_disk_in_use_is_a_bar_with_its_end() -> None:
+    """Serial, how full, how much is free, and on which day none will be at the last week's rate."""
+    assert line("In use") == (
+        "In use     P01  ZP01  [############--------] 62 %, 3 TB free, full on 2026-11-26 "
+        "at the last week's rate"
     )
-    rows = lines(disks=(*STATUS.disks, odd))
-    head = next(each for each in rows if each.startswith("label"))
-    for row in (each for each in rows if each[:3] in ("P01", "P02", "P04")):
-        for name in ("role", "serial", "state", "here"):
-            at = head.index(name)
-            assert row[at - 1] == " " != row[at]
+    away = replace(STATUS.disks[0], is_mounted=False, full_at_s=None)
+    assert line("In use", disks=(away,)).endswith("3 TB free  NOT MOUNTED")
+    held = replace(away, disk=replace(away.disk, held_by="machine", held_reason="it failed"))
+    assert line("In use", disks=(held,)).endswith("HELD by machine: it failed")
+    new = DiskStatus(disk("P01", DiskState.ACTIVE), True)
+    assert line("In use", disks=(new,)) == "In use     P01  ZP01"
 
 
 def test_spares_that_are_not_mounted_or_held_do_not_count() -> None:
     """What can be used at once is what matters: P03 is not mounted, S02 is held."""
-    assert line("1 primary") == "1 primary disks are mounted and spare; 0 shipped or lost."
-    assert line("0 copy") == "0 copy disks are mounted and spare; 1 shipped or lost."
+    assert line("Spare      1") == "Spare      1 primary mounted; 1 not mounted: P02"
+    assert line("Spare      0") == "Spare      0 copy mounted"
+    assert line("Held") == "Held       S02 by person: it clicks"
+
+
+def test_disks_that_are_full_or_gone_are_named() -> None:
+    """And which of the full ones still have to be taken out."""
+    closed = tuple(DiskStatus(disk(x, DiskState.CLOSED), x == "P05") for x in ("P04", "P05"))
+    assert line("Closed", disks=closed) == "Closed     P04 P05 (mounted)"
+    assert line("Shipped") == "Shipped    S01"
+
+
+def test_the_drives_health_is_counted_and_what_is_odd_named() -> None:
+    """With the age of the oldest check; nothing where none was made."""
+    assert not any(each.startswith("Health") for each in lines())
+    seen = [
+        DiskStatus(disk("P01"), True, health=HealthCheck(AT, "passed", 31)),
+        DiskStatus(disk("P02"), True, health=HealthCheck(AT, "failing", None)),
+    ]
+    said = lines(disks=tuple(seen))
+    at = said.index("Health     1 of 2 drives passed, since 11:30 UTC (30 min ago)")
+    assert said[at + 1] == "           P02: failing"
+
+
+# --- the verdict ----------------------------------------------------------------------------
+
+
+def _notice(severity: Severity, kind: str, **more: Any) -> Notice:
+    return replace(Notice(kind, "P01", severity, "text", AT), **more)
+
+
+NO_DISK = _notice(Severity.CRITICAL, "no-disk")
+MISSING = _notice(Severity.WARNING, "disk-missing")
+LATER = "2026-11-24T00:00:00Z"
+WELL = "ALL WELL: nothing has to be done."
+CRON = "is cron running?"
+LACKING = "7 copies are damaged or missing: data_manager.py repair"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({}, WELL),
+        (
+            {"notices": (_notice(Severity.INFO, "disk-closed"),)},
+            WELL,
+        ),
+        ({"notices": (MISSING,)}, "LOOK TODAY: P01: the disk in use is not there (disk-missing)"),
+        ({"notices": (MISSING,) * 2}, "LOOK TODAY: 2 disks in use are not there (disk-missing)"),
+        (
+            {"notices": (replace(MISSING, acked_until=LATER),)},
+            WELL,
+        ),
+        (
+            {"notices": (replace(MISSING, acked_until=AT),)},
+            "LOOK TODAY: P01: the disk in use is not there (disk-missing)",
+        ),
+        (
+            {"notices": (MISSING, NO_DISK)},
+            "ACT NOW: P01: no disk of this role can take files (no-disk)",
+        ),
+        (
+            {"looked_at_s": NOON - 7200},
+            f"ACT NOW: no pass has run since 10:00 UTC (2 h ago) though files wait: {CRON}",
+        ),
+        ({"looked_at_s": None}, "ACT NOW: no pass has run though files wait: is cron running?"),
+        (
+            {"looked_at_s": NOON - 7200, "buffer": BufferStatus(used_percent=1)},
+            WELL,
+        ),
+        (
+            {"looked_at_s": NOON - 7200, "pause": Pause(AT, "the rack is open", None)},
+            "LOOK TODAY: the archive is paused: the rack is open",
+        ),
+        (
+            {"lacking_copies": 7},
+            f"LOOK TODAY: {LACKING}",
+        ),
+        (
+            {"undelivered": (Undelivered("notify-1-mailto", 3, 9, "refused"),)},
+            "LOOK TODAY: 3 notices could not be sent through notify-1-mailto",
+        ),
+        (
+            {"buffer": BufferStatus(fault="Stale file handle")},
+            "LOOK TODAY: the buffer can't be read: Stale file handle",
+        ),
+    ],
+)
+def test_the_first_words_say_whether_a_person_has_to_act(
+    changed: dict[str, Any], said: str
+) -> None:
+    """Then why; what somebody has acknowledged, and what is only news, is no reason."""
+    assert lines(**changed)[0] == said
+
+
+def test_every_reason_is_said_the_gravest_first() -> None:
+    """One line each."""
+    said = lines(notices=(MISSING, NO_DISK), lacking_copies=7)
+    assert said[0].startswith("ACT NOW: P01: no disk")
+    assert said[1:3] == [
+        "    and P01: the disk in use is not there (disk-missing)",
+        f"    and {LACKING}",
+    ]
+
+
+def test_a_digest_has_the_verdict_in_its_subject() -> None:
+    """With the reason, or what was done."""
+    assert headline(STATUS) == "2026-11-23 ALL WELL: 1 TB archived in a day"
+    worse = judged(replace(STATUS, notices=(NO_DISK,)))
+    assert headline(worse) == (
+        "2026-11-23 ACT NOW: P01: no disk of this role can take files (no-disk)"
+    )
+    assert worse.verdict is Verdict.ACT_NOW
+
+
+def test_a_message_ends_with_the_state_in_five_lines() -> None:
+    """Archived, last pass, buffer, disks."""
+    assert state_lines(STATUS) == [
+        "The archive /var/lib/pole/pole.sqlite, 12:00 UTC:",
+        "  10 files archived (2 TB), 1 TB in the last day",
+        "  last pass 11:30 UTC (30 min ago): done, 5 files archived (5 MB), 0 failures",
+        "  buffer 42 % full: 3 finished files wait, 0 failed so far",
+        "  in use: P01 (3 TB free); spare: 1 primary and 0 copy disks",
+    ]
+
+
+# --- what failed, and what is open ------------------------------------------------------------
 
 
 def _pending(number: int) -> Pending:

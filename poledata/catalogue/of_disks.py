@@ -8,6 +8,7 @@ from poledata.db import Connection
 from poledata.records import (
     Disk,
     DiskState,
+    HealthCheck,
     Role,
 )
 
@@ -67,6 +68,14 @@ def last_event(conn: Connection, disk: Disk, event: str) -> str | None:
         "SELECT max(at) AS at FROM disk_events WHERE disk_id = ? AND event = ?", (disk.id, event)
     ).fetchone()
     return row["at"] if row else None
+
+
+def last_health(conn: Connection) -> dict[int, HealthCheck]:
+    """The newest SMART check of each disk, by its id."""
+    rows = conn.execute(
+        "SELECT disk_id, max(at) AS at, health, temperature_c FROM smart_checks GROUP BY disk_id"
+    )
+    return {r["disk_id"]: HealthCheck(r["at"], r["health"], r["temperature_c"]) for r in rows}
 
 
 def made_at(conn: Connection) -> str | None:

@@ -174,6 +174,27 @@ def archived_since(conn: Connection, at: str) -> tuple[int, int]:
     return row["files"], row["bytes"]
 
 
+def count_lacking(conn: Connection) -> int:
+    """How many copies are damaged or missing for which no good one of their role came."""
+    row = conn.execute(
+        "SELECT count(*) AS n FROM copies c JOIN disks d ON d.id = c.disk_id "
+        "WHERE c.disk_id IN (SELECT id FROM disks) AND c.state IN ('damaged', 'missing') "
+        "AND NOT EXISTS (SELECT 1 FROM copies o JOIN disks e ON e.id = o.disk_id "
+        "WHERE o.file_id = c.file_id AND o.state = 'good' AND e.role = d.role "
+        "AND e.state <> 'lost')"
+    ).fetchone()
+    return int(row["n"])
+
+
+def oldest_verified_at(conn: Connection, disk: Disk) -> str | None:
+    """When the good copy of a disk was read that was not read for longest."""
+    row = conn.execute(
+        "SELECT min(verified_at) AS at FROM copies WHERE disk_id = ? AND state = 'good'",
+        (disk.id,),
+    ).fetchone()
+    return row["at"] if row else None
+
+
 # --- the copies on one disk ---------------------------------------------------------------
 
 

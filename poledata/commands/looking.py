@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 @click.option("--send", is_flag=True, help="Send it through every channel, as a daily digest.")
 def status(as_json: bool, send: bool) -> ExitCode:
     """How the archive stands: buffer, disks, files that failed, open notices. Changes nothing."""
-    from poledata import report
+    from poledata import report, screen
 
     if send:
         return _send_digest()
     config = cli.SETTINGS.config()
     with db.connect(config.db_path, read_only=True) as conn:
         found = report.collect(config, conn)
-    click.echo(json.dumps(report.as_json(found), indent=2) if as_json else report.as_text(found))
+    click.echo(json.dumps(report.as_json(found), indent=2) if as_json else screen.as_text(found))
     return ExitCode.DONE
 
 
