@@ -391,7 +391,7 @@ BUFFER_KEYS |= {"links_and_specials", "oldest_at_s", "used_percent"}
 
 
 def test_status_tells_everything_on_one_screen(world: World) -> None:
-    """The verdict first, stand-ins; then totals, buffer, last pass, disks, what failed, and open notices."""
+    """The verdict first; then buffer, totals, last pass, disks, what failed, open notices."""
     world.put("a.g3", 1_000_000)
     world.put("per%cent.g3")
     world.generate()
