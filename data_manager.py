@@ -9,12 +9,10 @@ from typing import NoReturn
 import click
 
 from poledata import __version__, archive, cli, companion, db, delivery, lock, sending
-from poledata.commands import disks, looking, telling
-from poledata.commands.common import is_watched, watcher
+from poledata.commands import caring, disks, looking, telling
+from poledata.commands.common import Would, is_watched, watcher
 from poledata.config import Config
 from poledata.errors import DatabaseTrouble, DatabaseUnusable, ExitCode
-from poledata.records import Job, size_text
-from poledata.tally import Watcher
 
 STUCK_AFTER_S = 3 * 3600.0
 
@@ -43,7 +41,7 @@ def data_manager(context: click.Context, dry_run: bool) -> ExitCode | None:
     return _dry_run() if dry_run else _one_pass()
 
 
-for _command in (*looking.COMMANDS, *telling.COMMANDS, *disks.COMMANDS):
+for _command in (*looking.COMMANDS, *caring.COMMANDS, *telling.COMMANDS, *disks.COMMANDS):
     data_manager.add_command(_command)
 
 
@@ -99,17 +97,9 @@ def _dry_run() -> ExitCode:
     cli.log_to_screen()
     stop = cli.stop_on_signals()
     with db.connect(config.db_path, read_only=True) as conn:
-        tally = archive.run_pass(config, conn, stop, _Would(), is_dry=True)
+        tally = archive.run_pass(config, conn, stop, Would(), is_dry=True)
     click.echo("A dry run: nothing was changed.")
     return tally.exit_code
-
-
-class _Would(Watcher):
-    """Prints what a pass would do."""
-
-    def would_copy(self, job: Job, labels: list[str]) -> None:
-        size = size_text(job.waiting.stat.size_bytes)
-        click.echo(f"would copy {job.name} ({size}) to {' and '.join(labels)}")
 
 
 def _say(text: str) -> None:

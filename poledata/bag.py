@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -327,7 +327,12 @@ def read_manifest(root_fd: int) -> Iterator[ManifestLine]:
 
 def drop_line(root_fd: int, name: str) -> None:
     """Take one name out of the manifest: its file was set aside. Durable when it returns."""
-    kept = b"".join(line.text for line in read_manifest(root_fd) if line.name != name)
+    drop_lines(root_fd, {name})
+
+
+def drop_lines(root_fd: int, names: Collection[str]) -> None:
+    """The same for several, at once."""
+    kept = b"".join(line.text for line in read_manifest(root_fd) if line.name not in names)
     write_file(root_fd, MANIFEST, kept)
     os.fsync(root_fd)
 

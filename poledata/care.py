@@ -5,17 +5,32 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from poledata import bag, beneath, catalogue, db, medium, sealing
+from poledata import (
+    bag,
+    beneath,
+    catalogue,
+    db,
+    lifecycle,
+    medium,
+    mounts,
+    report,
+    sealing,
+    sending,
+)
+from poledata.config import Config
 from poledata.errors import CannotClose, DiskRefused, ManifestDamaged, Refused, Stopped
 from poledata.lane import DISK_ERRNOS
 from poledata.lifecycle import House, the_disk
+from poledata.notices import Board
 from poledata.records import CopyOnDisk, CopyState, Disk, DiskState, VerifiedBy, shown, utc
 from poledata.shelf import HeldDisk
 
+AT_ONCE = 8  # disks that are read at the same time: more than the processors can hash
 GIVEN_UP = (DiskState.LOST, DiskState.SPARE)
 Tick = Callable[[str, str, int], None]  # label, file name, bytes read
 
@@ -31,6 +46,7 @@ class Verdict:
     missing: list[str] = field(default_factory=list)
     unregistered: list[str] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)  # without their line in the manifest
+    left: int = 0  # copies that were due and were not read: it was stopped, or time was up
     fault: str | None = None  # why the reading could not go on
 
     @property
@@ -47,10 +63,43 @@ def must_not_be_lost(disks: Iterable[Disk]) -> None:
             raise Refused(f"{disk.label} ({disk.serial}) is lost: nothing is expected on it.")
 
 
-def verify(house: House, disk: Disk, stop: threading.Event, tick: Tick) -> Verdict:
+def due(config: Config, conn: db.Connection) -> list[Disk]:
+    """The disks that are here and whose copies are to be read again, the least recent first."""
+    mounted = mounts.mounted_places() if config.require_mount else None
+    disks = [d for d in catalogue.disks(conn) if d.state in (DiskState.ACTIVE, DiskState.CLOSED)]
+    here = [d for d in disks if d.held_by is None and report.is_here(config, d, mounted)]
+    return sorted(here, key=lambda d: catalogue.oldest_verified_at(conn, d) or "")
+
+
+def verify_all(
+    config: Config,
+    disks: Sequence[Disk],
+    not_since: str | None,
+    stop: threading.Event,
+    tick: Tick,
+) -> list[Verdict]:
+    """Read several disks at once, each by one reader; see :func:`verify`."""
+
+    def one(disk: Disk) -> Verdict:
+        with db.connect(config.db_path) as conn:
+            board = Board(conn, sending.channels(config.secrets))
+            return verify(House(config, conn, board), disk, stop, tick, not_since)
+
+    with ThreadPoolExecutor(AT_ONCE, "verify") as pool:
+        return list(pool.map(one, disks))
+
+
+def verify(
+    house: House,
+    disk: Disk,
+    stop: threading.Event,
+    tick: Tick,
+    not_since: str | None = None,
+) -> Verdict:
     """Read every copy that the database has on a disk; write down what was found.
 
     The least recently verified come first, so that an interrupted run goes on where it ended.
+    ``not_since``: only copies that were not verified since then (as the database writes times).
     """
     verdict = Verdict(disk.label)
     try:
@@ -58,18 +107,37 @@ def verify(house: House, disk: Disk, stop: threading.Event, tick: Tick) -> Verdi
             held = shelf.hold(disk)
             if held.mark is None:
                 return verdict  # a spare that was never used: there is nothing on it
-            for copy in catalogue.copies_on(house.conn, disk):
-                if stop.is_set():
-                    raise Stopped("interrupted")
-                _verify_one(house, held, copy, reader, verdict, stop, tick)
+            _verify_copies(house, held, reader, verdict, stop, tick, not_since)
             verdict.unregistered = _unregistered(house, held)
             verdict.unlisted = _unlisted(house, held)
-    except (DiskRefused, CannotClose, ManifestDamaged, Stopped) as fault:
+    except Stopped:
+        pass  # ``left`` says how much
+    except (DiskRefused, CannotClose, ManifestDamaged) as fault:
         verdict.fault = str(fault)
     except OSError as fault:
         verdict.fault = f"{disk.label} does not give its data back: {fault.strerror or fault}"
     _tell(house, disk, verdict)
     return verdict
+
+
+def _verify_copies(
+    house: House,
+    held: HeldDisk,
+    reader: medium.HashingReader,
+    verdict: Verdict,
+    stop: threading.Event,
+    tick: Tick,
+    not_since: str | None,
+) -> None:
+    ids = catalogue.copy_ids_on(house.conn, held.disk, not_since)
+    verdict.left = len(ids)
+    for file_id in ids:
+        if stop.is_set():
+            raise Stopped()
+        copy = catalogue.copy_on(house.conn, held.disk, file_id)
+        if copy:
+            _verify_one(house, held, copy, reader, verdict, stop, tick)
+        verdict.left -= 1
 
 
 def _verify_one(
@@ -83,7 +151,7 @@ def _verify_one(
 ) -> None:
     def tick_or_stop(n_bytes: int) -> None:
         if stop.is_set():
-            raise Stopped("interrupted")
+            raise Stopped()
         tick(held.disk.label, copy.name, n_bytes)
 
     state, how = _read_state(held, copy, reader, tick_or_stop)
@@ -168,8 +236,10 @@ def _tell(house: House, disk: Disk, verdict: Verdict) -> None:
             about,
             f"{len(verdict.damaged)} copies on {disk.label} are damaged, {len(verdict.missing)} "
             f"missing, {bad[0]} among them. The other copy of each is not touched.",
+            value=float(len(bad)),
         )
-    if not verdict.is_well:
+    lifecycle.tell_no_good_copy(house, disk)
+    if not verdict.is_well or verdict.left or catalogue.bad_copies_on(house.conn, disk):
         return
     house.board.settle(["copy-damaged", "disk-error"], about)
     if disk.held_by == "machine":

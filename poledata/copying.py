@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
-from poledata.buffer import Buffer
 from poledata.errors import NameConflict, PoleError, SourceChanged, Stopped
 from poledata.lane import Chunk, End, Lane, Pool, Tick
 from poledata.medium import CHUNK_BYTES, ShortRead, fill
-from poledata.records import CopyTarget, Job, Role, Written, shown
+from poledata.records import CopyTarget, Job, Role, Waiting, Written, shown
 
 BUFFERS = 12  # × 4 MiB between the reader and the slower disk
 
@@ -32,8 +32,18 @@ class Result:
     copies: dict[Role, Written | Exception] = field(default_factory=dict)
 
 
+class Source(Protocol):
+    """Where files are read from: the buffer; for a repair, a disk."""
+
+    def finished(self, waiting: Waiting) -> AbstractContextManager[int]:
+        """A descriptor of the very file that is meant. Raises FileFault and its kinds."""
+
+    def must_be_untouched(self, fd: int, waiting: Waiting) -> None:
+        """Raises FileFault unless the file is still as it was meant."""
+
+
 def copy_batch(
-    buffer: Buffer,
+    buffer: Source,
     jobs: Sequence[Job],
     targets: Sequence[CopyTarget],
     stop: threading.Event,
@@ -78,7 +88,7 @@ def _running(lanes: dict[Role, Lane], results: list[Result]) -> Iterator[list[Re
 
 
 def _read(
-    buffer: Buffer, result: Result, lanes: list[Lane], pool: Pool, stop: threading.Event
+    buffer: Source, result: Result, lanes: list[Lane], pool: Pool, stop: threading.Event
 ) -> None:
     """Read one file, once, for all its lanes; each gets exactly one End."""
     try:
@@ -91,7 +101,7 @@ def _read(
 
 
 def _hash_and_hand_on(
-    buffer: Buffer, job: Job, lanes: list[Lane], pool: Pool, stop: threading.Event
+    buffer: Source, job: Job, lanes: list[Lane], pool: Pool, stop: threading.Event
 ) -> str:
     """The SHA-512 of a finished file that did not change while it was read.
 

@@ -247,19 +247,28 @@ def lose(house: House, disk: Disk, why: str) -> str:
     if disk.state is not DiskState.SHIPPED:  # else the label may be another drive's by now
         house.board.settle(("disk-closed", "copy-damaged", *DISK_KINDS), disk.label)
     house.board.settle(["copy-damaged"], disk.serial)
+    gone = tell_no_good_copy(house, disk)
+    return (
+        f"{disk.label} ({disk.serial}) is lost: {files} copies ({size_text(size_bytes)}) are "
+        f"noted as missing; {gone} of the files have no good copy left. Make the others again: "
+        "data_manager.py repair. "
+        f"The label {disk.label} may be used again, by another drive."
+    )
+
+
+def tell_no_good_copy(house: House, disk: Disk) -> int:
+    """Whether files of a disk have no good copy any more; how many."""
     gone = catalogue.without_good_copy(house.conn, disk)
     if gone:
         house.board.tell(
             "no-good-copy",
             disk.serial,
-            f"{len(gone)} files were on {disk.label} alone, {shown(gone[0])} among them. Those "
-            "still in the buffer are copied anew; for the others try to save the drive.",
+            f"{len(gone)} files that were on {disk.label} have no good copy left, {shown(gone[0])} "
+            "among them. Those still in the buffer are copied anew; for the others try to save "
+            "the drives.",
+            value=float(len(gone)),
         )
-    return (
-        f"{disk.label} ({disk.serial}) is lost: {files} copies ({size_text(size_bytes)}) are "
-        f"noted as missing; {len(gone)} of the files have no good copy left. "
-        f"The label {disk.label} may be used again, by another drive."
-    )
+    return len(gone)
 
 
 def settle_no_good_copy(house: House) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from poledata import bag, beneath, choice
@@ -68,6 +69,7 @@ class Planner:
     out: set[int]
     promised_bytes: dict[int, int]  # in a dry run nothing is written: what would have been
     is_dry: bool
+    lacking: Callable[[KnownFile | None], list[Role]] | None = None  # else: what can't be seen
     _batch: Batch = field(default_factory=Batch)
     _limit: choice.BatchLimit = field(default_factory=lambda: choice.BatchLimit({}))
     _none_from_bytes: dict[Role, int] = field(default_factory=dict)
@@ -81,7 +83,7 @@ class Planner:
 
     def _place(self, work: Work) -> bool:
         """Find a file its place; False if it begins the next batch."""
-        lacking = self._lacking_roles(work.known)
+        lacking = (self.lacking or self._lacking_roles)(work.known)
         if not lacking:
             if len(self._batch.again) >= choice.BATCH_FILES:
                 return False

@@ -215,7 +215,8 @@ def test_the_copies_of_a_lost_disk_are_missing_and_its_label_is_free(world: Worl
     run = order(world, "lost", "ztp01aa", "--why", "does not spin up")
     assert run.out == (
         "P01 (ZTP01AA) is lost: 2 copies (2 kB) are noted as missing; 0 of the files have no good "
-        "copy left. The label P01 may be used again, by another drive.\n"
+        "copy left. Make the others again: data_manager.py repair. The label P01 may be used "
+        "again, by another drive.\n"
     )
     world.spoil("P01", None, "the test loses it")
     assert copy_states(world, "ZTP01AA") == {"a.g3": "missing", "b.g3": "missing"}
@@ -239,7 +240,9 @@ def test_files_of_a_lost_disk_that_are_in_the_buffer_are_copied_anew(world: Worl
     run = order(world, "lost", "P01", "--why", "fell down")
     assert "1 of the files have no good copy left" in run.out
     text = notice(world, "no-good-copy", "ZTP01AA")
-    assert text.startswith("1 files were on P01 alone, a.g3 among them. Those still in the buffer")
+    assert text.startswith(
+        "1 files that were on P01 have no good copy left, a.g3 among them. Those still in the"
+    )
     severity = world.sql("SELECT severity FROM notices WHERE kind = 'no-good-copy'")
     assert [tuple(row) for row in severity] == [("critical",)]
     order(world, "unhold", "S02")

@@ -297,11 +297,12 @@ def test_the_keys_of_the_json_are_those_of_the_tables(world: World) -> None:
     world.put(NAME, 10)
     world.run_pass(check=1, env={"POLE_NOTIFY_URLS": "nonsense://x"})
     read = world.run_pass("verify", "P01", "--json", check=0).json()
+    located = world.run_pass("locate", NAME, "--json", check=0).json()
     status = world.status("--json").json()
     assert status["pending"] and status["notices"] and status["undelivered"]
     assert status["last_pass"]
     _, *texts = re.split(r"^`.*\.py.* --json`", section(README, "### JSON"), flags=re.MULTILINE)
-    for text, told in zip(texts, (prepared, checked, read, status), strict=True):
+    for text, told in zip(texts, (prepared, checked, read, located, status), strict=True):
         items = paths(told[0]) if isinstance(told, list) else paths(told)
         assert set(first_codes(text)) == {item.removesuffix("[]") for item in items}
 
@@ -405,6 +406,7 @@ def test_the_marked_commands_run(world: World) -> None:
     assert f"would copy {NAME} (5 kB) to P01 and S01" in ran.stdout
     assert "Archived   1 files, 5 kB" in ran.stdout
     assert "P01: 1 copies are good (5 kB)" in ran.stdout
+    assert f"{NAME}: P01" in ran.stdout and "0 files copied (0 B)." in ran.stdout
     assert ran.stdout.endswith("all files are whole\n")
     assert world.waiting() == set()
 

@@ -7,7 +7,9 @@ import json
 import mmap
 import os
 import signal
+import subprocess
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -309,19 +311,40 @@ def test_what_the_machine_holds_is_given_back_when_all_reads_well(world: World) 
         assert world.sql("SELECT held_by FROM disks WHERE label = 'P01'")[0][0] == after
 
 
+def standing_still_at(world: World, name: str) -> tuple[subprocess.Popen[str], int]:
+    """``verify P01``, halted where it begins to read this file; and the thread that reads."""
+    trace = world.root / "trace"
+    trace.unlink(missing_ok=True)
+    calls = "preadv,preadv2"
+    prefix = strace(world, calls, [world.data("P01") / name], "signal=SIGSTOP:when=1")
+    reading = world.start("data_manager.py", "verify", "P01", prefix=prefix)
+    until(lambda: trace.exists() and "stopped by SIGSTOP" in trace.read_text(), "it stands still")
+    stopped = [line for line in trace.read_text().splitlines() if "stopped by SIGSTOP" in line]
+    return reading, int(stopped[0].split()[0])
+
+
 @needs_strace
 def test_interrupted_it_goes_on_with_the_least_recently_verified(world: World) -> None:
     """SIGINT while a file is read: 130, what was read is noted, the rest comes first next time."""
     filled(world, "a.g3", "b.g3", "c.g3")
 
     def interrupted_at(name: str) -> set[str]:
-        prefix = strace(world, "preadv,preadv2", [world.data("P01") / name], "signal=SIGINT:when=1")
-        run = verify(world, "P01", check=130, prefix=prefix)
-        assert "interrupted" in run.out
+        reading, thread = standing_still_at(world, name)
+        status = Path(f"/proc/{thread}/status").read_text()
+        os.kill(int(status.split("Tgid:")[1].split()[0]), signal.SIGINT)
+        os.kill(thread, signal.SIGCONT)
+        assert reading.wait(timeout=60) == 130
+        world.unfinished = False
         return just_verified(world)
 
-    assert interrupted_at("b.g3") == {"a.g3"}
-    assert interrupted_at("a.g3") == {"a.g3", "b.g3", "c.g3"}  # b and c came before a
+    done = interrupted_at("b.g3")
+    assert done in ({"a.g3"}, {"a.g3", "b.g3"})  # b was being read
+    said = (world.root / "out").read_text()
+    assert f"P01: {len(done)} copies are good" in said
+    assert f"; {3 - len(done)} are still to be read" in said
+    world.sql("UPDATE copies SET verified_at = '2021-01-01T00:00:00Z' WHERE verified_at > '2022'")
+    interrupted_at("a.g3")
+    assert just_verified(world) == {"a.g3", "b.g3", "c.g3"}  # c came before a
     assert world.notices() == set()
     assert set(states(world).values()) == {"good"}
 
@@ -330,14 +353,10 @@ def test_interrupted_it_goes_on_with_the_least_recently_verified(world: World) -
 def test_a_disk_that_is_lost_while_it_is_read_keeps_no_good_copy(world: World) -> None:
     """What ``lost`` wrote down stands: no copy on a disk that was given up becomes good again."""
     filled(world, "a.g3", "b.g3", "c.g3")
-    calls, trace = "preadv,preadv2", world.root / "trace"
-    prefix = strace(world, calls, [world.data("P01") / "b.g3"], "signal=SIGSTOP:when=1")
-    reading = world.start("data_manager.py", "verify", "P01", prefix=prefix)
-    until(lambda: trace.exists() and "stopped by SIGSTOP" in trace.read_text(), "it stands still")
+    reading, thread = standing_still_at(world, "b.g3")
     world.run_pass("lost", "P01", "--why", "it clicks", check=0)
     world.spoil("P01", None, "it was lost")
-    stopped = [line for line in trace.read_text().splitlines() if "stopped by SIGSTOP" in line]
-    os.kill(int(stopped[0].split()[0]), signal.SIGCONT)
+    os.kill(thread, signal.SIGCONT)
     assert reading.wait(timeout=60) == 1
     world.unfinished = False
     assert set(states(world).values()) == {"missing"}
@@ -357,3 +376,89 @@ def test_it_runs_beside_a_pass(world: World) -> None:
     assert verify(world, "P01", "S01").out.count("1 copies are good") == 2
     halted.go_on(check=0)
     assert world.archived("P01") == world.archived("S01") == {"a.g3", "b.g3"}
+
+
+# --- in full: by age, many disks, a time ----------------------------------------------------
+
+
+def test_without_labels_only_what_grew_old_is_read_on_all_disks_that_are_here(
+    loop_world: LoopWorld,
+) -> None:
+    """Disks in use and closed ones; not spares, held ones, or those on the shelf."""
+    filled(loop_world, "a.g3", "b.g3")
+    loop_world.run_pass("close", "P01", check=0)
+    loop_world.put("c.g3")
+    loop_world.run_pass(check=0)
+    run = verify(loop_world)
+    assert run.out.splitlines() == [
+        "P01: 2 copies are good (20 kB), 0 damaged, 0 missing, 0 unregistered files",
+        "S01: 2 copies are good (20 kB), 0 damaged, 0 missing, 0 unregistered files",
+        "P02: 0 copies are good (0 B), 0 damaged, 0 missing, 0 unregistered files",
+    ]
+    assert verify(loop_world).out.count("0 copies are good") == 3
+    loop_world.configure(VerifyEvery="0 s")
+    loop_world.sql("UPDATE copies SET verified_at = ?", LONG_AGO)
+    loop_world.loops["P01"].umount()
+    loop_world.run_pass("hold", "P02", "--why", "it rattles", check=0)
+    assert [line[:3] for line in verify(loop_world).out.splitlines()] == ["S01"]
+
+
+def test_when_its_time_is_up_it_ends_well_and_goes_on_the_next_time(world: World) -> None:
+    """Exit 0: nothing is wrong; how much is left is said, and is a key of the JSON."""
+    filled(world, "a.g3", "b.g3", "c.g3")
+    run = verify(world, "P01", "--for", "0 s")
+    assert run.out == (
+        "P01: 0 copies are good (0 B), 0 damaged, 0 missing, 0 unregistered files; "
+        "3 are still to be read\n"
+    )
+    assert just_verified(world) == set()
+    (found,) = verify(world, "P01", "--for", "1 h", "--json").json()
+    assert (found["good"], found["left"]) == (3, 0)
+    run = verify(world, "P01", "--for", "soon", check=2)
+    assert run.err.startswith("--for: ") and "Nothing was changed" in run.err
+
+
+def test_several_disks_are_read_at_once_each_by_one_reader(loop_world: LoopWorld) -> None:
+    """Both stand at a file of theirs at the same moment: neither waits for the other."""
+    filled(loop_world, "a.g3")
+    paths = [loop_world.data(label) / "a.g3" for label in ("P01", "S01")]
+    trace = loop_world.root / "trace"
+    prefix = strace(loop_world, "preadv,preadv2", paths, "delay_enter=1s")
+    verify(loop_world, "P01", "S01", prefix=prefix)
+    readers = {line.split()[0] for line in trace.read_text().splitlines() if "preadv" in line}
+    assert len(readers) == 2
+
+
+def test_the_disk_that_fails_is_the_loudest_line(loop_world: LoopWorld) -> None:
+    """It comes first, whatever was found on the others."""
+    filled(loop_world, "a.g3")
+    loop_world.loops["S01"].umount()
+    run = verify(loop_world, "P01", "S01", check=1)
+    assert run.out.splitlines()[0].startswith("S01: COULD NOT BE READ TO THE END: ")
+    loop_world.loops["S01"].mount()
+
+
+def test_it_reads_at_low_priority(world: World) -> None:
+    """Both the processor's and the disks': a pass goes first."""
+    filled(world, "a.g3")
+    reading, thread = standing_still_at(world, "a.g3")
+    assert os.getpriority(os.PRIO_PROCESS, thread) == 10
+    asked = subprocess.run(["ionice", "-p", str(thread)], capture_output=True, text=True)
+    assert asked.stdout == "idle\n"
+    os.kill(thread, signal.SIGCONT)
+    assert reading.wait(timeout=60) == 0
+    world.unfinished = False
+
+
+def test_both_copies_bad_is_said_as_such(world: World) -> None:
+    """``no-good-copy``: the gravest thing there is; it is over when one reads well again."""
+    filled(world, "a.g3")
+    for label in ("P01", "S01"):
+        world.spoil(label, "a.g3", "the test harms it")
+        path = world.data(label) / "a.g3"
+        path.chmod(0o644)
+        whole = path.read_bytes()
+        path.write_bytes(b"x" * len(whole))
+    verify(world, "P01", "S01", check=1)
+    assert ("no-good-copy", "ZTP01AA") in world.notices()
+    world.leave_unchecked("both copies were harmed")

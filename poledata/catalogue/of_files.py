@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from array import array
+from collections.abc import Iterable, Iterator
 
 from poledata.catalogue.of_disks import DISK_COLUMNS, disk_of
 from poledata.db import Connection
@@ -14,6 +15,7 @@ from poledata.records import (
     FileStat,
     KnownCopy,
     KnownFile,
+    Role,
     VerifiedBy,
     Written,
 )
@@ -22,8 +24,24 @@ from poledata.records import (
 def file(conn: Connection, name: str) -> KnownFile | None:
     """A file by its name, with all its copies, newest first."""
     row = conn.execute("SELECT * FROM files WHERE name = ?", (name,)).fetchone()
-    if row is None:
-        return None
+    return _known_file(conn, row) if row else None
+
+
+def file_by_id(conn: Connection, file_id: int) -> KnownFile:
+    """The same by its id, which must be one."""
+    return _known_file(
+        conn, conn.execute("SELECT * FROM files WHERE id = ?", (file_id,)).fetchone()
+    )
+
+
+def find_files(conn: Connection, pattern: str) -> Iterator[KnownFile]:
+    """Files whose names match a glob (``*`` also matches ``/``), in the order of their names."""
+    rows = conn.execute("SELECT * FROM files WHERE name GLOB ? ORDER BY name", (pattern,))
+    for row in rows:
+        yield _known_file(conn, row)
+
+
+def _known_file(conn: Connection, row: sqlite3.Row) -> KnownFile:
     copies = conn.execute(
         f"SELECT c.state AS copy_state, c.mtime_ns, c.written_at, c.verified_at, c.verified_by, "
         f"{DISK_COLUMNS} FROM copies c JOIN disks d ON d.id = c.disk_id "
@@ -198,6 +216,59 @@ def oldest_verified_at(conn: Connection, disk: Disk) -> str | None:
 # --- the copies on one disk ---------------------------------------------------------------
 
 
+def copy_ids_on(conn: Connection, disk: Disk, not_since: str | None = None) -> array[int]:
+    """The ids of the files that should be on a disk, the least recently verified first.
+
+    ``not_since``: only copies that were not verified since then. As copies_on else.
+    """
+    rows = conn.execute(
+        "SELECT c.file_id FROM copies c JOIN files f ON f.id = c.file_id "
+        "JOIN disks d ON d.id = c.disk_id WHERE d.id = ? "
+        "AND NOT (c.state = 'missing' AND c.written_at < coalesce(d.first_used_at, '9')) "
+        "AND coalesce(c.verified_at, '') < coalesce(?, '9') ORDER BY c.verified_at, f.name",
+        (disk.id, not_since),
+    )
+    return array("q", (row["file_id"] for row in rows))
+
+
+def copy_on(conn: Connection, disk: Disk, file_id: int) -> CopyOnDisk | None:
+    """One copy on a disk."""
+    row = conn.execute(
+        "SELECT f.id, f.name, f.size_bytes, f.sha512, c.state FROM copies c "
+        "JOIN files f ON f.id = c.file_id WHERE c.disk_id = ? AND c.file_id = ?",
+        (disk.id, file_id),
+    ).fetchone()
+    return _on_disk(row) if row else None
+
+
+def bad_copies_on(conn: Connection, disk: Disk) -> int:
+    """How many copies on a disk are noted as damaged or missing."""
+    row = conn.execute(
+        "SELECT count(*) AS n FROM copies c JOIN disks d ON d.id = c.disk_id WHERE d.id = ? "
+        "AND c.state IN ('damaged', 'missing') AND c.written_at >= coalesce(d.first_used_at, '9')",
+        (disk.id,),
+    ).fetchone()
+    return int(row["n"])
+
+
+def ids_lacking(conn: Connection, role: Role, emptied: Disk | None = None) -> array[int]:
+    """The ids of archived files that have no good copy in a role, by name.
+
+    Copies on a lost disk, or on the one that is ``emptied``, do not count.
+    """
+    but = emptied.id if emptied else -1
+    rows = conn.execute(
+        "SELECT DISTINCT f.id, f.name FROM copies c JOIN disks d ON d.id = c.disk_id "
+        "JOIN files f ON f.id = c.file_id WHERE c.disk_id IN (SELECT id FROM disks) "
+        "AND d.role = ? AND (c.state IN ('damaged', 'missing') OR c.disk_id = ?) "
+        "AND f.archived_at NOT NULL AND NOT EXISTS ("
+        "SELECT 1 FROM copies o JOIN disks e ON e.id = o.disk_id WHERE o.file_id = f.id "
+        "AND o.state = 'good' AND e.role = ? AND e.state <> 'lost' AND e.id <> ?) ORDER BY f.name",
+        (role.value, but, role.value, but),
+    )
+    return array("q", (row["id"] for row in rows))
+
+
 def copies_on(conn: Connection, disk: Disk) -> list[CopyOnDisk]:
     """Every file that should be on a disk, the least recently verified first.
 
@@ -210,10 +281,12 @@ def copies_on(conn: Connection, disk: Disk) -> list[CopyOnDisk]:
         "ORDER BY c.verified_at, f.name",
         (disk.id,),
     )
-    return [
-        CopyOnDisk(r["id"], r["name"], r["size_bytes"], r["sha512"], CopyState(r["state"]))
-        for r in rows
-    ]
+    return [_on_disk(row) for row in rows]
+
+
+def _on_disk(row: sqlite3.Row) -> CopyOnDisk:
+    state = CopyState(row["state"])
+    return CopyOnDisk(row["id"], row["name"], row["size_bytes"], row["sha512"], state)
 
 
 def had_copies(conn: Connection, disk: Disk) -> bool:

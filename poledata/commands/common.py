@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeVar
 
 import click
 
 from poledata import archive, catalogue, cli, db, lock, sending
+from poledata.errors import UsageFault
 from poledata.lifecycle import House
 from poledata.notices import Board
+from poledata.records import Job, size_text
+from poledata.settings import duration_s
 from poledata.tally import Watcher
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 def _said(_context: click.Context, _option: click.Parameter, why: str) -> str:
@@ -26,6 +32,28 @@ WHY = click.option(
 LABEL = click.argument("label", metavar="LABEL")
 LABELS = click.argument("labels", metavar="LABEL…", nargs=-1, required=True)
 JSON = click.option("--json", "as_json", is_flag=True, help="The same for programs.")
+
+
+def duration_option(text: str, default: str | None = None) -> Callable[[_Command], _Command]:
+    """``--for TIME``, as seconds."""
+
+    def read(_context: click.Context, _option: click.Parameter, said: str | None) -> float | None:
+        try:
+            return None if said is None else duration_s(said)
+        except ValueError as fault:
+            raise UsageFault(f"--for: {fault}. Nothing was changed.") from fault
+
+    return click.option(
+        "--for", "how_long", metavar="TIME", default=default, callback=read, help=text
+    )
+
+
+class Would(Watcher):
+    """Prints what would be copied."""
+
+    def would_copy(self, job: Job, labels: list[str]) -> None:
+        size = size_text(job.waiting.stat.size_bytes)
+        click.echo(f"would copy {job.name} ({size}) to {' and '.join(labels)}")
 
 
 @contextmanager

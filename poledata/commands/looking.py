@@ -1,20 +1,15 @@
-"""``status``, ``check``, ``verify``: how the archive stands, and whether it is well."""
+"""``status`` and ``check``: how the archive stands, and whether all is as it needs it."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
-from typing import TYPE_CHECKING
 
 import click
 
-from poledata import archive, catalogue, cli, db, lifecycle
-from poledata.commands.common import JSON, LABELS, house_of_command, watcher
+from poledata import archive, catalogue, cli, db
+from poledata.commands.common import JSON, house_of_command
 from poledata.errors import ExitCode
-from poledata.records import size_text
-
-if TYPE_CHECKING:
-    from poledata.care import Verdict
 
 
 @click.command()
@@ -64,41 +59,4 @@ def check(as_json: bool) -> ExitCode:
     return ExitCode.DONE if all(f.is_well for f in findings) else ExitCode.LOOK
 
 
-@click.command()
-@cli.common_options
-@LABELS
-@JSON
-def verify(labels: tuple[str, ...], as_json: bool) -> ExitCode:
-    """Read every copy on these disks back from the medium, and note what is good.
-
-    Interrupted, it goes on with the least recently verified files the next time.
-    """
-    from poledata import care
-
-    stop = cli.stop_on_signals()
-    with house_of_command(turn=False) as house, watcher() as watching:
-        disks = [lifecycle.the_disk(house, label) for label in labels]
-        care.must_not_be_lost(disks)
-        verdicts = [care.verify(house, disk, stop, watching.moved) for disk in disks]
-    if as_json:
-        click.echo(json.dumps([asdict(verdict) for verdict in verdicts], indent=2))
-    else:
-        for verdict in verdicts:
-            _print_verdict(verdict)
-    if stop.is_set():
-        return ExitCode.INTERRUPTED
-    return ExitCode.DONE if all(v.is_well for v in verdicts) else ExitCode.LOOK
-
-
-def _print_verdict(verdict: Verdict) -> None:
-    if verdict.fault:
-        click.echo(f"{verdict.label}: COULD NOT BE READ TO THE END: {verdict.fault}")
-    for what in ("damaged", "missing", "unregistered", "unlisted"):
-        for name in getattr(verdict, what):
-            click.echo(f"{verdict.label}: {what.upper()} {name}")
-    good = f"{verdict.good} copies are good ({size_text(verdict.good_bytes)})"
-    bad = f"{len(verdict.damaged)} damaged, {len(verdict.missing)} missing"
-    click.echo(f"{verdict.label}: {good}, {bad}, {len(verdict.unregistered)} unregistered files")
-
-
-COMMANDS = (status, check, verify)
+COMMANDS = (status, check)

@@ -9,21 +9,20 @@ import time
 import click
 
 from poledata import catalogue, cli, db, sending
-from poledata.commands.common import WHY, house_of_command
-from poledata.errors import ExitCode, Refused, UsageFault
+from poledata.commands.common import WHY, duration_option, house_of_command
+from poledata.errors import ExitCode, Refused
 from poledata.lifecycle import House
 from poledata.message import PREFIX
 from poledata.records import Message, utc
-from poledata.settings import duration_s
 
 
 @click.command()
 @cli.common_options
 @WHY
-@click.option("--for", "how_long", metavar="TIME", help='Resume by itself after this, e.g. "4h".')
-def pause(why: str, how_long: str | None) -> ExitCode:
+@duration_option("Resume by itself after this, for example 4h.")
+def pause(why: str, how_long: float | None) -> ExitCode:
     """Passes do nothing until "resume": no disk is touched, files wait in the buffer."""
-    until = utc(time.time() + _duration_s(how_long)) if how_long else None
+    until = None if how_long is None else utc(time.time() + how_long)
     with house_of_command() as house:
         with db.transaction(house.conn):
             catalogue.pause(house.conn, why, until, utc(time.time()))
@@ -52,13 +51,13 @@ def resume() -> ExitCode:
 @cli.common_options
 @click.argument("kind", metavar="KIND")
 @click.argument("key", metavar="KEY")
-@click.option("--for", "how_long", metavar="TIME", default="7d", show_default=True)
-def ack(kind: str, key: str, how_long: str) -> ExitCode:
+@duration_option("For how long; 7d if it is not given.", default="7d")
+def ack(kind: str, key: str, how_long: float) -> ExitCode:
     """Silence one open notice for a while, until it gets worse or is over.
 
     KIND and KEY are what "status" shows, for example: ack disk-missing P03
     """
-    until = utc(time.time() + _duration_s(how_long))
+    until = utc(time.time() + how_long)
     with house_of_command(turn=False) as house:
         with db.transaction(house.conn):
             is_open = catalogue.acknowledge(house.conn, kind, key, until)
@@ -102,13 +101,6 @@ def _test() -> Message:
         f"{PREFIX} a test: nothing is wrong",
         f"Sent by hand on {socket.gethostname()}, {utc(time.time())}. Nothing has to be done.",
     )
-
-
-def _duration_s(text: str) -> float:
-    try:
-        return duration_s(text)
-    except ValueError as fault:
-        raise UsageFault(f"--for: {fault}. Nothing was changed.") from fault
 
 
 COMMANDS = (pause, resume, ack, notify)

@@ -1,0 +1,231 @@
+"""``verify``, ``repair``, ``locate``, ``restore``: are copies good, and getting files back."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from poledata import cli, db, lifecycle
+from poledata.commands.common import JSON, Would, duration_option, house_of_command, watcher
+from poledata.errors import ExitCode
+from poledata.records import people_time, seconds, size_text, unshown, utc
+
+if TYPE_CHECKING:
+    from poledata.care import Verdict
+    from poledata.finding import Located, Restored
+    from poledata.repair import Outcome
+
+log = logging.getLogger(__name__)
+
+
+# --- verify -------------------------------------------------------------------------------
+
+
+@click.command()
+@cli.common_options
+@click.argument("labels", metavar="[LABEL…]", nargs=-1)
+@duration_option("End after this time, for example 1h; the next run goes on from there.")
+@JSON
+def verify(labels: tuple[str, ...], how_long: float | None, as_json: bool) -> ExitCode:
+    """Read copies back from the medium, and note what is good.
+
+    With LABELs every copy on these disks; without, on all disks that are mounted, the copies that
+    were not read for VerifyEvery. The least recently read come first; several disks are read at
+    once, at low priority beside a running pass.
+    """
+    from poledata import care
+
+    stop = cli.stop_on_signals()
+    with house_of_command(turn=False) as house, watcher() as watching:
+        disks = [lifecycle.the_disk(house, label) for label in labels]
+        care.must_not_be_lost(disks)
+        not_since = None if labels else utc(time.time() - house.config.verify_every_s)
+        disks = disks or care.due(house.config, house.conn)
+        _be_humble()
+        with _until(how_long, stop) as over:
+            verdicts = care.verify_all(house.config, disks, not_since, over, watching.moved)
+    if as_json:
+        click.echo(json.dumps([asdict(verdict) for verdict in verdicts], indent=2))
+    else:
+        for verdict in sorted(verdicts, key=lambda one: one.fault is None):
+            if not (cli.SETTINGS.quiet and verdict.is_well):
+                _print_verdict(verdict)
+    if stop.is_set():
+        return ExitCode.INTERRUPTED
+    return ExitCode.DONE if all(v.is_well for v in verdicts) else ExitCode.LOOK
+
+
+@contextmanager
+def _until(how_long_s: float | None, stop: threading.Event) -> Iterator[threading.Event]:
+    """An event that is set when time is up, or with ``stop``."""
+    if how_long_s is None:
+        yield stop
+        return
+    over = _Either(stop)
+    timer = threading.Timer(how_long_s, over.set)
+    timer.start()
+    try:
+        yield over
+    finally:
+        timer.cancel()
+
+
+class _Either(threading.Event):
+    """Set by itself, or with another one."""
+
+    def __init__(self, other: threading.Event) -> None:
+        super().__init__()
+        self._other = other
+
+    def is_set(self) -> bool:
+        return super().is_set() or self._other.is_set()
+
+
+def _be_humble() -> None:
+    """What we read can wait; a pass can't. All threads made from here on are so, too."""
+    os.nice(10)
+    command = ["ionice", "--class", "idle", "--pid", str(os.getpid())]
+    try:
+        subprocess.run(command, check=True, capture_output=True, timeout=10)
+    except (OSError, subprocess.SubprocessError) as fault:
+        log.info("the disks are read at normal priority: %s", fault)
+
+
+def _print_verdict(verdict: Verdict) -> None:
+    if verdict.fault:
+        click.echo(f"{verdict.label}: COULD NOT BE READ TO THE END: {verdict.fault}")
+    for what in ("damaged", "missing", "unregistered", "unlisted"):
+        for name in getattr(verdict, what):
+            click.echo(f"{verdict.label}: {what.upper()} {name}")
+    good = f"{verdict.good} copies are good ({size_text(verdict.good_bytes)})"
+    bad = f"{len(verdict.damaged)} damaged, {len(verdict.missing)} missing"
+    left = f"; {verdict.left} are still to be read" if verdict.left else ""
+    odd = f"{len(verdict.unregistered)} unregistered files"
+    click.echo(f"{verdict.label}: {good}, {bad}, {odd}{left}")
+
+
+# --- repair -------------------------------------------------------------------------------
+
+
+@click.command()
+@cli.common_options
+@click.argument("label", metavar="[LABEL]", required=False)
+@click.option("--dry-run", is_flag=True, help="Say what would be copied; change nothing.")
+def repair(label: str | None, dry_run: bool) -> ExitCode:
+    """Make damaged and missing copies again, from good ones, on disks in use.
+
+    With a LABEL: make everything on this held disk again elsewhere, so that it can go. Nothing
+    is deleted, and no closed disk is altered.
+    """
+    from poledata import repair as work
+
+    stop = cli.stop_on_signals()
+    with house_of_command(turn=False) as house, watcher() as watching:
+        emptied = lifecycle.the_disk(house, label) if label else None
+        seen = Would() if dry_run else watching
+        outcome = work.repair(house, stop, seen, emptied, is_dry=dry_run)
+    _print_outcome(outcome, label)
+    if dry_run:
+        click.echo("A dry run: nothing was changed.")
+    return ExitCode.DONE if outcome.is_whole else ExitCode.LOOK
+
+
+def _print_outcome(outcome: Outcome, label: str | None) -> None:
+    for name in outcome.no_good_copy:
+        click.echo(f"NO GOOD COPY of {name}: see no-good-copy in docs/operators.md")
+    for name, why in outcome.failed.items():
+        click.echo(f"NOT COPIED {name}: {why}")
+    for where, count in outcome.not_here.items():
+        click.echo(f"{count} files could be copied from {where}: mount it, then repair again")
+    if outcome.without_disk:
+        click.echo(f"{outcome.without_disk} files found no disk: mount a spare, then repair again")
+    click.echo(f"{outcome.copied_files} files copied ({size_text(outcome.copied_bytes)}).")
+    if label and outcome.is_whole:
+        click.echo(f"All that was on {label} is elsewhere too. When it is gone for good:")
+        click.echo(f'  data_manager.py lost {label} --why "…"')
+
+
+# --- locate and restore -------------------------------------------------------------------
+
+
+@click.command()
+@cli.common_options
+@click.argument("patterns", metavar="PATTERN…", nargs=-1, required=True)
+@JSON
+def locate(patterns: tuple[str, ...], as_json: bool) -> ExitCode:
+    """Where files are: a glob on their names (quote it), or a part of one. No disk is needed."""
+    from poledata import finding
+
+    config = cli.SETTINGS.config()
+    with db.connect(config.db_path, read_only=True) as conn:
+        found = [one for p in patterns for one in finding.locate(config, conn, unshown(p))]
+    if as_json:
+        click.echo(json.dumps([asdict(one) for one in found], indent=2))
+    else:
+        for one in found:
+            _print_located(one)
+    if not found:
+        click.echo("No archived file has such a name.", err=True)
+    return ExitCode.DONE if found else ExitCode.LOOK
+
+
+def _print_located(one: Located) -> None:
+    since = "not archived yet" if one.archived_at is None else f"archived {one.archived_at}"
+    click.echo(f"{one.name}  {size_text(one.size_bytes)}, {since}")
+    for place in one.places:
+        read = "never read back" if place.verified_at is None else _read_text(place.verified_at)
+        state = "" if place.state == "good" else f"{place.state.upper()}, "
+        click.echo(
+            f"    {place.label} {place.role} {place.serial}: {state}{place.disk_state}, "
+            f"{place.where}; {read}"
+        )
+
+
+def _read_text(verified_at: str) -> str:
+    return f"last read {people_time(seconds(verified_at), time.time())}"
+
+
+@click.command()
+@cli.common_options
+@click.argument("names", metavar="NAME…", nargs=-1, required=True)
+@click.option(
+    "--to",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="An existing directory; the files' own directories are made in it.",
+)
+def restore(names: tuple[str, ...], to: Path) -> ExitCode:
+    """Get archived files back, from whichever mounted copy proves good; nothing is overwritten."""
+    from poledata import finding
+
+    config = cli.SETTINGS.config()
+    stop = cli.stop_on_signals()
+    is_whole = True
+    with db.connect(config.db_path, read_only=True) as conn:
+        for one in finding.restore(config, conn, list(map(unshown, names)), to, stop):
+            is_whole &= one.fault is None
+            _print_restored(one)
+    return ExitCode.DONE if is_whole else ExitCode.LOOK
+
+
+def _print_restored(one: Restored) -> None:
+    for doubt in one.doubts:
+        click.echo(f"{one.name}: {doubt}", err=True)
+    if one.fault:
+        click.echo(f"{one.name}: NOT RESTORED: {one.fault}")
+    else:
+        click.echo(f"{one.name}: {one.label}")
+
+
+COMMANDS = (verify, repair, locate, restore)

@@ -1,0 +1,314 @@
+"""Make copies again that are damaged or missing, from good ones that are verified on the way.
+
+Works in batches as a pass does, and takes turns with it. Nothing is deleted: a damaged copy
+on a disk in use is set aside with its manifest line; a closed bag is never altered.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
+
+from poledata import bag, beneath, catalogue, copying, db, lifecycle, lock
+from poledata.choice import BATCH_FILES
+from poledata.copying import Result
+from poledata.diskwatch import DiskWatch
+from poledata.errors import DiskRefused, FileFault, Refused, SourceChanged, Stopped
+from poledata.lane import DISK_ERRNOS, FULL_ERRNOS
+from poledata.lifecycle import House
+from poledata.planning import Batch, Planner, Work
+from poledata.records import (
+    CopyState,
+    Disk,
+    DiskState,
+    FileStat,
+    KnownCopy,
+    KnownFile,
+    Role,
+    Waiting,
+    Written,
+    shown,
+    utc,
+)
+from poledata.shelf import HeldDisk, Shelf
+from poledata.tally import Watcher
+
+TRIES = 3  # a second disk may be full, or fail, too
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a repair did and could not do; names are shown names."""
+
+    copied_files: int = 0
+    copied_bytes: int = 0
+    no_good_copy: list[str] = field(default_factory=list)
+    not_here: dict[str, int] = field(default_factory=dict)  # label of a disk with good copies
+    without_disk: int = 0
+    failed: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_whole(self) -> bool:
+        return not (self.no_good_copy or self.not_here or self.without_disk or self.failed)
+
+
+@dataclass(frozen=True, slots=True)
+class _Todo:
+    """A file that lacks a copy."""
+
+    file_id: int
+    tries: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """One of them, and the good copy that it is made again from."""
+
+    todo: _Todo
+    known: KnownFile
+    copy: KnownCopy
+    held: HeldDisk
+    waiting: Waiting
+
+
+class _FromDisks:
+    """In the buffer's place: what is read are good copies on held disks."""
+
+    def __init__(self, chosen: Iterable[_Chosen]) -> None:
+        self._held = {one.known.name: one.held for one in chosen}
+
+    @contextmanager
+    def finished(self, waiting: Waiting) -> Iterator[int]:
+        held = self._held[waiting.name]
+        try:
+            with beneath.opened(held.root_fd, f"{bag.DATA}/{waiting.name}") as fd:
+                self.must_be_untouched(fd, waiting)
+                yield fd
+        except OSError as fault:
+            why = f"{held.disk.label} does not give it back ({fault.strerror or fault})"
+            raise FileFault(shown(waiting.name), why) from fault
+
+    def must_be_untouched(self, fd: int, waiting: Waiting) -> None:
+        if FileStat.of(os.fstat(fd)) != waiting.stat:
+            raise SourceChanged(shown(waiting.name), "its copy changed while it was read")
+
+
+def repair(
+    house: House,
+    stop: threading.Event,
+    watcher: Watcher,
+    emptied: Disk | None = None,
+    is_dry: bool = False,
+) -> Outcome:
+    """Give every archived file a good copy in each role again; ``emptied``: off this held disk.
+
+    Raises Refused, Stopped.
+    """
+    if emptied and emptied.held_by is None:
+        raise Refused(
+            f"{emptied.label} is not held: passes still write to it. Nothing was changed. First: "
+            f'data_manager.py hold {emptied.label} --why "…"'
+        )
+    outcome = Outcome()
+    for role in Role:
+        if emptied is None or emptied.role is role:
+            _Repair(house, stop, watcher, role, emptied, is_dry, outcome).run()
+    if not is_dry:
+        _tell_what_has_none(house)
+    return outcome
+
+
+def _tell_what_has_none(house: House) -> None:
+    for disk in catalogue.disks(house.conn):
+        if catalogue.bad_copies_on(house.conn, disk):
+            lifecycle.tell_no_good_copy(house, disk)
+    lifecycle.settle_no_good_copy(house)
+
+
+class _Repair:
+    """The repair of one role."""
+
+    def __init__(
+        self,
+        house: House,
+        stop: threading.Event,
+        watcher: Watcher,
+        role: Role,
+        emptied: Disk | None,
+        is_dry: bool,
+        outcome: Outcome,
+    ) -> None:
+        self._house, self._stop, self._watcher = house, stop, watcher
+        self._role, self._emptied, self._is_dry = role, emptied, is_dry
+        self._outcome = outcome
+        self._disks = DiskWatch(house)
+        self._ready: set[int] = set()
+        self._promised_bytes: dict[int, int] = {}
+
+    def run(self) -> None:
+        ids = catalogue.ids_lacking(self._house.conn, self._role, self._emptied)
+        for at in range(0, len(ids), BATCH_FILES):
+            todo = [_Todo(file_id) for file_id in ids[at : at + BATCH_FILES]]
+            while todo:
+                if self._stop.is_set():
+                    raise Stopped("interrupted; what is copied counts, and the rest can follow")
+                with self._turn():
+                    todo = self._one_batch(todo)
+
+    def _turn(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._is_dry else lock.between_batches(self._house.config.db_path)
+
+    def _one_batch(self, todo: list[_Todo]) -> list[_Todo]:
+        """Copy what fits one batch; returns what is still to be done."""
+        with Shelf(self._house.config, self._house.conn, self._ready) as shelf:
+            chosen = {one.known.name: one for item in todo if (one := self._choose(shelf, item))}
+            works = deque(Work(one.waiting, one.known, one.todo.tries) for one in chosen.values())
+            batch = self._planner(shelf).fill(works)
+            self._outcome.without_disk += len(batch.without_disk)
+            for work, fault in batch.too_big:
+                self._outcome.failed[shown(work.waiting.name)] = fault.why
+            again = self._say(batch) if self._is_dry else self._copy(batch, shelf, chosen)
+        self._disks.end_of_pass()
+        return [*again, *(chosen[work.waiting.name].todo for work in works)]
+
+    def _planner(self, shelf: Shelf) -> Planner:
+        return Planner(
+            catalogue.disks(self._house.conn),
+            shelf,
+            self._house.board,
+            self._disks.out,
+            self._promised_bytes,
+            self._is_dry,
+            lacking=lambda _known: [self._role],
+        )
+
+    # --- from which copy -------------------------------------------------------------------
+
+    def _choose(self, shelf: Shelf, todo: _Todo) -> _Chosen | None:
+        """A good copy that is here; the other role's first. Noted, if there is none."""
+        known = catalogue.file_by_id(self._house.conn, todo.file_id)
+        good = [c for c in known.copies if c.state is CopyState.GOOD]
+        good = [c for c in good if c.disk.state is not DiskState.LOST]
+        for copy in sorted(good, key=lambda c: (c.disk.role is self._role, bool(c.disk.held_by))):
+            if (held := _held(shelf, copy.disk)) and (waiting := _waiting(held, known)):
+                return _Chosen(todo, known, copy, held, waiting)
+        if not good:
+            self._outcome.no_good_copy.append(shown(known.name))
+        for copy in good:
+            label = copy.disk.label
+            self._outcome.not_here[label] = self._outcome.not_here.get(label, 0) + 1
+        return None
+
+    # --- copying ---------------------------------------------------------------------------
+
+    def _say(self, batch: Batch) -> list[_Todo]:
+        for job in batch.jobs:
+            disk = batch.disks[self._role].disk
+            self._watcher.would_copy(job, [disk.label])
+            size_bytes = job.waiting.stat.size_bytes
+            self._promised_bytes[disk.id] = self._promised_bytes.get(disk.id, 0) + size_bytes
+        return []
+
+    def _copy(self, batch: Batch, shelf: Shelf, chosen: dict[str, _Chosen]) -> list[_Todo]:
+        if not batch.jobs:
+            return []
+        self._clear_the_way(shelf, [chosen[job.name].known for job in batch.jobs])
+        self._watcher.batch(batch.bytes_by_label())
+        source = _FromDisks(chosen.values())
+        targets = [held.target for held in batch.disks.values()]
+        results = copying.copy_batch(source, batch.jobs, targets, self._stop, self._watcher.moved)
+        with db.transaction(self._house.conn):
+            for result in results:
+                self._register(batch.disks[self._role].disk, result)
+        again = (self._judge(r, batch.disks[self._role], chosen[r.job.name]) for r in results)
+        return [todo for todo in again if todo]
+
+    def _clear_the_way(self, shelf: Shelf, files: Sequence[KnownFile]) -> None:
+        """What is left of bad copies on disks in use goes to .aside/, its manifest line first."""
+        bad: dict[Disk, list[KnownFile]] = {}
+        for known in files:
+            for copy in known.copies:
+                if copy.state is not CopyState.GOOD and copy.disk.state is DiskState.ACTIVE:
+                    bad.setdefault(copy.disk, []).append(known)
+        for disk, of_disk in bad.items():
+            if disk.held_by is None and (held := _held(shelf, disk, for_writing=True)):
+                self._set_aside(held, of_disk)
+
+    def _set_aside(self, held: HeldDisk, files: Sequence[KnownFile]) -> None:
+        try:
+            bag.drop_lines(held.root_fd, {known.name for known in files})
+            for known in files:
+                if beneath.stat(held.root_fd, f"{bag.DATA}/{known.name}"):
+                    bag.set_aside(held.root_fd, f"{bag.DATA}/{known.name}", time.time())
+        except OSError as fault:
+            self._disks.leave_out(held.disk, fault)
+            return
+        with db.transaction(self._house.conn):
+            for known in files:
+                missing = CopyState.MISSING
+                catalogue.set_copy_state(self._house.conn, known.id, held.disk, missing)
+
+    def _register(self, disk: Disk, result: Result) -> None:
+        copy = result.copies.get(self._role)
+        if result.sha512 is None or not isinstance(copy, Written):
+            return
+        source = result.job.waiting.stat
+        catalogue.register(
+            self._house.conn, result.job.name, result.sha512, source, [(disk, copy)], _now()
+        )
+        self._disks.used(disk)
+        self._outcome.copied_files += 1
+        self._outcome.copied_bytes += source.size_bytes
+
+    def _judge(self, result: Result, held: HeldDisk, one: _Chosen) -> _Todo | None:
+        """What is to be tried once more, of what did not go well."""
+        fault = result.fault or result.copies.get(self._role)
+        if fault is None or isinstance(fault, Written):
+            self._house.board.settle(["copy-damaged"], shown(one.known.name))
+            return None
+        if isinstance(fault, Stopped):
+            return one.todo
+        if result.fault is not None:
+            self._note_damaged(one)
+        elif isinstance(fault, OSError) and fault.errno in DISK_ERRNOS | FULL_ERRNOS:
+            self._disks.leave_out(held.disk, fault)
+        if one.todo.tries + 1 < TRIES:
+            return replace(one.todo, tries=one.todo.tries + 1)
+        self._outcome.failed[shown(one.known.name)] = str(fault)
+        return None
+
+    def _note_damaged(self, one: _Chosen) -> None:
+        """The copy that was to be the source is not good; perhaps another one is."""
+        disk = one.copy.disk
+        with db.transaction(self._house.conn):
+            catalogue.set_copy_state(self._house.conn, one.known.id, disk, CopyState.DAMAGED)
+        self._house.board.tell(
+            "copy-damaged",
+            shown(one.known.name),
+            f"Its copy on {disk.label} was to be copied from, and does not read back as it was.",
+        )
+
+
+def _held(shelf: Shelf, disk: Disk, for_writing: bool = False) -> HeldDisk | None:
+    try:
+        return shelf.hold_for_writing(disk) if for_writing else shelf.hold(disk)
+    except DiskRefused:
+        return None  # said: a disk with good copies that is not here
+
+
+def _waiting(held: HeldDisk, known: KnownFile) -> Waiting | None:
+    """The copy, as copying asks for its source; None where it is not there."""
+    info = beneath.stat(held.root_fd, f"{bag.DATA}/{known.name}")
+    if info is None:
+        return None
+    return Waiting(known.name, FileStat.of(info), stat.S_IMODE(info.st_mode))
+
+
+def _now() -> str:
+    return utc(time.time())

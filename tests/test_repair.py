@@ -1,0 +1,303 @@
+"""``repair``: damaged and missing copies are made again from good ones; nothing is deleted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import bagit
+import pytest
+
+from tests.loopdisks import LoopWorld
+from tests.test_after_a_crash import needs_strace
+from tests.test_at_the_rack import answer, in_first_batch, make_busy, waiting_command
+from tests.test_bad_input import notice_text
+from tests.world import Run, World
+
+
+def filled(world: World, *names: str) -> World:
+    for number, name in enumerate(names):
+        world.put(name, 20_000 + number)
+    world.generate()
+    world.run_pass(check=0)
+    assert world.waiting() == set()
+    return world
+
+
+def repair(world: World, *args: str, check: int = 0) -> Run:
+    return world.run_pass("repair", *args, check=check)
+
+
+def verify(world: World, *labels: str, check: int = 0) -> Run:
+    return world.run_pass("verify", *labels, check=check)
+
+
+def harm(world: World, label: str, name: str) -> None:
+    """Other bytes of the same length, as a failing medium gives."""
+    path = world.data(label) / name
+    times = os.stat(path)
+    path.chmod(0o644)
+    path.write_bytes(bytes(times.st_size))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def copies(world: World, name: str) -> dict[str, str]:
+    """Label → state of every copy of a file."""
+    rows = world.sql(
+        "SELECT d.label, c.state FROM copies c JOIN files f ON f.id = file_id "
+        "JOIN disks d ON d.id = disk_id WHERE f.name = ?",
+        name,
+    )
+    return dict(map(tuple, rows))
+
+
+def aside(world: World, label: str) -> list[Path]:
+    return sorted((world.disks[label] / ".aside").glob("*"))
+
+
+# --- what it mends ------------------------------------------------------------------------
+
+
+def test_a_flipped_bit_on_a_disk_in_use_is_copied_again(loop_world: LoopWorld) -> None:
+    """The bad copy goes to .aside/ with its manifest line; the good one is read, never written."""
+    filled(loop_world, "d/a.g3", "d/b.g3")
+    before = loop_world.snapshot(loop_world.disks["S01"])
+    loop_world.loops["P01"].flip_bit("data/d/a.g3", offset=5000)
+    verify(loop_world, "P01", check=1)
+    assert copies(loop_world, "d/a.g3") == {"P01": "damaged", "S01": "good"}
+    run = repair(loop_world)
+    assert run.out == "1 files copied (20 kB).\n"
+    assert copies(loop_world, "d/a.g3") == {"P01": "good", "S01": "good"}
+    assert len(aside(loop_world, "P01")) == 1
+    assert before.differences(loop_world.snapshot(loop_world.disks["S01"])) == []
+    assert sorted(loop_world.manifest("P01")) == ["d/a.g3", "d/b.g3"]
+    verify(loop_world, "P01", "S01")
+    assert loop_world.notices() == set()
+    assert repair(loop_world).out == "0 files copied (0 B).\n"
+
+
+def test_a_deleted_copy_is_made_again(world: World) -> None:
+    """Its manifest line stands once afterwards, not twice."""
+    filled(world, "a.g3", "b.g3")
+    (world.data("S01") / "a.g3").unlink()
+    verify(world, "S01", check=1)
+    repair(world)
+    assert world.archived("S01") == {"a.g3", "b.g3"}
+    assert sorted(world.manifest("S01")) == ["a.g3", "b.g3"]
+    verify(world, "S01")
+
+
+def test_the_files_of_a_lost_disk_are_copied_to_the_next_ones(world: World) -> None:
+    """Modes and times as before; the catalogue counts both copies again."""
+    filled(world, "a.g3", "d/b.g3")
+    mode_and_time = os.stat(world.data("S01") / "d/b.g3")
+    world.run_pass("lost", "P01", "--why", "it fell", check=0)
+    world.spoil("P01", None, "it is lost")
+    assert "LOOK TODAY: 2 copies are damaged or missing" in world.status().out
+    repair(world)
+    assert world.archived("P02") == {"a.g3", "d/b.g3"}
+    again = os.stat(world.data("P02") / "d/b.g3")
+    assert (again.st_mtime_ns, again.st_mode) == (mode_and_time.st_mtime_ns, mode_and_time.st_mode)
+    assert "ALL WELL" in world.status().out
+    rows = world.sql("SELECT name, primary_label, copy_label FROM file_locations ORDER BY name")
+    assert [tuple(row) for row in rows] == [("a.g3", "P02", "S01"), ("d/b.g3", "P02", "S01")]
+
+
+def test_a_closed_bag_is_never_altered(loop_world: LoopWorld) -> None:
+    """The new copy stands on a disk in use, and the catalogue says so."""
+    filled(loop_world, "a.g3", "b.g3")
+    loop_world.run_pass("close", "P01", check=0)
+    loop_world.loops["P01"].flip_bit("data/a.g3")
+    loop_world.spoil("P01", "a.g3", "the test flips a bit")
+    verify(loop_world, "P01", check=1)
+    before = loop_world.snapshot(loop_world.disks["P01"])
+    repair(loop_world)
+    assert before.differences(loop_world.snapshot(loop_world.disks["P01"])) == []
+    assert copies(loop_world, "a.g3") == {"P01": "damaged", "P02": "good", "S01": "good"}
+    rows = loop_world.sql("SELECT primary_label FROM file_locations WHERE name = 'a.g3'")
+    assert [row["primary_label"] for row in rows] == ["P02"]
+
+
+def test_what_lies_aside_keeps_a_disk_from_being_closed_until_somebody_looked(
+    world: World,
+) -> None:
+    """Then it closes as a whole bag: no line and no row is left of the bad copy."""
+    filled(world, "a.g3", "b.g3")
+    harm(world, "P01", "a.g3")
+    verify(world, "P01", check=1)
+    repair(world)
+    assert "set aside in .aside/" in world.run_pass("close", "P01", check=1).err
+    for thing in aside(world, "P01"):
+        thing.unlink()
+    world.run_pass("close", "P01", check=0)
+    bagit.Bag(str(world.disks["P01"])).validate()
+
+
+def test_a_bad_copy_on_a_full_disk_in_use_goes_aside_though_the_new_one_stands_elsewhere(
+    make_loop_world: Callable[..., LoopWorld],
+) -> None:
+    """Else that disk could never be closed."""
+    world = make_loop_world(primaries=["P01", "P02"], copies=["S01"], size_mb=32)
+    filled(world, "a.g3", "b.g3")
+    room = os.statvfs(world.disks["P01"])
+    world.put("large.g3", room.f_bavail * room.f_frsize - 3_000_000)
+    world.run_pass(check=0)
+    world.loops["P01"].flip_bit("data/large.g3", offset=4096)
+    world.loops["S01"].remount("rw")
+    verify(world, "P01", check=1)
+    repair(world)
+    assert copies(world, "large.g3") == {"P01": "missing", "P02": "good", "S01": "good"}
+    assert "large.g3" not in world.manifest("P01")
+    assert len(aside(world, "P01")) == 1
+
+
+# --- a disk that is to go --------------------------------------------------------------------
+
+
+def test_a_held_disk_is_emptied_onto_others(world: World) -> None:
+    """All that is on it stands elsewhere too, also read from it; then it may be given up."""
+    filled(world, "a.g3", "b.g3")
+    run = repair(world, "P01", check=2)
+    assert "P01 is not held" in run.err and "Nothing was changed" in run.err
+    world.run_pass("hold", "P01", "--why", "it rattles", check=0)
+    before = world.snapshot(world.disks["P01"])
+    run = repair(world, "P01")
+    assert run.out == (
+        "2 files copied (40 kB).\n"
+        "All that was on P01 is elsewhere too. When it is gone for good:\n"
+        '  data_manager.py lost P01 --why "…"\n'
+    )
+    assert before.differences(world.snapshot(world.disks["P01"])) == []
+    assert copies(world, "a.g3") == {"P01": "good", "P02": "good", "S01": "good"}
+    world.run_pass("lost", "P01", "--why", "it rattles", check=0)
+    world.spoil("P01", None, "it is given up")
+    assert repair(world).out == "0 files copied (0 B).\n"
+    assert world.notices() == set()
+
+
+def test_a_held_disk_is_read_itself_where_the_other_copy_is_not_here(world: World) -> None:
+    """A dying drive still gives most of its files back."""
+    filled(world, "a.g3")
+    world.run_pass("hold", "P01", "--why", "it rattles", check=0)
+    world.run_pass("close", "S01", check=0)
+    world.disks["S01"].rename(world.root / "shelf")
+    repair(world, "P01")
+    assert world.archived("P02") == {"a.g3"}
+    (world.root / "shelf").rename(world.disks["S01"])
+
+
+# --- what it can't ------------------------------------------------------------------------
+
+
+def test_where_no_good_copy_is_left_it_says_so(world: World) -> None:
+    """The others are mended; exit 1; nothing bad is touched."""
+    filled(world, "a.g3", "b.g3")
+    for label, name in (("P01", "a.g3"), ("S01", "a.g3"), ("P01", "b.g3")):
+        harm(world, label, name)
+        world.spoil(label, name, "the test harms it")
+    verify(world, "P01", "S01", check=1)
+    run = repair(world, check=1)
+    assert run.out.splitlines()[0].startswith("NO GOOD COPY of a.g3: see no-good-copy")
+    assert "1 files copied (20 kB)." in run.out
+    assert copies(world, "a.g3") == {"P01": "damaged", "S01": "damaged"}
+    assert copies(world, "b.g3") == {"P01": "good", "S01": "good"}
+    assert ("no-good-copy", "ZTP01AA") in world.notices()
+    assert (world.data("P01") / "a.g3").exists()
+    world.leave_unchecked("both copies of a file were harmed")
+
+
+def test_a_source_that_turns_out_bad_is_noted_and_never_copied(world: World) -> None:
+    """It was good in the catalogue; reading it on the way shows what it is."""
+    filled(world, "a.g3")
+    harm(world, "S01", "a.g3")
+    world.run_pass("lost", "P01", "--why", "it fell", check=0)
+    for label in ("P01", "S01"):
+        world.spoil(label, "a.g3", "the test harms it")
+    run = repair(world, check=1)
+    assert "NO GOOD COPY of a.g3" in run.out
+    assert copies(world, "a.g3") == {"P01": "missing", "S01": "damaged"}
+    assert not (world.data("P02") / "a.g3").exists()
+    assert "S01" in notice_text(world, "copy-damaged", "a.g3")
+    world.leave_unchecked("both copies were harmed")
+
+
+def test_it_names_the_disk_that_is_to_be_mounted(world: World) -> None:
+    """Good copies on the shelf: exit 1, and how many files wait for which disk."""
+    filled(world, "a.g3", "b.g3")
+    world.run_pass("close", "S01", check=0)
+    world.run_pass("lost", "P01", "--why", "it fell", check=0)
+    world.spoil("P01", None, "it is lost")
+    world.disks["S01"].rename(world.root / "shelf")
+    run = repair(world, check=1)
+    assert "2 files could be copied from S01: mount it, then repair again" in run.out
+    (world.root / "shelf").rename(world.disks["S01"])
+    repair(world)
+    assert world.archived("P02") == {"a.g3", "b.g3"}
+
+
+def test_without_a_disk_of_the_role_the_files_wait(tmp_path: Path) -> None:
+    """Exit 1, and what to mount."""
+    world = World(tmp_path, primaries=["P01"], copies=["S01"])
+    try:
+        filled(world, "a.g3")
+        world.run_pass("lost", "P01", "--why", "it fell", check=0)
+        world.spoil("P01", None, "it is lost")
+        run = repair(world, check=1)
+        assert "1 files found no disk: mount a spare, then repair again" in run.out
+    finally:
+        world.close()
+
+
+def test_a_target_that_fails_is_left_for_the_next_one(
+    make_loop_world: Callable[..., LoopWorld],
+) -> None:
+    """As in a pass: the file goes to another disk of the role."""
+    world = make_loop_world(primaries=["P01", "P02", "P03"], copies=["S01"])
+    filled(world, "a.g3")
+    world.run_pass("lost", "P01", "--why", "it fell", check=0)
+    world.spoil("P01", None, "it is lost")
+    world.loops["P02"].remount("ro")
+    repair(world)
+    assert world.archived("P03") == {"a.g3"}
+
+
+# --- looking first, and beside a pass --------------------------------------------------------
+
+
+def test_a_dry_run_shows_the_plan_and_changes_nothing(world: World) -> None:
+    """The same names and disks as the real one."""
+    filled(world, "a.g3", "b.g3")
+    world.run_pass("lost", "P01", "--why", "it fell", check=0)
+    world.spoil("P01", None, "it is lost")
+    before = world.snapshot(world.mounts), world.sql("SELECT * FROM copies")
+    run = repair(world, "--dry-run")
+    assert run.out.splitlines()[:2] == [
+        "would copy a.g3 (20 kB) to P02",
+        "would copy b.g3 (20 kB) to P02",
+    ]
+    assert run.out.splitlines()[-1] == "A dry run: nothing was changed."
+    assert before[0] == world.snapshot(world.mounts)
+    assert list(map(tuple, before[1])) == list(map(tuple, world.sql("SELECT * FROM copies")))
+    assert world.disk_states()["P02"] == "spare"
+
+
+@needs_strace
+def test_it_takes_turns_with_a_running_pass(make_loop_world: Callable[..., LoopWorld]) -> None:
+    """It waits for the batch at work; both come to their end."""
+    world = make_busy(make_loop_world, ["P01", "P02"])
+    (world.data("P01") / "seed.g3").unlink()
+    verify(world, "P01", check=1)
+    halted = in_first_batch(world)
+    waiting = waiting_command(world, "repair")
+    halted.let_go()
+    assert answer(waiting) == "1 files copied (100 B).\n"
+    halted.end(check=0)
+    assert world.waiting() == set()
+
+
+@pytest.mark.parametrize("argument", ["nobody", "S01"])
+def test_what_makes_no_sense_is_refused(world: World, argument: str) -> None:
+    """An unknown label; a disk that is not held."""
+    filled(world, "a.g3")
+    assert "Nothing was changed" in repair(world, argument, check=2).err
