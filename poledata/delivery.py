@@ -18,9 +18,9 @@ from poledata import catalogue, db, lock, message, report, screen, sending
 from poledata.config import Config
 from poledata.errors import PoleError
 from poledata.kinds import KINDS
-from poledata.message import Item
+from poledata.message import Item, News
 from poledata.notices import Board
-from poledata.records import Channel, Message, Severity, seconds, utc
+from poledata.records import Channel, Delivery, Message, Notice, Severity, seconds, utc
 
 RETRY_S, RETRY_LAST_S = 60.0, 600.0
 Carry = Callable[[Channel, Message], str | None]
@@ -136,16 +136,22 @@ def tell_of_database(config: Config, trouble: PoleError) -> None:
     A stamp file a channel, beside the database, says when that was.
     """
     channels = [c for c in sending.channels(config.secrets) if not _is_stamped(config, c)]
-    kind = KINDS["database-error"]
-    steps = [f"  {number}. {step}" for number, step in enumerate(kind.steps, start=1)]
-    body = "\n".join((str(trouble), f"What is safe: {kind.safe}", "What to do:", *steps))
-    subject = f"{message.PREFIX} CRITICAL database: {kind.headline}"
-    faults = carry_all(channels, [Message(subject, body)] * len(channels))
+    letter = _of_database(config, trouble, time.time())
+    faults = carry_all(channels, [letter] * len(channels))
     for channel, fault in zip(channels, faults, strict=True):
         if fault:
-            log.warning("%s: %s could not be sent: %s", channel.name, subject, fault)
+            log.warning("%s: %s could not be sent: %s", channel.name, letter.subject, fault)
         else:
             _stamp(config, channel)
+
+
+def _of_database(config: Config, trouble: PoleError, now_s: float) -> Message:
+    """The message of a notice that is stored nowhere."""
+    kind = "database-error"
+    notice = Notice(kind, "database", KINDS[kind].severity, str(trouble), utc(now_s))
+    item = Item(News.NEW, Delivery(notice, "", 0, None, None, None))
+    state = f"The archive {config.db_path}: how it stands can't be told without its database."
+    return message.compose([item], [state], now_s)
 
 
 def _note_that_database_is_back(
