@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.world", "tests.loopdisks", "tests.post"]
+pytest_plugins = ["tests.world", "tests.loopdisks", "tests.post", "tests.people"]
 
 # A slow or busy machine is no fault of the code: no example has a deadline of its own.
 settings.register_profile("pole", deadline=None)

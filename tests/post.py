@@ -56,7 +56,8 @@ class _Inbox:
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
         mail = message_from_bytes(envelope.content, policy=policy.default)
         text = mail.get_body(("plain", "html"))
-        self._receiver.got.append(Mail(str(mail["Subject"]), text.get_content() if text else ""))
+        body = text.get_content().replace("\r\n", "\n") if text else ""
+        self._receiver.got.append(Mail(str(mail["Subject"]), body))
         return "250 OK"
 
 
