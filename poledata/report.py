@@ -10,7 +10,7 @@ from enum import Enum
 from itertools import groupby
 from typing import Any
 
-from poledata import buffer, catalogue, choice, lock, mounts
+from poledata import buffer, catalogue, choice, lock, mounts, sending
 from poledata.config import Config
 from poledata.db import Connection
 from poledata.kinds import KINDS
@@ -128,7 +128,7 @@ def collect(config: Config, conn: Connection) -> Status:
         last_pass=catalogue.last_pass(conn),
         looked_at_s=lock.last_begun_at_s(config.db_path),
         pause=catalogue.current_pause(conn, utc(now_s)),
-        undelivered=tuple(_undelivered(conn)),
+        undelivered=tuple(_undelivered(config, conn)),
     )
     return judged(status)
 
@@ -176,9 +176,13 @@ def is_here(config: Config, disk: Disk, mounted: frozenset[str] | None) -> bool:
     return any(os.path.realpath(place) in mounted for place in places)
 
 
-def _undelivered(conn: Connection) -> Iterator[Undelivered]:
+def _undelivered(config: Config, conn: Connection) -> Iterator[Undelivered]:
+    """Of the channels that are set; of all where none is known, as to who may not read .env."""
+    names = {channel.name for channel in sending.channels(config.secrets)}
     waiting = catalogue.undelivered(conn)
     for channel, group in groupby(waiting, key=lambda one: one.channel):
+        if names and channel not in names:
+            continue
         ones = list(group)
         last = max(ones, key=lambda one: (one.tried_at or "", one.attempts))
         yield Undelivered(channel, len(ones), last.attempts, str(last.last_error))
