@@ -98,11 +98,19 @@ def _letters(
                 for notice_id in missing:
                     catalogue.queue(conn, notice_id, [channel.name])
         waiting = catalogue.deliveries(conn, channel.name)
-        found = (message.due(one, now_s, config.repeat_notices_s) for one in waiting)
-        items = tuple(item for item in found if item)
+        found = [message.due(one, now_s, config.repeat_notices_s) for one in waiting]
+        items = tuple(item for item in found if item and item.is_for(channel))
+        if items:
+            items = message.without_trickle(items, _told_often(conn, channel, now_s))
         if items and not _rests(items, now_s):
             letters.append(_Letter(channel, items))
     return letters
+
+
+def _told_often(conn: db.Connection, channel: Channel, now_s: float) -> set[str]:
+    """The kinds of which a channel has had its share of messages for now."""
+    since, until = (utc(now_s + sign * message.TRICKLE_S) for sign in (-1, 1))
+    return catalogue.told_often(conn, channel.name, since, until, message.TRICKLE_MESSAGES)
 
 
 def _rests(items: Sequence[Item], now_s: float) -> bool:

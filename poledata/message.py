@@ -7,13 +7,13 @@ what, where, since when, what is safe, what to do, and at its end the state of t
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from itertools import groupby
 
-from poledata.kinds import DIGEST, KINDS
-from poledata.records import Delivery, Message, Notice, Severity, people_time, seconds, utc
+from poledata.kinds import DIGEST, FILE_KINDS, KINDS
+from poledata.records import Channel, Delivery, Message, Notice, Severity, people_time, seconds, utc
 
 SUBJECT_CHARACTERS = 80
 NAMED = 10  # of many notices of one kind
@@ -22,13 +22,15 @@ _KEY_CHARACTERS = 30
 _TEXT_CHARACTERS = 1500  # of one notice
 _ONE_LINE_CHARACTERS = 150  # of one among many
 QUIET_FIRST_S, QUIET_LAST_S = 3600.0, 86_400.0
+OF_FILES = (*FILE_KINDS, "copy-damaged")  # there may be thousands of them
+TRICKLE_MESSAGES, TRICKLE_S = 3, 10_800.0  # at most so many of one of these kinds in this time
 
 
 class News(Enum):
     """What there is to say of a notice, in the order in which it is said."""
 
     NEW = "new"
-    BACK = "is back"
+    BACK = "again"
     STILL = "still open"
     OVER = "resolved"
 
@@ -43,6 +45,11 @@ class Item:
     @property
     def notice(self) -> Notice:
         return self.of.notice
+
+    def is_for(self, channel: Channel) -> bool:
+        """Whether it is grave enough; what was told there, or tried, is followed by its end."""
+        is_known = bool(self.of.sent_at or self.of.last_error)
+        return channel.takes(self.notice.severity) or (self.news is News.OVER and is_known)
 
 
 def due(delivery: Delivery, now_s: float, repeat_s: float) -> Item | None:
@@ -65,6 +72,14 @@ def due(delivery: Delivery, now_s: float, repeat_s: float) -> Item | None:
 def quiet_s(reopened: int) -> float:
     """How long a notice must have been over before that is said: what came back, longer."""
     return min(QUIET_FIRST_S * 2.0 ** (reopened - 1), QUIET_LAST_S) if reopened else 0.0
+
+
+def without_trickle(items: Sequence[Item], told_often: Container[str]) -> tuple[Item, ...]:
+    """Without what can wait for more of its kind: where file after file fails, many messages of
+    one each would teach people to ignore them."""
+    return tuple(
+        i for i in items if i.notice.kind not in told_often or i.notice.kind not in OF_FILES
+    )
 
 
 def compose(items: Sequence[Item], state: Sequence[str], now_s: float) -> Message:

@@ -161,6 +161,17 @@ def deliveries(conn: Connection, channel: str) -> list[Delivery]:
     return [_delivery(row) for row in rows]
 
 
+def told_often(conn: Connection, channel: str, since: str, until: str, often: int) -> set[str]:
+    """The kinds of which a channel got so many messages in this time."""
+    rows = conn.execute(
+        "SELECT n.kind FROM deliveries d JOIN notices n ON n.id = d.notice_id "
+        "WHERE d.channel = ? AND d.last_error IS NULL AND d.tried_at BETWEEN ? AND ? "
+        "GROUP BY n.kind HAVING count(DISTINCT d.tried_at) >= ?",
+        (channel, since, until, often),
+    )
+    return {row["kind"] for row in rows}
+
+
 def undelivered(conn: Connection) -> list[Delivery]:
     """What could not be said when it was last tried, through any channel."""
     rows = conn.execute(
