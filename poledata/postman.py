@@ -57,8 +57,13 @@ def get(url: str) -> str | None:
 
 
 def without_secrets(text: str, url: str) -> str:
-    """The text in one line, without any part of the URL of four characters or more."""
-    parts = re.split(r"[^\w.~%+-]+", url.partition("://")[2])
+    """The text in one line, without any part of the URL."""
+    return without_words(text, url.partition("://")[2])
+
+
+def without_words(text: str, secret: str) -> str:
+    """The text in one line, without any word of four characters or more of the other one."""
+    parts = re.split(r"[^\w.~%+-]+", secret)
     for part in sorted({*parts, *map(unquote, parts)}, key=len, reverse=True):
         if len(part) > 3:
             text = text.replace(part, "…")

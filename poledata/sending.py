@@ -79,9 +79,11 @@ def _run_command(command: str, text: str, timeout_s: float) -> str | None:
     fault, said = _run(argv, text, timeout_s, dict(os.environ))
     if fault is None:
         return None
-    for word in sorted(argv[1:], key=len, reverse=True):
-        said = said.replace(word, "…") if len(word) > 3 else said
-    return f"{fault}: {said}" if said else fault
+    if not said:
+        return fault
+    from poledata.postman import without_words  # brings what a pass does not need
+
+    return f"{fault}: {without_words(said, ' '.join(argv[1:]))}"
 
 
 def _ask_postman(order: dict[str, str], timeout_s: float) -> str | None:

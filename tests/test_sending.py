@@ -98,10 +98,11 @@ def test_what_fails_is_said_without_a_secret(web: Receiver, mood: str) -> None:
     ("target", "fault"),
     [
         ("false", "exit status 1"),
-        ("sh -c 'echo no carrier >&2; exit 7'", "exit status 7: no carrier"),
+        ("cat /lost/modem", "exit status 1: cat: /…/…: No such file or directory"),
         ("/nowhere/page", "it can't be started (No such file or directory)"),
         ("page 'unclosed", "its command can't be read (No closing quotation)"),
-        (f"sh -c 'echo {WORD} is wrong; exit 1' {WORD}", "exit status 1: … is wrong"),
+        (f"sh -c 'echo {WORD} is bad; exit 1' {WORD}", "exit status 1: … is bad"),
+        (f"sh -c 'echo no {WORD}; exit 1'", "exit status 1: no …"),
         ("sh -c 'kill -9 $$'", "exit status -9"),
     ],
 )
