@@ -106,6 +106,7 @@ class Status:
     looked_at_s: float | None  # when a pass last began, also one with nothing to do
     pause: Pause | None = None
     undelivered: tuple[Undelivered, ...] = ()
+    warnings: tuple[str, ...] = ()  # of the configuration
     verdict: Verdict = Verdict.ALL_WELL
     reasons: tuple[str, ...] = ()
 
@@ -129,6 +130,7 @@ def collect(config: Config, conn: Connection) -> Status:
         looked_at_s=lock.last_begun_at_s(config.db_path),
         pause=catalogue.current_pause(conn, utc(now_s)),
         undelivered=tuple(_undelivered(config, conn)),
+        warnings=config.warnings if os.geteuid() == _cron_uid(config) else (),
     )
     return judged(status)
 
@@ -176,6 +178,11 @@ def is_here(config: Config, disk: Disk, mounted: frozenset[str] | None) -> bool:
     return any(os.path.realpath(place) in mounted for place in places)
 
 
+def _cron_uid(config: Config) -> int:
+    """Others may not read .env, and that is no fault."""
+    return config.db_path.parent.stat().st_uid
+
+
 def _undelivered(config: Config, conn: Connection) -> Iterator[Undelivered]:
     """Of the channels that are set; of all where none is known, as to who may not read .env."""
     names = {channel.name for channel in sending.channels(config.secrets)}
@@ -196,7 +203,7 @@ def _look_at_buffer(config: Config) -> BufferStatus:
     try:
         seen = buffer.scan(fd, config.extensions, config.settle_s, time.time(), at_most=1)
         room = mounts.space(fd)
-        cron_uid = config.db_path.parent.stat().st_uid
+        cron_uid = _cron_uid(config)
         lease = buffer.lease_can_be_had(fd, seen.waiting[0], cron_uid) if seen.waiting else None
     finally:
         os.close(fd)
@@ -259,6 +266,7 @@ def _to_look_at(status: Status) -> Iterator[str]:
         yield f"the buffer can't be read: {status.buffer.fault}"
     if status.pause:
         yield f"the archive is paused: {status.pause.why}"
+    yield from status.warnings
     if status.pending:
         yield f"{len(status.pending)} files failed so far"
     if status.lacking_copies:

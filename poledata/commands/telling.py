@@ -81,7 +81,10 @@ def notify(is_test: bool) -> ExitCode:
     from poledata import delivery
 
     config = cli.SETTINGS.config()
+    cli.must_be_cron_user(config)  # what root logs, that user could not go on with
     cli.start_logging(config)
+    for warning in config.warnings:
+        click.echo(f"WARNING {warning}")
     channels = sending.channels(config.secrets)
     faults = dict(
         zip(channels, delivery.carry_all(channels, [_test()] * len(channels)), strict=True)
