@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from poledata import config, db, delivery
+from poledata import catalogue, config, db, delivery
 from poledata.notices import Board
 from poledata.records import Channel, Message, Severity, seconds, utc
 from poledata.sending import SEND_TIMEOUT_S, channels
@@ -367,6 +367,49 @@ def test_what_is_no_longer_critical_rings_no_pager(open_office: Callable[..., Of
     office.board.tell("buffer-full", "buffer", "97 %.", Severity.CRITICAL, 97)
     office.minutes()
     assert len(office.subjects("pager-command")) == 3
+
+
+def test_what_comes_back_worse_is_told_at_once(open_office: Callable[..., Office]) -> None:
+    """Also while people have not heard yet that it was over."""
+    office = open_office(POLE_NOTIFY_URLS="json://127.0.0.1", POLE_PAGER_COMMAND="page")
+    for _ in range(2):
+        office.board.tell("buffer-full", "buffer", "81 %.", value=81)
+        office.minutes()
+        office.board.settle(["buffer-full"], "buffer")
+        office.minutes()
+    assert [subject.split()[1] for subject in office.subjects()] == [
+        "WARNING",
+        "resolved",
+        "WARNING",
+    ]
+    office.board.tell("buffer-full", "buffer", "97 %.", Severity.CRITICAL, 97)
+    office.minutes()
+    assert office.subjects()[-1] == office.subjects("pager-command")[-1]
+    assert office.subjects()[-1].startswith("[pole-data] CRITICAL buffer: ")
+
+
+def test_an_acknowledgement_ends_when_people_are_told_that_it_is_over(
+    open_office: Callable[..., Office],
+) -> None:
+    """What comes back after that is told; what comes back before, is still acknowledged."""
+    office = open_office()
+    office.board.tell("disk-missing", "P01", "It is away.")
+    office.minutes()
+    with db.transaction(office.conn):
+        catalogue.acknowledge(office.conn, "disk-missing", "P01", utc(office.now_s + 9 * DAY_S))
+    office.board.settle(["disk-missing"], "P01")
+    office.board.tell("disk-missing", "P01", "It is away.")
+    office.minutes(2 * 1440, step=10)
+    assert len(office.got) == 1
+    office.board.settle(["disk-missing"], "P01")
+    office.minutes(120, step=10)
+    office.board.tell("disk-missing", "P01", "It is away.")
+    office.minutes()
+    assert [re.findall("resolved|again", subject) for subject in office.subjects()] == [
+        [],
+        ["resolved"],
+        ["again"],
+    ]
 
 
 def test_files_that_fail_one_after_another_cost_a_message_an_hour_and_no_more(

@@ -168,7 +168,9 @@ def test_files_that_were_on_a_lost_disk_alone(story: Story) -> None:
     story.world.spoil("P01", None, "the test loses it")
     story.run("lost", "P01", "--why", "fell down", check=0)
     mail = story.opens("no-good-copy", "ZTP01AA", 1)
-    assert "1 files were on P01 alone, a.g3 among them" in paragraph(mail, "no-good-copy")
+    assert "1 files that were on P01 have no good copy left, a.g3 among them" in paragraph(
+        mail, "no-good-copy"
+    )
     for label in ("P02", "S02"):
         story.run("unhold", label, check=0)
     story.ends("no-good-copy", "ZTP01AA")
@@ -388,7 +390,7 @@ def test_a_daily_digest(story: Story) -> None:
     """What ``status`` prints, at once; never on the pager, and nothing follows it."""
     (mail,) = story.news("status", "--send", check=0)
     assert re.fullmatch(
-        r"\[pole-data\] INFO 20\d\d-\d\d-\d\d: 0 open notices, 0 files wait, 1 archived",
+        r"\[pole-data\] INFO 20\d\d-\d\d-\d\d ALL WELL: 100 B archived in a day",
         mail.subject,
     )
     assert "No file has failed.\nNo open notice.\n" in mail.body

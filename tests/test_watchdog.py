@@ -124,12 +124,18 @@ def test_while_bytes_move_the_watchdog_is_fed_and_the_lock_is_young(
             watching.moved("P01", "a.g3", 1)
             assert got_on.acquire(timeout=60)
         board = Board(conn, channels(loaded.secrets))
-        for so_far in (1, 2):  # it sends what is told: it has looked since
-            board.tell("disk-error", f"P0{so_far}", "It answers with errors.")
-            wait_for(lambda so_far=so_far: len(web.got) == so_far)
-            before = len(web.beats)
+        _has_looked(board, web, "P01")
+        before = len(web.beats)
+        _has_looked(board, web, "P02")
         assert len(web.beats) == before
         assert not got_on.acquire(blocking=False)
+
+
+def _has_looked(board: Board, web: Receiver, label: str) -> None:
+    """The companion sends what it is told: it has looked since."""
+    before = len(web.got)
+    board.tell("disk-error", label, "It answers with errors.")
+    wait_for(lambda: len(web.got) > before)
 
 
 def test_what_is_told_in_a_long_pass_is_sent_while_it_works(

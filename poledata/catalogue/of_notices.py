@@ -38,12 +38,12 @@ def open_notice(
     ).fetchone()
     if before and before["resolved_at"] is None:
         notice_id, is_new = before["id"], False
-        if _is_worse(before, severity, value):
-            _tell_again(conn, notice_id)
     elif before and abs(seconds(at) - seconds(before["resolved_at"])) < SAME_AGAIN_S:
         notice_id, is_new = _reopen(conn, before), True
     else:
-        notice_id, is_new = _insert(conn, kind, key, severity, text, at), True
+        notice_id, is_new, before = _insert(conn, kind, key, severity, text, at), True, None
+    if before and _is_worse(before, severity, value):
+        _tell_again(conn, before["id"])
     conn.execute(
         "UPDATE notices SET text = ?, severity = ?, value = ? WHERE id = ?",
         (text, severity.value, value, notice_id),
@@ -62,7 +62,12 @@ def _insert(
 
 
 def _reopen(conn: Connection, before: sqlite3.Row) -> int:
-    """Who was told that it is over is told that it is back."""
+    """Who was told that it is over is told that it is back; then no acknowledgement holds."""
+    conn.execute(
+        "UPDATE notices SET acked_until = NULL, acked_value = NULL WHERE id = ? AND EXISTS ("
+        "SELECT 1 FROM deliveries WHERE notice_id = notices.id AND end_sent_at IS NOT NULL)",
+        (before["id"],),
+    )
     conn.execute(
         "UPDATE notices SET resolved_at = NULL, reopened = reopened + 1 WHERE id = ?",
         (before["id"],),
