@@ -18,7 +18,7 @@ demo: .venv/installed  ## archive a small made-up observation to stand-in disks 
 	@$(PY) examples/make_demo.py
 
 test: .venv/installed-test  ## run the tests; as root also those on loop-mounted disks
-	@$(PY) -m pytest -n auto $(PYTEST_ARGS)
+	@$(PY) -m pytest -n auto --dist loadgroup $(PYTEST_ARGS)
 
 lint: .venv/installed-test  ## formatting and ruff's checks
 	@$(PY) -m ruff format --check .

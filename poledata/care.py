@@ -242,6 +242,6 @@ def _tell(house: House, disk: Disk, verdict: Verdict) -> None:
     if not verdict.is_well or verdict.left or catalogue.bad_copies_on(house.conn, disk):
         return
     house.board.settle(["copy-damaged", "disk-error"], about)
-    if disk.held_by == "machine":
+    if disk.held_by == "machine" and not lifecycle.is_held_for_smart(disk):
         with db.transaction(house.conn):
             catalogue.unhold(house.conn, disk, "all its copies read well", utc(time.time()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import pwd
@@ -18,6 +19,7 @@ import click
 
 from poledata.config import Config, load
 from poledata.errors import ExitCode, PoleError, UsageFault
+from poledata.ownership import open_or_make
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 log = logging.getLogger("poledata")
@@ -45,15 +47,20 @@ SETTINGS = Settings()
 
 def common_options(command: _Command) -> _Command:
     """--config, -v, --quiet and --log-file, before or after a sub-command."""
+    config = click.option(
+        "--config",
+        type=click.Path(path_type=Path, readable=False),  # the configuration says why not
+        expose_value=False,
+        callback=_keep("config_path"),
+        help="The configuration (default: $POLE_DATA_CONFIG, "
+        "else basic_data_manager.config beside the script).",
+    )
+    return config(output_options(command))
+
+
+def output_options(command: _Command) -> _Command:
+    """-v, --quiet and --log-file alone: for what needs no configuration."""
     options = (
-        click.option(
-            "--config",
-            type=click.Path(path_type=Path, readable=False),  # the configuration says why not
-            expose_value=False,
-            callback=_keep("config_path"),
-            help="The configuration (default: $POLE_DATA_CONFIG, "
-            "else basic_data_manager.config beside the script).",
-        ),
         click.option(
             "--log-file",
             type=click.Path(path_type=Path, dir_okay=False, readable=False),
@@ -104,6 +111,12 @@ class _LogFile(logging.FileHandler):
     is_written = False
     _said = False
 
+    def _open(self) -> io.TextIOWrapper:
+        if os.geteuid() != 0:
+            return super()._open()
+        fd = open_or_make(Path(self.baseFilename), os.O_WRONLY | os.O_APPEND)
+        return open(fd, "a", encoding=self.encoding)
+
     def emit(self, record: logging.LogRecord) -> None:
         try:
             super().emit(record)
@@ -122,17 +135,20 @@ class _LogFile(logging.FileHandler):
 
 def start_logging(config: Config) -> None:
     """Log to the LogFile, and on a terminal warnings to the screen too."""
-    handler: logging.Handler = _LogFile(
-        SETTINGS.log_file or config.log_file, encoding="utf-8", delay=True
-    )
+    log_to(SETTINGS.log_file or config.log_file)
+    _screen_too()
+    for warning in config.warnings:
+        log.warning("%s", warning)
+
+
+def log_to(path: Path) -> None:
+    """Log to this file."""
+    handler: logging.Handler = _LogFile(path, encoding="utf-8", delay=True)
     formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     log.addHandler(handler)
     log.setLevel(logging.DEBUG if SETTINGS.verbose else logging.INFO)
-    _screen_too()
-    for warning in config.warnings:
-        log.warning("%s", warning)
 
 
 def _screen_too() -> None:
@@ -160,6 +176,12 @@ def must_be_cron_user(config: Config) -> None:
             f"{directory} belongs to the user {user_name(owner)}, who runs the archive. "
             f"Nothing was touched. Run this as: sudo -u {user_name(owner)} …"
         )
+
+
+def must_be_root(why: str) -> None:
+    """Raises UsageFault for everybody else: only root may ask drives how they are."""
+    if os.geteuid() != 0:
+        raise UsageFault(f"Only root may {why}. Nothing was changed. Run as root: sudo …")
 
 
 def user_name(uid: int) -> str:

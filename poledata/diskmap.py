@@ -64,8 +64,10 @@ def text_of(data: bytes) -> str:
     return text
 
 
-def read(path: Path, prefixes: Prefixes = DEFAULT_PREFIXES) -> tuple[Entry, ...]:
-    """The drives of the map at ``path``, in its order.
+def read(
+    path: Path, prefixes: Prefixes = DEFAULT_PREFIXES, *, may_lack_ids: bool = False
+) -> tuple[Entry, ...]:
+    """The drives of the map at ``path``, in its order; where it may lack logical IDs, some are "".
 
     Raises DiskMapFault with every fault of the file, each as ``FILE:LINE: fault``.
     """
@@ -77,7 +79,8 @@ def read(path: Path, prefixes: Prefixes = DEFAULT_PREFIXES) -> tuple[Entry, ...]
     except ValueError as e:
         raise DiskMapFault([f"{where}: {e}"]) from e
     rows = tuple(_rows(text))
-    faults = [(row.line, fault) for row in rows for fault in _row_faults(row, prefixes)]
+    widths = (2, 3) if may_lack_ids else (3,)
+    faults = [(row.line, fault) for row in rows for fault in _row_faults(row, prefixes, widths)]
     faults += [(row.line, fault) for row, fault in _repeats(rows)]
     if faults:
         raise DiskMapFault(f"{where}:{line}: {fault}" for line, fault in sorted(faults))
@@ -101,12 +104,12 @@ def _rows(text: str) -> Iterator[_Row]:
             yield _Row(number, tuple(columns))
 
 
-def _row_faults(row: _Row, prefixes: Prefixes) -> Iterator[str]:
+def _row_faults(row: _Row, prefixes: Prefixes, widths: tuple[int, ...]) -> Iterator[str]:
     """What is wrong with this line alone."""
-    if len(row.columns) != 3:
+    if len(row.columns) not in widths:
         yield f"has {len(row.columns)} columns; three are right: label serial logical-ID"
         return
-    label, serial, logical_id = row.columns
+    label, serial, *logical_ids = row.columns
     if prefixes.role_of(label) is None:
         yield (
             f"label {shown(label)} has no role; a label is {prefixes.primary} (primary) or "
@@ -114,9 +117,9 @@ def _row_faults(row: _Row, prefixes: Prefixes) -> Iterator[str]:
         )
     if not _SERIAL.fullmatch(serial):
         yield f"serial {shown(serial)} holds a character that is not printable ASCII"
-    if not _LOGICAL_ID.fullmatch(logical_id):
+    if logical_ids and not _LOGICAL_ID.fullmatch(logical_ids[0]):
         yield (
-            f"logical ID {shown(logical_id)} is malformed; right is 0x and 16 (or 32) hex "
+            f"logical ID {shown(logical_ids[0])} is malformed; right is 0x and 16 (or 32) hex "
             "digits, not all zeros, as get_drive_IDs.py prints it"
         )
 
@@ -125,9 +128,9 @@ def _repeats(rows: tuple[_Row, ...]) -> Iterator[tuple[_Row, str]]:
     """Labels, serials and logical IDs that an earlier line has taken."""
     first: dict[tuple[str, str], _Row] = {}
     for row in rows:
-        if len(row.columns) != 3:
+        if len(row.columns) not in (2, 3):
             continue
-        for column, (what, said) in enumerate(zip(_COLUMNS, row.columns, strict=True)):
+        for column, (what, said) in enumerate(zip(_COLUMNS, row.columns, strict=False)):
             earlier = first.setdefault((what, _same(what, said)), row)
             if earlier is not row:
                 yield row, _repeat(what, said, earlier.columns[column], earlier.line)
@@ -151,7 +154,7 @@ def _repeat(what: str, said: str, earlier: str, line: int) -> str:
 
 
 def _entry(row: _Row, prefixes: Prefixes) -> Entry:
-    label, serial, logical_id = row.columns
+    label, serial, *logical_ids = row.columns
     role = prefixes.role_of(label)
     assert role is not None, "a label without a role is a fault of its line"
-    return Entry(label, role, serial, logical_id.lower(), row.line)
+    return Entry(label, role, serial, "".join(logical_ids).lower(), row.line)

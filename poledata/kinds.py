@@ -130,6 +130,27 @@ KINDS = {
          "Nothing arrived: look at the program that writes to the buffer.",
          "Files wait: data_manager.py status says why."),
     ),
+    "smart-failing": Kind(
+        _W, "the drive says that it is failing", "drives say that they are failing",
+        "Files that have their other copy on another disk; the text counts those without.",
+        ("Several at once? Look for what they share: cable, power, controller.",
+         "Mount a spare disk of its role: the failing one is held, never a role's last one.",
+         "If it still works: data_manager.py hold it, repair it; then take it out."),
+    ),
+    "smart-warning": Kind(
+        _W, "a number of the drive is not as it should be", "drives should be watched",
+        "Everything. The disk goes on being used.",
+        ("cable or slot: push the drive in again, or try another slot.",
+         "temperature: look at the fans and at the room.",
+         "sectors, defects: have a spare of its role ready; read it: data_manager.py verify."),
+    ),
+    "drive-missing": Kind(
+        _W, "the drive of a disk in use is not found", "drives of disks in use are not found",
+        "Nothing is lost while the drive can be found.",
+        ("Did somebody take it out? Put it back.",
+         "Several at once: cable, power or controller.",
+         "Push it in again, try another slot; then get_SMART_status.py (root)."),
+    ),
     "pass-crashed": Kind(
         _W, "a pass ended without saying so", "passes ended without saying so",
         "Everything: this pass goes on where that one stopped.",
@@ -158,4 +179,5 @@ KINDS = {
 }  # fmt: skip
 SEVERITIES = {name: kind.severity for name, kind in KINDS.items()}
 DISK_KINDS = ("disk-missing", "disk-wrong", "disk-read-only", "disk-error")
+SMART_KINDS = ("smart-failing", "smart-warning", "drive-missing")
 FILE_KINDS = ("copy-failed", "not-removed", "name-conflict", "bad-name")

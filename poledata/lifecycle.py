@@ -16,7 +16,7 @@ from pathlib import Path
 from poledata import bag, catalogue, db, medium, mounts, sealing
 from poledata.config import Config
 from poledata.errors import CannotClose, DiskRefused, Refused
-from poledata.notices import DISK_KINDS, Board
+from poledata.notices import DISK_KINDS, SMART_KINDS, Board
 from poledata.records import (
     Disk,
     DiskState,
@@ -33,6 +33,8 @@ from poledata.shelf import HeldDisk, Shelf, must_be_writable
 
 HOLD_AFTER_ERRORS = 3  # passes running
 HELD_AT_ONCE = 2  # more failing at once have a common cause: cable, power, controller
+SMART_HOLD = "SMART: "  # how the reason of a hold begins that only a later SMART check lifts
+_KINDS_OF_A_DISK = ("disk-closed", *DISK_KINDS, *SMART_KINDS)
 
 log = logging.getLogger(__name__)
 
@@ -230,7 +232,7 @@ def ship(house: House, disks: Iterable[Disk]) -> str:
         for disk in disks:
             catalogue.set_state(house.conn, disk, DiskState.SHIPPED, None, _now())
     for disk in disks:
-        house.board.settle(("disk-closed", *DISK_KINDS), disk.label)
+        house.board.settle(_KINDS_OF_A_DISK, disk.label)
         house.board.pass_on("copy-damaged", disk.label, disk.serial)  # the label is free now
     labels = ", ".join(disk.label for disk in disks)
     return f"{labels}: noted as shipped. The labels may be used again, by another drive."
@@ -245,7 +247,7 @@ def lose(house: House, disk: Disk, why: str) -> str:
         catalogue.copies_are_missing(house.conn, disk)
         catalogue.set_state(house.conn, disk, DiskState.LOST, why, _now())
     if disk.state is not DiskState.SHIPPED:  # else the label may be another drive's by now
-        house.board.settle(("disk-closed", "copy-damaged", *DISK_KINDS), disk.label)
+        house.board.settle(("copy-damaged", *_KINDS_OF_A_DISK), disk.label)
     house.board.settle(["copy-damaged"], disk.serial)
     gone = tell_no_good_copy(house, disk)
     return (
@@ -290,7 +292,7 @@ def forget(house: House, disk: Disk) -> str:
         )
     with db.transaction(house.conn):
         catalogue.forget_disk(house.conn, disk)
-    house.board.settle(DISK_KINDS, disk.label)
+    house.board.settle(_KINDS_OF_A_DISK, disk.label)
     return f"{disk.label} ({disk.serial}) is forgotten. The label may be used by another drive."
 
 
@@ -329,31 +331,44 @@ def unhold(house: House, disk: Disk) -> str:
     return f"{disk.label} may be used again ({disk.state.value}), once it is mounted."
 
 
-def hold_failing(house: House, disks: list[Disk]) -> None:
-    """The machine holds disks that failed in pass after pass, within bounds.
+def hold_failing(
+    house: House,
+    disks: list[Disk],
+    why: str = f"it failed in {HOLD_AFTER_ERRORS} passes running",
+    kind: str = "disk-error",
+) -> None:
+    """The machine holds disks that failed in pass after pass, or say so, within bounds.
 
     Never a role's last usable disk; and where more than two fail at once, none: they have
     a common cause.
     """
     failing = [disk for disk in disks if disk.held_by is None]
-    held_now = [d for d in catalogue.disks(house.conn) if d.held_by == "machine"]
+    held_now = [
+        disk
+        for disk in catalogue.disks(house.conn)
+        if disk.held_by == "machine" and disk.state in (DiskState.ACTIVE, DiskState.SPARE)
+    ]
     if failing and len(failing) + len(held_now) > HELD_AT_ONCE:
         labels = ", ".join(disk.label for disk in (*failing, *held_now))
         house.board.tell(
-            "disk-error",
+            kind,
             "several",
             f"{labels} fail at once: look for a common cause (cable, power, controller). None "
             "more is held. Files stay safe in the buffer.",
             Severity.CRITICAL,
         )
         return
-    house.board.settle(["disk-error"], "several")
+    house.board.settle([kind], "several")
     for disk in failing:
         if has_another_usable(house, disk, failing):
             with db.transaction(house.conn):
-                why = f"it failed in {HOLD_AFTER_ERRORS} passes running"
                 catalogue.hold(house.conn, disk, "machine", why, _now())
             log.warning("%s is held by the machine", disk.label)
+
+
+def is_held_for_smart(disk: Disk) -> bool:
+    """Held by the machine for what the drive itself reports, not for errors in passes."""
+    return disk.held_by == "machine" and (disk.held_reason or "").startswith(SMART_HOLD)
 
 
 def has_another_usable(house: House, disk: Disk, failing: Iterable[Disk]) -> bool:

@@ -1,9 +1,10 @@
 """One pass at a time, and a person's command between its batches: flock(2) beside the database.
 
-Four files: ``.lock`` is held for a whole pass, and its time tells when that last got on;
+Files: ``.lock`` is held for a whole pass, and its time tells when that last got on;
 ``.turn`` is held by whoever works on disks just now; ``.door`` by whoever waits for the turn, so
 that a pass which lets go of its turn between two batches can't take it again before a person
-who waits; ``.post`` by whoever sends notices.
+who waits; ``.post`` by whoever sends notices; ``.smart`` by a check of
+the drives.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from poledata.errors import UsageFault
+from poledata.ownership import open_or_make
 
 
 class PassLock:
@@ -80,6 +82,13 @@ def the_post(db_path: Path) -> Iterator[bool]:
         yield _try_lock(post_fd)
 
 
+@contextmanager
+def one_smart_check(db_path: Path) -> Iterator[bool]:
+    """Whether this check of the drives is the only one: a second one ends at once."""
+    with _opened(db_path, "smart") as fd:
+        yield _try_lock(fd)
+
+
 def _pass_the_door(turn_fd: int, door_fd: int) -> None:
     fcntl.flock(door_fd, fcntl.LOCK_EX)
     fcntl.flock(turn_fd, fcntl.LOCK_EX)
@@ -93,10 +102,8 @@ def _path(db_path: Path, suffix: str) -> Path:
 @contextmanager
 def _opened(db_path: Path, suffix: str) -> Iterator[int]:
     path = _path(db_path, suffix)
-    # Read-only is enough for flock, so that a file made by root still serves the cron user.
-    flags = os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
     try:
-        fd = os.open(path, flags, 0o644)
+        fd = open_or_make(path, os.O_RDONLY)  # enough for flock
     except OSError as fault:
         raise UsageFault(
             f"{path}: the lock can't be had ({fault.strerror}). Nothing was touched. "

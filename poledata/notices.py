@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterable
 
 from poledata import catalogue, db
 from poledata.errors import DiskRefused
-from poledata.kinds import DISK_KINDS, FILE_KINDS, SEVERITIES
+from poledata.kinds import DISK_KINDS, FILE_KINDS, SEVERITIES, SMART_KINDS
 from poledata.records import Channel, Severity, utc
 
-__all__ = ["COPY_FAILED_FROM", "DISK_KINDS", "FILE_KINDS", "SEVERITIES", "Board"]
+__all__ = ["COPY_FAILED_FROM", "DISK_KINDS", "FILE_KINDS", "SEVERITIES", "SMART_KINDS", "Board"]
 COPY_FAILED_FROM = 3  # tries: what goes well the second time needs no person
 
 log = logging.getLogger(__name__)

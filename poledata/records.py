@@ -54,6 +54,19 @@ class Severity(str, Enum):
         return order.index(self) < order.index(other)
 
 
+class Health(str, Enum):
+    """What a check of a drive came to."""
+
+    HEALTHY = "healthy"
+    WARNING = "warning"
+    FAILING = "failing"
+    UNKNOWN = "unknown"  # it was asked, and did not say
+    MISSING = "missing"  # it is in use, and not there or mute
+    UNSUPPORTED = "unsupported"  # it has no SMART, or it is switched off
+    ASLEEP = "asleep"
+    ABSENT = "absent"  # nobody expects it: a spare not mounted, a closed disk on the shelf
+
+
 @dataclass(frozen=True, slots=True)
 class FileStat:
     """Which file this is, and in which state: equal stats mean an untouched file."""
@@ -209,6 +222,19 @@ class Message:
 
     subject: str
     body: str
+
+
+@dataclass(frozen=True, slots=True)
+class SmartCheck:
+    """One row of ``smart_checks``; ``numbers`` is empty where the drive did not say."""
+
+    at: str
+    health: Health
+    temperature_c: int | None
+    power_on_hours: int | None
+    numbers: dict[str, int]
+    lowest: dict[str, int]  # of each number, in this and all checks before
+    reasons: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)

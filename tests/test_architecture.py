@@ -24,7 +24,7 @@ LONGEST_FUNCTION_LINES = 40
 
 # The floors, from the ground up: a module imports from its own floor and from those below.
 FLOORS = {
-    "ground": {"records", "errors", "kinds"},
+    "ground": {"records", "errors", "kinds", "ownership"},
     "middle": {
         "bag",
         "beneath",
@@ -35,7 +35,10 @@ FLOORS = {
         "copying",
         "db",
         "diskmap",
+        "driveids",
+        "drives",
         "envfile",
+        "health",
         "lane",
         "lock",
         "medium",
@@ -46,6 +49,7 @@ FLOORS = {
         "sealing",
         "sending",
         "settings",
+        "smartjson",
         "tally",
     },
     "composers": {
@@ -67,6 +71,7 @@ FLOORS = {
         "report",
         "screen",
         "shelf",
+        "smartwatch",
         "watch",
     },
     "top": {"cli", "commands"},

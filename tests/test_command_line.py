@@ -385,7 +385,7 @@ def test_a_dry_run_tells_what_would_stay_and_ends_as_a_pass_would(world: World) 
 
 STATUS_KEYS = {"at_s", "config_path", "db_path", "stand_ins", "buffer", "disks", "archived"}
 STATUS_KEYS |= {"lacking_copies", "pending", "notices", "last_pass", "undelivered", "pause"}
-STATUS_KEYS |= {"looked_at_s", "verdict", "reasons"}
+STATUS_KEYS |= {"looked_at_s", "verdict", "reasons", "warnings"}
 BUFFER_KEYS = {"fault", "finished_files", "finished_bytes", "unfinished_files", "other_files"}
 BUFFER_KEYS |= {"links_and_specials", "oldest_at_s", "used_percent"}
 

@@ -4,6 +4,7 @@ somewhere, and the commands run."""
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 import shlex
 import sqlite3
@@ -19,7 +20,11 @@ import pytest
 
 from data_manager import data_manager
 from generate_db import generate_db
+from get_drive_IDs import get_drive_ids
+from get_SMART_status import Row, get_smart_status
+from poledata.driveids import Identity
 from poledata.errors import ExitCode
+from poledata.health import Change
 from poledata.notices import SEVERITIES
 from poledata.settings import KEYS
 from tests.world import REPO, World
@@ -30,15 +35,20 @@ DATABASE = (REPO / "docs/database.md").read_text()
 DESIGN = (REPO / "docs/design.md").read_text()
 PAGES = sorted((*REPO.glob("*.md"), *REPO.glob("docs/*.md")))
 TEXTS = sorted((*PAGES, *REPO.glob("examples/*"), REPO / ".env.example", *REPO.glob("*.config")))
-SOURCES = sorted(
-    (*REPO.glob("poledata/**/*.py"), REPO / "data_manager.py", REPO / "generate_db.py")
-)
-SCRIPTS = {"data_manager.py": data_manager, "generate_db.py": generate_db}
+SCRIPTS = {
+    "data_manager.py": data_manager,
+    "generate_db.py": generate_db,
+    "get_SMART_status.py": get_smart_status,
+    "get_drive_IDs.py": get_drive_ids,
+}
+SOURCES = sorted((*REPO.glob("poledata/**/*.py"), *(REPO / name for name in SCRIPTS)))
 NAME = "fullrate/RCW38/80296951/0000.g3"
 
 # Where the documents put things: the first part of every absolute path in them.
 PLACES = {"opt", "var", "etc", "usr", "sbin", "bin", "proc", "dev", "mnt"}
 PLACES |= {"buffer", "spt_disks"}
+
+CONFIG = ["--config", "/opt/spt/spt.config"]
 
 MARKED = re.compile(r"^<!-- runs -->\n```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
@@ -96,7 +106,8 @@ def documented_options() -> dict[str, set[str]]:
     every = dict(commands())
     found: dict[str, set[str]] = {name: set() for name in every}
     for names, where, _ in (row for row in command_rows() if len(row) == 3):
-        of = list(every) if where == "all" else codes(where)
+        named = codes(where)
+        of = [name for name in every if name not in named] if where.startswith("all") else named
         for command in of:
             full = command if command in every else f"data_manager.py {command}"
             found[full].update(codes(names))
@@ -131,14 +142,15 @@ def test_commands_that_are_mentioned_exist(page: Path) -> None:
     """
     known = dict(commands())
     text = re.sub(r"\bdm (?=[a-z-])", "data_manager.py ", page.read_text())
-    for span in re.findall(r"(?:data_manager|generate_db)\.py[^`\n#;&|)─]*", text):
+    scripts = "|".join(re.escape(name) for name in SCRIPTS)
+    for span in re.findall(rf"(?:{scripts})[^`\n#;&|)─]*", text):
         script, *words = re.sub(
             "(--(?:config|disk-map|db|log-file)) [^ -][^ ]*", r"\1", span
         ).split()
         command = SCRIPTS[script.rstrip(":,.")]
         taken = options_of(command)
         subs = [word for word in words if not word.startswith("-")]
-        if subs:
+        if subs and isinstance(command, click.Group):
             assert f"{script} {subs[0]}" in known, span
             taken |= options_of(known[f"{script} {subs[0]}"])
         assert {word for word in words if word.startswith("-")} <= taken, span
@@ -205,6 +217,19 @@ def test_the_crontab_line_names_what_exists() -> None:
     assert (python, option) == ("/opt/spt/venv/bin/python", "--config")
     assert (REPO / script.removeprefix("/opt/spt/")).is_file()
     assert (REPO / "examples" / config.removeprefix("/opt/spt/")).is_file()
+
+
+@pytest.mark.parametrize("example", ["sudoers", "crontab"])
+def test_what_root_is_to_run_exists(example: str) -> None:
+    """And root runs exactly that: no argument is left open to who may not be root."""
+    lines = (REPO / "examples" / example).read_text().splitlines()
+    scripts = [line for line in lines if "/get_" in line]
+    for line in scripts:
+        python, script, *arguments = line[line.index("/opt/spt/venv") :].split()
+        assert python == "/opt/spt/venv/bin/python" and "*" not in "".join(arguments)
+        assert (REPO / script.removeprefix("/opt/spt/")).is_file()
+        assert arguments in (['""'], CONFIG, [*CONFIG, "--quiet"])
+    assert len(scripts) == {"sudoers": 2, "crontab": 1}[example]
 
 
 # --- notices -----------------------------------------------------------------------------
@@ -302,9 +327,16 @@ def test_the_keys_of_the_json_are_those_of_the_tables(world: World) -> None:
     assert status["pending"] and status["notices"] and status["undelivered"]
     assert status["last_pass"]
     _, *texts = re.split(r"^`.*\.py.* --json`", section(README, "### JSON"), flags=re.MULTILINE)
-    for text, told in zip(texts, (prepared, checked, read, located, status), strict=True):
+    for text, told in zip(texts[:5], (prepared, checked, read, located, status), strict=True):
         items = paths(told[0]) if isinstance(told, list) else paths(told)
         assert set(first_codes(text)) == {item.removesuffix("[]") for item in items}
+
+
+def test_the_keys_of_what_is_said_of_drives_are_those_of_the_tables() -> None:
+    """``get_drive_IDs.py``, ``get_SMART_status.py`` and its ``--history``: in their order."""
+    _, *texts = re.split(r"^`.*\.py.* --json`", section(README, "### JSON"), flags=re.MULTILINE)
+    for text, record in zip(texts[5:], (Identity, Row, Change), strict=True):
+        assert set(first_codes(text)) == {field.name for field in dataclasses.fields(record)}
 
 
 # --- disks, modules ----------------------------------------------------------------------

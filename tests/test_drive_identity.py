@@ -20,7 +20,11 @@ import pytest
 from tests.rig.machine import Guest, QemuDrive, why_no_rig
 from tests.world import CRON_ENVIRONMENT, REPO, Run
 
-pytestmark = [pytest.mark.qemu, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.qemu,
+    pytest.mark.timeout(600),
+    pytest.mark.xdist_group("drive identity"),  # one guest, in one worker
+]
 
 DISKS = {
     "P01": QemuDrive("sata", "ZA12JCHM", 0x5000C500858BFEA7),

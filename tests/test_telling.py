@@ -18,6 +18,7 @@ import pytest
 
 from poledata.kinds import DIGEST, KINDS
 from poledata.records import Severity, utc
+from tests import test_smartwatch as smart
 from tests.loopdisks import LoopDisk, LoopWorld
 from tests.people import People, Story, heads, paragraph
 from tests.test_after_a_crash import HaltedPass, killed_pass, needs_strace, ready_world
@@ -145,6 +146,29 @@ def test_spares_that_run_out(tmp_path: Path, people: People) -> None:
     world.generate()
     story.ends("spares-low", "copy")
     world.close()
+
+
+@brings_about("smart-failing", "smart-warning", "drive-missing")
+def test_a_drive_that_goes_from_bad_to_worse_and_away(story: Story) -> None:
+    """Recorded answers of real smartctl; test_drive_health asks the drives themselves."""
+    world = story.world
+    for alter, kind, code in (
+        ([smart.raw(197, 8)], "smart-warning", 0),
+        ([smart.FAILED], "smart-failing", 0),
+    ):
+        smart.check(world, *smart.all_well(world, smart.answer(world, "P01", "sata-good", *alter)))
+        (mail,) = story.news(check=code)
+        assert any(f" {kind}" in head for head in heads(mail, "NEW"))
+        assert "serial ZTP01AA" in paragraph(mail, kind)
+    away = [each for each in smart.all_well(world) if each.drive.serial != "ZTS01AA"]
+    smart.check(world, *away)
+    (mail,) = story.news(check=0)
+    assert "WARNING drive-missing" in heads(mail, "NEW")
+    assert "smart-failing" in {head.split()[1] for head in heads(mail, "RESOLVED")}
+    smart.check(world, *smart.all_well(world))
+    (mail,) = story.news(check=0)
+    assert {head.split()[1] for head in heads(mail, "RESOLVED")} == {"drive-missing"}
+    story.quiet(check=0)
 
 
 @brings_about("disk-closed")

@@ -6,5 +6,6 @@ Each function takes the connection first. Changes are to be made inside
 
 from poledata.catalogue.of_disks import *  # noqa: F403
 from poledata.catalogue.of_files import *  # noqa: F403
+from poledata.catalogue.of_health import *  # noqa: F403
 from poledata.catalogue.of_notices import *  # noqa: F403
 from poledata.catalogue.of_passes import *  # noqa: F403

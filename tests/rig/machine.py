@@ -7,6 +7,8 @@ emulated. ``setup.sh`` makes what it boots.
 
 from __future__ import annotations
 
+import base64
+import errno
 import json
 import os
 import shutil
@@ -45,11 +47,17 @@ def why_no_rig() -> str | None:
 class QemuDrive:
     """A drive of the guest; ``kind`` says how it is connected, ``serial`` is what it reports."""
 
-    kind: str  # sata sas nvme virtio usb uas
+    kind: str  # sata sas nvme virtio usb uas megaraid
     serial: str
-    wwn: int | None = None
+    wwn: int | None = None  # of an NVMe drive its EUI-64
     paths: int = 1  # to one SAS drive
     size_mb: int = 32
+    unreadable: bool = False  # every read of the medium fails, what it says of itself does not
+
+    @property
+    def qemu_id(self) -> str:
+        """What QEMU's own commands call the device, or its first path."""
+        return f"{self.kind}-{self.serial}"
 
 
 @dataclass
@@ -69,9 +77,7 @@ class _Wiring:
         for path in range(drive.paths):
             self._count += 1
             node = f"drive{self._count}"
-            # Two paths are two drives to QEMU: neither may lock the image, or keep it in memory.
-            shared = ",file.locking=off,cache=directsync" if drive.paths > 1 else ""
-            self._add("-drive", f"if=none,id={node},format=raw,file={image}{shared}")
+            self._add(*_blocks(drive, node, image))
             for device in getattr(self, f"_{drive.kind}")(drive, node, path):
                 self._add("-device", device)
 
@@ -82,22 +88,24 @@ class _Wiring:
         bus = f"ide.{self._sata_ports}"
         self._sata_ports += 1
         wwn = f",wwn={drive.wwn:#x}" if drive.wwn else ""
-        yield f"ide-hd,bus={bus},drive={node},serial={drive.serial}{wwn}"
+        yield f"ide-hd,id={drive.qemu_id},bus={bus},drive={node},serial={drive.serial}{wwn}"
 
     def _sas(self, drive: QemuDrive, node: str, path: int) -> Iterator[str]:
         if self._sas_targets == 0:
             yield "virtio-scsi-pci,id=sas"
         target, self._sas_targets = self._sas_targets, self._sas_targets + 1
         assert drive.wwn
+        name = drive.qemu_id + (f"-{path}" if path else "")
         yield (
-            f"scsi-hd,bus=sas.0,scsi-id={target},drive={node},serial={drive.serial},"
+            f"scsi-hd,id={name},bus=sas.0,scsi-id={target},drive={node},serial={drive.serial},"
             f"wwn={drive.wwn:#x},port_wwn={drive.wwn + path + 1:#x},port_index={path + 1},"
             "vendor=SEAGATE,product=ST8000NM0075,share-rw=on"
         )
 
     def _nvme(self, drive: QemuDrive, node: str, _path: int) -> Iterator[str]:
-        yield f"nvme,id=nvme-{node},serial={drive.serial}"
-        yield f"nvme-ns,bus=nvme-{node},drive={node},nsid=1"  # Linux believes no WWN of QEMU's
+        yield f"nvme,id={drive.qemu_id},serial={drive.serial}"
+        eui64 = f",eui64={drive.wwn:#x}" if drive.wwn else ""  # of which Linux believes nothing
+        yield f"nvme-ns,bus={drive.qemu_id},drive={node},nsid=1{eui64}"
 
     def _virtio(self, drive: QemuDrive, node: str, _path: int) -> Iterator[str]:
         yield f"virtio-blk-pci,drive={node},serial={drive.serial}"
@@ -111,6 +119,28 @@ class _Wiring:
         yield f"usb-uas,id=uas-{node},bus=xhci-{node}.0"
         wwn = f",wwn={drive.wwn:#x}" if drive.wwn else ""
         yield f"scsi-hd,bus=uas-{node}.0,drive={node},serial={drive.serial}{wwn}"
+
+    def _megaraid(self, drive: QemuDrive, node: str, _path: int) -> Iterator[str]:
+        yield f"megasas-gen2,id=raid-{node}"
+        yield (
+            f"scsi-hd,bus=raid-{node}.0,scsi-id=0,drive={node},serial={drive.serial},"
+            f"wwn={drive.wwn:#x}"
+        )
+
+
+def _blocks(drive: QemuDrive, node: str, image: Path) -> tuple[str, str]:
+    """Where QEMU finds a drive's blocks."""
+    if drive.unreadable:
+        fault = {"event": "read_aio", "errno": errno.EIO, "once": False, "immediately": True}
+        file = {
+            "driver": "blkdebug",
+            "image": {"driver": "file", "filename": str(image)},
+            "inject-error": [fault],
+        }
+        return "-blockdev", json.dumps({"driver": "raw", "node-name": node, "file": file})
+    # Two paths are two drives to QEMU: neither may lock the image, or keep it in memory.
+    shared = ",file.locking=off,cache=directsync" if drive.paths > 1 else ""
+    return "-drive", f"if=none,id={node},format=raw,file={image}{shared}"
 
 
 # --- the guest --------------------------------------------------------------------------
@@ -136,6 +166,10 @@ class Guest:
                 self._command, stdin=subprocess.DEVNULL, stdout=said, stderr=said
             )
         try:
+            self._monitor = _connected(self._directory / "monitor", self._qemu)
+            self._said = self._monitor.makefile("rb")
+            self._said.readline()  # its greeting
+            self.qemu("qmp_capabilities")
             self._port = _connected(self._directory / "port", self._qemu)
             self._answers = self._port.makefile("rb")
             assert self._answer(BOOT_S) == {"hello": True}
@@ -157,6 +191,21 @@ class Guest:
         assert check in (None, run.code), f"{command}\nended with {run}"
         return run
 
+    def qemu(self, order: str, **arguments: object) -> Any:
+        """One of QEMU's own orders (QMP), which is as somebody's hand at the machine."""
+        request = {"execute": order, "arguments": arguments}
+        self._monitor.sendall(json.dumps(request).encode() + b"\n")
+        while True:
+            answer = json.loads(self._said.readline())
+            assert "error" not in answer, answer
+            if "return" in answer:
+                return answer["return"]  # what else it says are events
+
+    def put(self, path: Path | str, content: str) -> None:
+        """A file of the guest's own, whole or not at all."""
+        packed = base64.b64encode(content.encode()).decode()
+        self.run(f"echo {packed} | base64 -d >{path}.new && mv {path}.new {path}")
+
     def console(self) -> str:
         return (self._directory / "console").read_text(errors="replace")
 
@@ -170,9 +219,9 @@ class Guest:
         """Nothing of the guest is kept: it is switched off."""
         self._qemu.kill()
         self._qemu.wait()
-        if hasattr(self, "_port"):
-            self._answers.close()
-            self._port.close()
+        for name in ("_answers", "_port", "_said", "_monitor"):
+            if hasattr(self, name):
+                getattr(self, name).close()
 
 
 def _machine(directory: Path) -> list[str]:
@@ -194,6 +243,7 @@ def _machine(directory: Path) -> list[str]:
         *("-device", "virtio-serial-pci"),
         *("-chardev", f"socket,id=port,path={directory}/port,server=on,wait=off"),
         *("-device", "virtserialport,chardev=port,name=rig"),
+        *("-qmp", f"unix:{directory}/monitor,server=on,wait=off"),
     ]
 
 

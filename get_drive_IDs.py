@@ -1,0 +1,80 @@
+#!/usr/bin/env python3
+"""Print serial and logical ID of every drive, as a disk-map needs them; root may ask."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from poledata import cli, diskmap, driveids
+from poledata.driveids import Compared, Identity
+from poledata.errors import ExitCode
+
+
+@click.command()
+@cli.output_options
+@click.option("--json", "as_json", is_flag=True, help="The same for programs.")
+@click.option(
+    "--disk-map",
+    "map_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Print this disk-map with the drives' own logical IDs, and say what differs.",
+)
+@click.argument("devices", metavar="[DEVICE…]", nargs=-1)
+def get_drive_ids(as_json: bool, map_path: Path | None, devices: tuple[str, ...]) -> ExitCode:
+    """Print "serial logical-ID", a line a drive: every drive of this machine, or those named.
+
+    With --disk-map a complete disk-map: labels are kept by serial (also by the beginning of one,
+    as it is printed on SAS drives), logical IDs are the drives' own, and a line without one is
+    completed. Drives that it does not name stand at its end, as comments.
+
+    Standard output holds these lines alone; what a person should know is on standard error.
+    Exit codes: 0 all is well; 1 some drive could not be asked, or differs; 2 wrong usage.
+    """
+    entries = diskmap.read(map_path, may_lack_ids=True) if map_path else ()
+    cli.must_be_root("ask drives who they are")
+    if cli.SETTINGS.log_file:
+        cli.log_to(cli.SETTINGS.log_file)
+    drives = _ask(devices)
+    said = [why for drive in drives if (why := driveids.unusable(drive))]
+    usable = [drive for drive in drives if not driveids.unusable(drive)]
+    compared = driveids.compare(usable, entries) if map_path else Compared(tuple(usable), ())
+    _print(compared, as_json, drives, bool(map_path))
+    for what in (*said, *compared.differences):
+        click.echo(what, err=True)
+    return ExitCode.LOOK if said or compared.differences else ExitCode.DONE
+
+
+def _ask(devices: Sequence[str]) -> list[Identity]:
+    from poledata import drives  # pySMART is slow to load
+
+    found = [
+        Identity(None, f.drive.serial, f.drive.wwn, f.report.model, f.devices)
+        for f in drives.look(devices)
+    ]
+    return sorted(found, key=lambda drive: (drive.serial or "", drive.devices))
+
+
+def _print(compared: Compared, as_json: bool, drives: Iterable[Identity], is_map: bool) -> None:
+    if as_json:
+        unusable = [drive for drive in drives if driveids.unusable(drive)]
+        everything = [asdict(drive) for drive in (*compared.identities, *unusable)]
+        click.echo(json.dumps(everything, indent=2))
+        return
+    for drive in compared.identities:
+        mark = "# LABEL " if is_map and drive.label is None else ""
+        click.echo(mark + drive.line)
+
+
+def main() -> NoReturn:
+    """The console script."""
+    cli.enter(get_drive_ids)
+
+
+if __name__ == "__main__":
+    main()

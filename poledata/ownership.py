@@ -1,0 +1,22 @@
+"""Files that root makes beside the database: the cron user, who owns the directory, gets them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def open_or_make(path: Path, flags: int) -> int:
+    """A descriptor of a file, never through a link; a new one belongs to its directory's owner.
+
+    Raises OSError.
+    """
+    flags |= os.O_CLOEXEC | os.O_NOFOLLOW
+    try:
+        fd = os.open(path, flags | os.O_CREAT | os.O_EXCL, 0o644)
+    except FileExistsError:
+        return os.open(path, flags)
+    if os.geteuid() == 0:
+        owner = path.parent.stat()
+        os.fchown(fd, owner.st_uid, owner.st_gid)
+    return fd
