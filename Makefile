@@ -6,11 +6,11 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint types check clean
+.PHONY: help demo test test-long lint types check clean
 .NOTPARALLEL:
 
 help:  ## print this list
-	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1	/p' Makefile
 	@echo 'Another Python: make PYTHON=python3.12 test. Some of the tests: make test PYTEST_ARGS="-k NAME".'
 	@echo 'When .venv is broken or of another Python: make clean, and again.'
 
@@ -18,7 +18,10 @@ demo: .venv/installed  ## archive a small made-up observation to stand-in disks 
 	@$(PY) examples/make_demo.py
 
 test: .venv/installed-test  ## run the tests; as root also those on loop-mounted disks
-	@$(PY) -m pytest -n auto --dist loadgroup $(PYTEST_ARGS)
+	@$(PY) -m pytest -n auto --dist loadgroup -m 'not long' $(PYTEST_ARGS)
+
+test-long: .venv/installed-test  ## as root: every fault, kill and power cut, for an hour; POLE_SEED=… repeats one
+	@$(PY) -m pytest -n auto --dist loadgroup -m long -rP $(PYTEST_ARGS)
 
 lint: .venv/installed-test  ## formatting and ruff's checks
 	@$(PY) -m ruff format --check .

@@ -49,8 +49,9 @@ class Mark:
 
     def is_of(self, disk: Disk) -> bool:
         """Whether this is that disk's mark."""
-        return (self.label, self.serial, self.logical_id, self.stand_in) == (
+        return (self.label, self.role, self.serial, self.logical_id, self.stand_in) == (
             disk.label,
+            disk.role,
             disk.serial,
             disk.logical_id,
             disk.stand_in,
@@ -271,7 +272,7 @@ def mend_manifest(root_fd: int) -> None:
         size_bytes = os.fstat(fd).st_size
         whole_bytes = _end_of_lines(fd, size_bytes)
         begin = max(0, whole_bytes - _LONGEST_LINE_BYTES)
-        last = os.pread(fd, whole_bytes - begin, begin)[:-1].rpartition(b"\n")[2]
+        last = _read_at(fd, whole_bytes - begin, begin)[:-1].rpartition(b"\n")[2]
         if whole_bytes:
             _parse_line(last + b"\n", whole_bytes - len(last) - 1)
         if whole_bytes < size_bytes:
@@ -284,7 +285,7 @@ def _end_of_lines(fd: int, size_bytes: int) -> int:
     end = size_bytes
     while end:
         begin = max(0, end - (1 << 16))
-        found = os.pread(fd, end - begin, begin).rfind(b"\n")
+        found = _read_at(fd, end - begin, begin).rfind(b"\n")
         if found >= 0:
             return begin + found + 1
         end = begin
@@ -317,12 +318,13 @@ def find_lines(root_fd: int, names: Iterable[str]) -> dict[str, ManifestLine]:
 
 
 def read_manifest(root_fd: int) -> Iterator[ManifestLine]:
-    """Every line of the manifest. Raises ManifestDamaged."""
+    """Every line of the manifest. Raises ManifestDamaged; OSError where it ends too soon."""
     with beneath.opened(root_fd, MANIFEST) as fd, os.fdopen(os.dup(fd), "rb") as lines:
-        at = 0
+        at, size_bytes = 0, os.fstat(fd).st_size
         for raw in lines:
             yield _parse_line(raw, at)
             at += len(raw)
+        _must_not_end(at, size_bytes)
 
 
 def drop_line(root_fd: int, name: str) -> None:
@@ -347,7 +349,35 @@ def _parse_line(raw: bytes, at: int) -> ManifestLine:
     raise ManifestDamaged(f"{MANIFEST}: what stands at byte {at} is not a manifest line")
 
 
+# --- reading what is ours -----------------------------------------------------------------
+
+_BLOCK_BYTES = 1 << 20
+
+
 def read_small(root_fd: int, path: str) -> bytes:
     """One of our small files, whole."""
+    return next(blocks(root_fd, path), b"")
+
+
+def blocks(root_fd: int, path: str) -> Iterator[bytes]:
+    """One of our files in whole blocks. Raises OSError where it ends before its size."""
     with beneath.opened(root_fd, path) as fd:
-        return os.read(fd, 1 << 20)
+        size_bytes = os.fstat(fd).st_size
+        for at in range(0, size_bytes, _BLOCK_BYTES):
+            yield _read_at(fd, min(_BLOCK_BYTES, size_bytes - at), at)
+
+
+def _read_at(fd: int, n_bytes: int, at: int) -> bytes:
+    """Just these bytes: what is cut or sealed by them must never rest on a short read."""
+    parts, end = [], at + n_bytes
+    while at < end:
+        parts.append(os.pread(fd, end - at, at))
+        if not parts[-1]:
+            _must_not_end(at, end)
+        at += len(parts[-1])
+    return b"".join(parts)
+
+
+def _must_not_end(at_bytes: int, size_bytes: int) -> None:
+    if at_bytes < size_bytes:
+        raise OSError(errno.EIO, f"it ends at byte {at_bytes} of {size_bytes}")

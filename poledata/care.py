@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -33,6 +34,7 @@ from poledata.shelf import HeldDisk
 AT_ONCE = 8  # disks that are read at the same time: more than the processors can hash
 GIVEN_UP = (DiskState.LOST, DiskState.SPARE)
 Tick = Callable[[str, str, int], None]  # label, file name, bytes read
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -191,7 +193,8 @@ def _read_state(
     except OSError as fault:
         if fault.errno in DISK_ERRNOS and not _answers(held):
             raise
-        return CopyState.DAMAGED, None  # this file can't be read: the medium is bad there
+        log.warning("%s: %s can't be read: %s", held.disk.label, shown(copy.name), fault)
+        return CopyState.DAMAGED, None  # the medium is bad there
     is_good = found.sha512 == copy.sha512 and found.stat.size_bytes == copy.size_bytes
     return (CopyState.GOOD if is_good else CopyState.DAMAGED), found.verified_by
 

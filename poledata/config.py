@@ -9,6 +9,7 @@ import configparser
 import io
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +74,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     """
     full = Path(os.path.abspath(path))
     try:
+        _must_be_safe_for_root(full)
         ini = _Ini.parse(text_of(full.read_bytes()))
         values = _values(ini, full, Place(full.parent, environ))
     except OSError as e:
@@ -84,6 +86,15 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     return Config(
         path=full, **values, secrets=secrets, warnings=(*_page_warnings(values), *warnings)
     )
+
+
+def _must_be_safe_for_root(path: Path) -> None:
+    """Raises ValueError where anybody could tell root what to write, and where."""
+    if os.geteuid() == 0 and path.stat().st_mode & 0o022:
+        raise ValueError(
+            f"others than its owner may write to it, and root would do as it says; "
+            f"run: chmod go-w {shlex.quote(str(path))}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

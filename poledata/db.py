@@ -44,6 +44,7 @@ def connect(path: Path, *, read_only: bool = False) -> Iterator[Connection]:
             path = stack.enter_context(_rolled_back_copy(path))
             read_only = False
         conn = stack.enter_context(closing(_open(path, "ro" if read_only else "rw")))
+        _must_be_whole(conn, path)
         if _version(conn, path) < SCHEMA_VERSION:
             _must_be_upgraded(conn, path, may_upgrade)
         yield conn
@@ -205,6 +206,14 @@ def _back_up(conn: Connection, path: Path, version: int) -> None:
         fresh.unlink(missing_ok=True)
 
 
+def _must_be_whole(conn: Connection, path: Path) -> None:
+    """SQLite takes the missing end of a last page that was cut for zeros, and goes on."""
+    (pages,) = conn.execute("PRAGMA page_count").fetchone()
+    (page_bytes,) = conn.execute("PRAGMA page_size").fetchone()
+    if path.stat().st_size < pages * page_bytes:
+        raise DatabaseTrouble(path, "the database is malformed: its end is cut off")
+
+
 # What SQLite says when the world is at fault; anything else is a mistake in our SQL.
 _WORLD_FAULTS = (
     "database is locked",
@@ -226,7 +235,10 @@ def _sqlite_faults(path: Path) -> Iterator[None]:
         said = str(fault)
         if "not a database" in said:
             raise DatabaseUnusable(
-                path, "this is not an SQLite database", "Name the right FilenameDB."
+                path,
+                "this is not an SQLite database",
+                "Name the right FilenameDB. If this is the one, it is damaged: "
+                "see database-error in docs/operators.md.",
             ) from fault
         if not said.startswith(_WORLD_FAULTS):
             raise

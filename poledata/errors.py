@@ -73,6 +73,19 @@ class DatabaseTrouble(PoleError):
         )
 
 
+class LockTrouble(PoleError):
+    """The file system of the database gives no lock: nothing more is done without it."""
+
+    def __init__(self, path: object, why: str) -> None:
+        self.path, self.why = path, why
+
+    def __str__(self) -> str:
+        return (
+            f"{self.path}: the lock can't be had ({self.why}). Every file that is not yet "
+            "registered stays in the buffer. Look at the disk of the database."
+        )
+
+
 class DiskRefused(PoleError):
     """This disk can't be used now: ``kind`` is the notice it deserves."""
 

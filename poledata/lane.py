@@ -207,10 +207,11 @@ class Lane(threading.Thread):
     def _write(self, draft: _Draft, chunk: Chunk) -> None:
         assert draft.fd is not None
         whole_bytes = len(chunk.view) // BLOCK_BYTES * BLOCK_BYTES
-        medium.write_at(draft.fd, chunk.view[:whole_bytes], chunk.at)
-        if whole_bytes < len(chunk.view):  # the odd end of a file
-            medium.set_direct(draft.fd, False)
-            medium.write_at(draft.fd, chunk.view[whole_bytes:], chunk.at + whole_bytes)
+        with _room_was_given():
+            medium.write_at(draft.fd, chunk.view[:whole_bytes], chunk.at)
+            if whole_bytes < len(chunk.view):  # the odd end of a file
+                medium.set_direct(draft.fd, False)
+                medium.write_at(draft.fd, chunk.view[whole_bytes:], chunk.at + whole_bytes)
         self._tick(self._target.label, draft.job.name, len(chunk.view))
 
     def _keep_mode_and_time(self, draft: _Draft) -> None:
@@ -234,8 +235,9 @@ class Lane(threading.Thread):
 
     def _flush(self, draft: _Draft) -> None:
         if draft.fd is not None:
-            os.fsync(draft.fd)
-            self._close(draft)
+            with _room_was_given():
+                os.fsync(draft.fd)
+                self._close(draft)
 
     def _read_back(self, draft: _Draft) -> None:
         root_fd = self._target.root_fd
@@ -353,6 +355,17 @@ class Lane(threading.Thread):
             return draft.fault
         assert draft.verified_by and draft.line
         return Written(draft.verified_by, draft.line)
+
+
+@contextlib.contextmanager
+def _room_was_given() -> Iterator[None]:
+    """A disk without room for what was preallocated is not full: it does not keep its word."""
+    try:
+        yield
+    except OSError as fault:
+        if fault.errno != errno.ENOSPC:
+            raise
+        raise OSError(errno.EIO, f"{fault.strerror}, where it had given room before") from fault
 
 
 def _way_to(path: str) -> Iterator[str]:

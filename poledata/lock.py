@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from poledata.errors import UsageFault
+from poledata.errors import LockTrouble, UsageFault
 from poledata.ownership import open_or_make
 
 
@@ -39,7 +39,7 @@ class PassLock:
 
     def give_way(self) -> None:
         """Let a waiting command work now; returns when it is our turn again."""
-        fcntl.flock(self._turn_fd, fcntl.LOCK_UN)
+        _flock(self._turn_fd, fcntl.LOCK_UN)
         _pass_the_door(self._turn_fd, self._door_fd)
 
 
@@ -90,9 +90,9 @@ def one_smart_check(db_path: Path) -> Iterator[bool]:
 
 
 def _pass_the_door(turn_fd: int, door_fd: int) -> None:
-    fcntl.flock(door_fd, fcntl.LOCK_EX)
-    fcntl.flock(turn_fd, fcntl.LOCK_EX)
-    fcntl.flock(door_fd, fcntl.LOCK_UN)
+    _flock(door_fd, fcntl.LOCK_EX)
+    _flock(turn_fd, fcntl.LOCK_EX)
+    _flock(door_fd, fcntl.LOCK_UN)
 
 
 def _path(db_path: Path, suffix: str) -> Path:
@@ -117,7 +117,19 @@ def _opened(db_path: Path, suffix: str) -> Iterator[int]:
 
 def _try_lock(fd: int) -> bool:
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True
+
+
+def _flock(fd: int, how: int) -> None:
+    """Raises BlockingIOError, LockTrouble."""
+    try:
+        fcntl.flock(fd, how)
+    except BlockingIOError:
+        raise
+    except OSError as fault:
+        raise LockTrouble(
+            os.readlink(f"/proc/self/fd/{fd}"), fault.strerror or str(fault)
+        ) from fault

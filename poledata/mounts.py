@@ -202,16 +202,19 @@ def _read(path: Path) -> bytes:
 
 
 def parse_lsblk(answer: bytes) -> tuple[Drive, ...]:
-    """Drives from ``lsblk --json --bytes --output KNAME,SERIAL,WWN,SIZE``."""
-    return tuple(
-        Drive(
-            device["kname"],
-            (device.get("serial") or "").strip() or None,
-            _plain_wwn(device.get("wwn") or ""),
-            int(device["size"]) if device.get("size") else None,
+    """Drives from ``lsblk --json --bytes --output KNAME,SERIAL,WWN,SIZE``. Raises ValueError."""
+    try:
+        return tuple(
+            Drive(
+                str(device["kname"]),
+                (device.get("serial") or "").strip() or None,
+                _plain_wwn(device.get("wwn") or ""),
+                int(device["size"]) if device.get("size") else None,
+            )
+            for device in json.loads(answer, strict=False)["blockdevices"]
         )
-        for device in json.loads(answer, strict=False)["blockdevices"]
-    )
+    except (LookupError, TypeError, AttributeError) as fault:
+        raise ValueError(f"it is not as lsblk writes it ({fault!r})") from fault
 
 
 def _plain_wwn(wwn: str) -> str | None:

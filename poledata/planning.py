@@ -5,6 +5,7 @@ Looks at disks through the shelf, and claims a spare when it is its turn; copies
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import deque
 from collections.abc import Callable
@@ -26,6 +27,8 @@ from poledata.records import (
     size_text,
 )
 from poledata.shelf import HeldDisk, Shelf
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,8 +126,11 @@ class Planner:
         try:
             held = self.shelf.hold(copy.disk)
             info = beneath.stat(held.root_fd, f"{bag.DATA}/{known.name}")
-        except (DiskRefused, OSError):
+        except DiskRefused:
             return False  # on the shelf, shipped, broken: archived anew, and said if it is in use
+        except OSError as fault:
+            log.warning("%s: %s can't be looked at: %s", copy.disk.label, shown(known.name), fault)
+            return False
         if info and (info.st_size, info.st_mtime_ns) == (known.size_bytes, copy.mtime_ns):
             return True
         state = CopyState.DAMAGED if info else CopyState.MISSING

@@ -18,7 +18,8 @@ from poledata.errors import CannotClose
 from poledata.records import CopyOnDisk, CopyState, shown
 
 TAG_MANIFEST = "tagmanifest-sha512.txt"
-_TAG_FILES = (bag.DECLARATION, bag.MARK, bag.MANIFEST, bag.README, "catalogue.sqlite")
+_TAG_FILES = (bag.DECLARATION, bag.MARK, bag.MANIFEST, bag.README)
+_MAY_LACK = ("catalogue.sqlite",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,23 +141,17 @@ def keep_packing_list(
     """A copy of the manifest at the station: what went north on this disk."""
     directory.mkdir(exist_ok=True)
     path = directory / f"{label}-{serial.replace('/', '_')}.sha512"
-    if path.exists() and path.read_bytes() != b"".join(_manifest_blocks(root_fd)):
+    if path.exists() and path.read_bytes() != b"".join(bag.blocks(root_fd, bag.MANIFEST)):
         # The list of the drive's earlier life stays as it is.
         path = path.with_stem(f"{path.stem}-{closed_at.replace(':', '')}")
     fresh = path.with_name(f".{path.name}")
     with fresh.open("wb") as out:
-        out.writelines(_manifest_blocks(root_fd))
+        out.writelines(bag.blocks(root_fd, bag.MANIFEST))
         out.flush()
         os.fsync(out.fileno())
     fresh.rename(path)
     beneath.fsync_path(directory)
     return path
-
-
-def _manifest_blocks(root_fd: int) -> Iterator[bytes]:
-    with beneath.opened(root_fd, bag.MANIFEST) as fd, os.fdopen(os.dup(fd), "rb") as manifest:
-        while block := manifest.read(1 << 20):
-            yield block
 
 
 def _closed_mark(root_fd: int, closed_at: str, payload: Payload) -> bytes:
@@ -175,13 +170,12 @@ def _closed_mark(root_fd: int, closed_at: str, payload: Payload) -> bytes:
 
 def _tag_manifest(root_fd: int) -> bytes:
     lines = []
-    for name in _TAG_FILES:
-        if beneath.stat(root_fd, name) is None:
+    for name in (*_TAG_FILES, *_MAY_LACK):
+        if name in _MAY_LACK and beneath.stat(root_fd, name) is None:
             continue
-        with beneath.opened(root_fd, name) as fd, os.fdopen(os.dup(fd), "rb") as file:
-            digest = hashlib.sha512()
-            while block := file.read(1 << 20):
-                digest.update(block)
+        digest = hashlib.sha512()
+        for block in bag.blocks(root_fd, name):
+            digest.update(block)
         lines.append(f"{digest.hexdigest()}  {name}\n")
     return "".join(lines).encode()
 

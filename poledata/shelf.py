@@ -169,9 +169,8 @@ class Shelf:
         if held.mark is None:
             self._must_be_here_alone(held)
             bag.claim(held.root_fd, bag.Mark.of(disk, time.time()))
-            held = replace(
-                held, mark=bag.read_mark(held.root_fd), direct=_reads_directly(held.root_fd)
-            )
+            mark = _proved_mark(disk, held.path, held.root_fd)
+            held = replace(held, mark=mark, direct=_reads_directly(held.root_fd))
             self._held[disk.id] = held
         for own in (bag.DATA, bag.INCOMING):  # never through a link in their place
             beneath.make_directories(held.root_fd, own)
@@ -276,8 +275,10 @@ def _proved_mark(disk: Disk, path: Path, root_fd: int) -> bag.Mark | None:
     except ValueError as fault:
         raise _not_this(disk, f"{path}: {fault}") from fault
     if mark and not mark.is_of(disk):
+        role = "" if mark.role is disk.role else f", role {mark.role.value}"
         raise _not_this(
-            disk, f"the mark at {path} says {mark.label}, serial {mark.serial}, {mark.logical_id}"
+            disk,
+            f"the mark at {path} says {mark.label}, serial {mark.serial}, {mark.logical_id}{role}",
         )
     if disk.state is not DiskState.SPARE:
         if mark is None:

@@ -12,7 +12,13 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-pytest_plugins = ["tests.world", "tests.loopdisks", "tests.post", "tests.people"]
+pytest_plugins = [
+    "tests.world",
+    "tests.loopdisks",
+    "tests.post",
+    "tests.people",
+    "tests.campaigns.stage",
+]
 
 # A slow or busy machine is no fault of the code: no example has a deadline of its own.
 settings.register_profile("pole", deadline=None)
@@ -20,6 +26,8 @@ settings.load_profile("pole")
 
 # Read here, because a running test's environment has no POLE_* variables.
 FAIL_ON_SKIP = os.environ.get("POLE_FAIL_ON_SKIP") == "1"
+# One for all workers of xdist, which inherit the environment.
+SEED = int(os.environ.setdefault("POLE_SEED", str(int.from_bytes(os.urandom(4), "big"))))
 
 SMARTCTL_STUB = """\
 #!/bin/sh
@@ -57,6 +65,13 @@ def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"
         report.longrepr = f"POLE_FAIL_ON_SKIP=1 allows no skip. {reason}"
+
+
+@pytest.fixture
+def seed() -> int:
+    """Of all that is random in a campaign: POLE_SEED, or a new one each time; printed."""
+    print(f"POLE_SEED={SEED}")
+    return SEED
 
 
 @pytest.fixture(scope="session")

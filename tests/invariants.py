@@ -740,7 +740,7 @@ def judge_bag(case: Case, view: DiskView) -> None:
         case.find(5, f"{view.label}: {MARK} is missing")
     if info is not None:
         judge_mark(case, view, info.decode(errors="replace"))
-    if case.finished and (info is not None or declaration is not None):
+    if case.finished and info is not None:  # a claim that was cut short is begun again
         judge_leftovers(case, view)
         if view.row and view.row.state in ("closed", "shipped"):
             judge_closed(case, view)

@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -63,11 +63,18 @@ def killed_pass(
 class HaltedPass:
     """A pass that stands still just after a thread's ``nth`` such call, until ``go_on``."""
 
-    def __init__(self, world: World, calls: str, paths: Sequence[Path] = (), nth: int = 1) -> None:
+    def __init__(
+        self,
+        world: World,
+        calls: str,
+        paths: Sequence[Path] = (),
+        nth: int = 1,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
         self._world, self._trace = world, world.root / "trace"
         self._trace.unlink(missing_ok=True)
         prefix = strace(world, calls, paths, f"signal=SIGSTOP:when={nth}")
-        self._process = world.start("data_manager.py", prefix=prefix)
+        self._process = world.start("data_manager.py", prefix=prefix, env=env)
         self.pid = self._wait_until_all_threads_stand()
 
     def _wait_until_all_threads_stand(self) -> int:

@@ -152,7 +152,8 @@ def test_what_is_no_database_is_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "notes.txt"
     path.write_bytes(content)
     assert refusal(path) == (
-        f"{path}: this is not an SQLite database. Nothing was changed. Name the right FilenameDB."
+        f"{path}: this is not an SQLite database. Nothing was changed. Name the right FilenameDB. "
+        "If this is the one, it is damaged: see database-error in docs/operators.md."
     )
     assert path.read_bytes() == content
 

@@ -149,7 +149,9 @@ def _blocks(drive: QemuDrive, node: str, image: Path) -> tuple[str, str]:
 class Guest:
     """The running machine, as a context manager: ``run`` works until it is left.
 
-    ``directory`` gets the images, and the console's output in ``console``.
+    ``directory`` gets the images, and the console's output in ``console``. It is left as by a
+    power cut: what the guest had only in memory is gone. Entered again it boots again, with the
+    same drives.
     """
 
     def __init__(self, directory: Path, drives: Sequence[QemuDrive]) -> None:

@@ -1,0 +1,72 @@
+"""Runs the real scripts in forked children of one warm interpreter, each under a rule of the shim.
+
+One JSON object a line each way; see shim.py. Only the start of Python is saved: a child is what
+cron would start, with an environment of cron's, and ends as every process ends.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import json
+import os
+import select
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+REPO = Path(__file__).resolve().parent.parent.parent
+sys.path.insert(0, str(REPO))
+
+MODULES = {f"{name}.py": importlib.import_module(name) for name in ("data_manager", "generate_db")}
+for late in ("archive", "care", "checkup", "report"):  # imported by a command when it is run
+    importlib.import_module(f"poledata.{late}")
+
+
+def main() -> None:
+    os.chdir("/")
+    print(json.dumps({"ready": True}), flush=True)
+    while line := sys.stdin.readline():
+        request = json.loads(line)
+        child = os.fork()
+        if child == 0:
+            _become(request)
+            return
+        print(json.dumps(_outcome(child, request["timeout_s"])), flush=True)
+
+
+def _become(request: dict[str, Any]) -> None:
+    """The script itself, from here on."""
+    for fd, path in ((0, os.devnull), (1, request["out"]), (2, request["err"])):
+        flags = os.O_RDWR | os.O_CREAT | (os.O_TRUNC if fd else 0)
+        os.dup2(os.open(path, flags, 0o600), fd)
+    _arm(request)
+    sys.argv = [str(REPO / request["script"]), *request["args"]]
+    MODULES[request["script"]].main()
+
+
+def _arm(request: dict[str, Any]) -> None:
+    shim = ctypes.CDLL(None)
+    for name, root in request["devices"].items():
+        shim.shim_device(name.encode(), root.encode())
+    shim.shim_trace(request["trace"].encode())
+    if request["rule"]:
+        kinds, where, first, until, action = request["rule"]
+        numbers = (ctypes.c_long(first), ctypes.c_long(until), ctypes.c_int(action))
+        shim.shim_rule(kinds.encode(), where.encode(), *numbers)
+
+
+def _outcome(child: int, timeout_s: float) -> dict[str, Any]:
+    """How the child ended; SIGKILL after ``timeout_s``."""
+    pidfd = os.pidfd_open(child)
+    ended, _, _ = select.select([pidfd], [], [], timeout_s)
+    if not ended:
+        os.kill(child, signal.SIGKILL)
+    os.close(pidfd)
+    _, status = os.waitpid(child, 0)
+    return {"code": os.waitstatus_to_exitcode(status), "in_time": bool(ended)}
+
+
+if __name__ == "__main__":
+    main()
