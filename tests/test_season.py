@@ -1,6 +1,6 @@
 """Two weeks of a winter, with a link for six hours a day: everybody hears of everything, once.
 
-The clock is injected, a pass every five minutes; faults open, end, get worse, come and go at
+The clock is injected, a pass every three minutes; faults open, end, get worse, come and go at
 random (POLE_SEED repeats a run). Messages go to a real web server; while the link is down the
 server refuses, or answers 500. The station's own pager needs no link.
 """
@@ -30,7 +30,7 @@ from tests.world import World
 
 SEED = int(os.environ.get("POLE_SEED") or random.randrange(10**9))  # read before it is guarded
 START_S = seconds("2026-06-01T00:00:00Z")
-PASS_S, HOUR_S, DAY_S = 300.0, 3600.0, 86_400.0
+PASS_S, HOUR_S, DAY_S = 180.0, 3600.0, 86_400.0
 SEASON_DAYS, QUIET_DAYS = 14, 3  # afterwards nothing happens, and the link stays
 ENDS_A_DAY = 6  # of what comes and goes: after 0, 1, 2, 4, 8, 16 h
 OPENINGS = ("NEW", "AGAIN", "STILL OPEN")
