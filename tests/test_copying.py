@@ -264,3 +264,26 @@ def test_a_disk_that_takes_nothing_never_blocks_the_other(bench: Bench) -> None:
     assert (result.sha512, result.fault) == (sha512(content), None)
     assert bench.content(Role.COPY, "a.g3") == content
     assert bench.content(Role.PRIMARY, "a.g3") is None
+
+
+@pytest.mark.parametrize("slow", ["primary", "copy"])
+def test_no_buffer_is_filled_anew_before_the_slowest_has_written_it(
+    bench: Bench, slow: str
+) -> None:
+    """One disk stands still at its first chunk, while reader and other disk could go on."""
+    chunks = copying.BUFFERS + 5
+    content = b"".join(bytes([number]) * CHUNK_BYTES for number in range(chunks))
+    written, stood, through = [0], threading.Event(), threading.Event()
+
+    def tick(label: str, _name: str, _n_bytes: int) -> None:
+        if label == slow and not stood.is_set():
+            stood.set()
+            through.wait(1.0)  # as long as it would take them to be through
+        else:
+            written[0] += label != slow
+            if written[0] == chunks:
+                through.set()
+
+    (result,) = bench.copy(bench.job("a.g3", content), tick=tick)
+    assert all(isinstance(copy, Written) for copy in result.copies.values()), result.copies
+    assert all(bench.content(role, "a.g3") == content for role in Role)
