@@ -27,6 +27,8 @@ MANIFEST = "manifest-sha512.txt"
 MARK = "bag-info.txt"
 DECLARATION = "bagit.txt"
 README = "README.txt"
+TAG_MANIFEST = "tagmanifest-sha512.txt"  # only on a closed disk: nothing alters it
+CATALOGUE = "catalogue.sqlite"
 
 _DECLARATION_TEXT = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 _NOT_OURS_BUT_HARMLESS = frozenset({"lost+found"})

@@ -259,26 +259,46 @@ class Lane(threading.Thread):
         info = beneath.stat(root_fd, draft.path)
         if info and st.S_ISDIR(info.st_mode):  # it may hold archived files: never moved
             raise NameConflict(shown(name), f"on {self._target.label} a directory has this name")
-        if info and st.S_ISREG(info.st_mode) and self._is_this_file(draft):
-            return
-        if name in bag.find_lines(root_fd, [name]):
+        stands_sha512 = None
+        if info and st.S_ISREG(info.st_mode):
+            stands_sha512 = self._adopted_or_other(draft)
+            if stands_sha512 == draft.sha512:
+                return
+        if line := bag.find_lines(root_fd, [name]).get(name):
+            self._must_not_be_archived(draft, line, stands_sha512)
             bag.drop_line(root_fd, name)  # first: a line without its file would be for ever
         aside = bag.set_aside(root_fd, draft.path, time.time())
         raise SetAside(
             shown(name), f"{self._target.label} held something else there, now in {shown(aside)}"
         )
 
-    def _is_this_file(self, draft: _Draft) -> bool:
+    def _must_not_be_archived(
+        self, draft: _Draft, line: ManifestLine, stands_sha512: str | None
+    ) -> None:
+        """Raises NameConflict if the manifest vouches for other content: it stays where it is.
+
+        The database may be an older one, put back, that does not know what was archived since.
+        """
+        is_vouched_for = line.sha512 == stands_sha512 or draft.job.known_sha512 is None
+        if is_vouched_for and line.sha512 != draft.sha512:
+            raise NameConflict(
+                shown(draft.job.name),
+                f"by its manifest, other content is archived on {self._target.label} under this "
+                f"name (SHA-512 {line.sha512[:12]}…, this one is {(draft.sha512 or '')[:12]}…)",
+            )
+
+    def _adopted_or_other(self, draft: _Draft) -> str:
+        """The SHA-512 of what stands there; if it is this very file, it is made durable."""
         with beneath.opened(self._target.root_fd, draft.path) as fd:
             os.fsync(fd)  # whoever wrote it may not have come so far
             sha512, draft.verified_by = self._read(draft, fd)
             if sha512 != draft.sha512:
-                return False
+                return sha512
             draft.fd = os.dup(fd)
         self._keep_mode_and_time(draft)
         self._flush(draft)
         draft.dirty = set(_way_to(draft.parent))
-        return True
+        return sha512
 
     def _read(self, draft: _Draft, fd: int) -> tuple[str, VerifiedBy]:
         tick = partial(self._tick_or_stop, draft.job.name)

@@ -17,9 +17,8 @@ from poledata import bag, beneath
 from poledata.errors import CannotClose
 from poledata.records import CopyOnDisk, CopyState, shown
 
-TAG_MANIFEST = "tagmanifest-sha512.txt"
 _TAG_FILES = (bag.DECLARATION, bag.MARK, bag.MANIFEST, bag.README)
-_MAY_LACK = ("catalogue.sqlite",)
+_MAY_LACK = (bag.CATALOGUE,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +119,7 @@ def seal(root_fd: int, closed_at: str) -> Payload:
     payload = Payload(len(sizes), sum(sizes.values()))
     bag.write_file(root_fd, bag.MARK, _closed_mark(root_fd, closed_at, payload))
     os.fsync(root_fd)
-    bag.write_file(root_fd, TAG_MANIFEST, _tag_manifest(root_fd))
+    bag.write_file(root_fd, bag.TAG_MANIFEST, _tag_manifest(root_fd))
     os.fsync(root_fd)
     for empty in (bag.INCOMING, bag.ASIDE):
         _remove_directory(root_fd, empty)

@@ -100,6 +100,7 @@ class Shelf:
         """The same, claimed at its first use, and with earlier leftovers swept."""
         held = self.hold(disk)
         with _disk_faults(disk):
+            _must_be_open(held)
             must_be_writable(held)
             if disk.id not in self._ready:
                 held = self._make_ready(held)
@@ -305,6 +306,18 @@ def _not_this(disk: Disk, why: str) -> DiskRefused:
 def _reads_directly(root_fd: int) -> bool:
     with beneath.opened(root_fd, bag.MARK) as fd:
         return medium.is_truly_direct(fd)
+
+
+def _must_be_open(held: HeldDisk) -> None:
+    """Raises DiskRefused for a sealed bag: the database is older than its closing."""
+    if beneath.stat(held.root_fd, bag.TAG_MANIFEST):
+        raise DiskRefused(
+            "disk-wrong",
+            held.disk.label,
+            f"it is closed ({held.path} has a {bag.TAG_MANIFEST}), which this database does not "
+            "know: an older one was put back",
+            "Complete it from the disks: generate_db.py --from-disks",
+        )
 
 
 def must_be_writable(held: HeldDisk) -> None:

@@ -300,15 +300,15 @@ def test_a_torn_last_manifest_line_is_cut_and_written_whole(world: World, n_byte
 
 
 @pytest.mark.parametrize("has_line", [False, True])
-def test_other_content_under_a_final_name_is_set_aside_with_its_line(
-    world: World, has_line: bool
-) -> None:
-    """It is moved to .aside/, never lost; the file gets its place; a person is told."""
+def test_what_nothing_vouches_for_is_set_aside_with_its_line(world: World, has_line: bool) -> None:
+    """It is moved to .aside/, never lost; the file gets its place; a person is told.
+
+    The line, if there is one, is of this file, which is damaged there.
+    """
     ready_world(world)
     world.put(NAME, 3000)
-    path = leave_a_copy(world, "P01", NAME, b"something else")
-    if has_line:
-        leave_a_copy(world, "P01", NAME, b"something else", line_of(path, NAME))
+    line = line_of(world.buffer / NAME, NAME) if has_line else None
+    path = leave_a_copy(world, "P01", NAME, b"something else", line)
     inode = path.stat().st_ino
     world.run_pass(check=0)
     (aside,) = (world.disks["P01"] / ".aside").iterdir()
@@ -316,6 +316,33 @@ def test_other_content_under_a_final_name_is_set_aside_with_its_line(
     assert world.manifest("P01") == world.manifest("S01")
     assert world.waiting() == set()
     assert world.notices() == {("name-conflict", f"P01 {NAME}")}
+
+
+@pytest.mark.parametrize("is_damaged", [False, True])
+def test_what_a_manifest_line_vouches_for_is_never_moved(world: World, is_damaged: bool) -> None:
+    """It was archived, though this database does not know it: an older one was put back.
+
+    Other content under its name stays in the buffer, and a person is told; so also where the
+    archived copy is damaged on this disk: its line may be the last that is known of it.
+    """
+    ready_world(world)
+    archived = world.ledger.put(NAME, b"archived before")
+    content = (world.buffer / NAME).read_bytes()
+    line = line_of(world.buffer / NAME, NAME)
+    world.ledger.put(NAME, 3000)
+    for label in ("P01", "S01"):
+        leave_a_copy(world, label, NAME, b"damaged" if is_damaged else content, line)
+        if is_damaged:
+            world.spoil(label, NAME, "the test damaged it")
+    before = [world.snapshot(world.disks[label]) for label in ("P01", "S01")]
+    world.run_pass(check=1)
+    world.check(must_be_untouched=before)
+    assert world.waiting() == {NAME}
+    assert world.notices() == {("name-conflict", NAME)}
+    (row,) = world.sql("SELECT last_error FROM pending")
+    assert row["last_error"].startswith("by its manifest, other content is archived on ")
+    assert f"(SHA-512 {archived.sha512[:12]}…, this one is " in row["last_error"]
+    assert world.sql("SELECT 1 FROM files WHERE name = ?", NAME) == []
 
 
 def test_a_link_under_a_final_name_is_set_aside_and_not_followed(world: World) -> None:
@@ -344,8 +371,8 @@ def test_a_pass_killed_while_it_sets_something_aside_leaves_one_line_a_file(
     """Between the move to .aside/ and the new manifest: no line may outlive its file."""
     ready_world(world)
     world.put(NAME, 3000)
-    path = leave_a_copy(world, "P01", NAME, b"something else")
-    leave_a_copy(world, "P01", NAME, b"something else", line_of(path, NAME))
+    line = line_of(world.buffer / NAME, NAME)
+    leave_a_copy(world, "P01", NAME, b"something else", line)
     world.ledger.spoiled("P01", NAME, "the test put it there")
     killed_pass(world, "renameat,renameat2", [], nth)
     world.check()

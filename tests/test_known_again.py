@@ -194,6 +194,22 @@ def test_other_content_is_a_conflict_also_where_a_copy_has_to_be_made(world: Wor
     assert ("name-conflict", NAME) in world.notices()
 
 
+def test_a_disk_that_vouches_for_other_content_than_the_database_keeps_it(world: World) -> None:
+    """Which of the two is right a person decides: the file on the disk is not moved."""
+    archived_world(world)
+    path = world.data("P01") / NAME
+    path.write_bytes(b"its manifest says so")
+    line = f"{sha512_of(path)}  data/{NAME}\n"
+    (world.disks["P01"] / "manifest-sha512.txt").write_text(line)
+    world.spoil("P01", NAME, "the test put it there")
+    before = world.snapshot(world.disks["P01"])
+    world.put(NAME, SIZE_BYTES)
+    world.run_pass(check=1)
+    world.check(must_be_untouched=[before])
+    assert world.waiting() == {NAME}
+    assert ("name-conflict", NAME) in world.notices()
+
+
 # --- DeleteFromBuffer = no ---------------------------------------------------------------
 
 

@@ -185,6 +185,23 @@ def test_room_is_what_is_free_less_the_headroom(drives: Rack) -> None:
             assert shelf.room(shelf.hold(disks["P01"])).room_bytes == free_bytes - kept_bytes
 
 
+def test_nothing_is_written_to_a_closed_bag_whatever_the_database_says(drives: Rack) -> None:
+    """An older database was put back: it may be read, and the way to mend that is named."""
+    drives.use("P01")
+    (drives["P01"] / bag.TAG_MANIFEST).write_bytes(b"")
+    before = drives.world.snapshot(drives["P01"])
+    kind, said = drives.refusal("P01", writing=True)
+    assert kind == "disk-wrong"
+    assert said == (
+        f"P01: it is closed ({drives['P01']} has a tagmanifest-sha512.txt), which this database "
+        "does not know: an older one was put back. Nothing was written. "
+        "Complete it from the disks: generate_db.py --from-disks"
+    )
+    with drives.batch() as (shelf, disks):
+        assert shelf.hold(disks["P01"]).mark
+    assert before.differences(drives.world.snapshot(drives["P01"])) == []
+
+
 def test_a_disk_always_keeps_the_room_to_be_closed(drives: Rack) -> None:
     """Closing writes the manifest once more, whatever MinFreeSpace is."""
     drives.world.configure(MinFreeSpace="0")
