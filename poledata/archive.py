@@ -135,6 +135,8 @@ class _Pass:
                 self._begin_with_what_was_left()
                 self._work_through_the_buffer()
             if not self._is_dry:
+                if not self._stop.is_set():
+                    self._disks.keep_catalogues()
                 self._disks.end_of_pass()
             self._count_what_is_left()
             if not (self._is_dry or self._tally.interrupted):

@@ -173,8 +173,8 @@ def claim(root_fd: int, mark: Mark) -> None:
     os.fsync(root_fd)
 
 
-def write_file(root_fd: int, path: str, content: bytes) -> None:
-    """Put one small file of ours in place, whole or not at all, replacing an older one.
+def write_file(root_fd: int, path: str, content: bytes | Iterable[bytes]) -> None:
+    """Put one file of ours in place, whole or not at all, replacing an older one.
 
     Durable once the directory is fsynced, which is left to the caller.
     """
@@ -182,12 +182,16 @@ def write_file(root_fd: int, path: str, content: bytes) -> None:
     with beneath.directory(root_fd, INCOMING) as incoming_fd:
         fd = create(incoming_fd, temporary)
         try:
-            write_all(fd, content)
+            for block in (content,) if isinstance(content, bytes) else content:
+                write_all(fd, block)
             os.fchmod(fd, 0o644)
             os.fsync(fd)
+            os.rename(temporary, path, src_dir_fd=incoming_fd, dst_dir_fd=root_fd)
+        except BaseException:
+            os.unlink(temporary, dir_fd=incoming_fd)
+            raise
         finally:
             os.close(fd)
-        os.rename(temporary, path, src_dir_fd=incoming_fd, dst_dir_fd=root_fd)
 
 
 def _mark_text(mark: Mark) -> bytes:

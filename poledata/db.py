@@ -109,6 +109,27 @@ def create(path: Path) -> None:
     beneath.fsync_path(path.parent)
 
 
+@contextmanager
+def copied(conn: Connection, path: Path) -> Iterator[Path]:
+    """A whole copy beside the database, as it is now; it goes when the context ends.
+
+    For who has the turn (lock.py). Raises DatabaseTrouble.
+    """
+    copy = path.with_name(f".{path.name}.copy")
+    _forget(copy)  # a crash may have left it
+    try:
+        with _sqlite_faults(path):
+            conn.execute("VACUUM INTO ?", (str(copy),))
+        yield copy
+    finally:
+        _forget(copy)
+
+
+def _forget(copy: Path) -> None:
+    for suffix in ("", "-journal"):
+        copy.with_name(copy.name + suffix).unlink(missing_ok=True)
+
+
 def _must_be_readable(path: Path) -> None:
     # Not by opening it: POSIX drops a process's locks on a file when any descriptor is closed.
     try:

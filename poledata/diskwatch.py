@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from poledata import catalogue, db, lifecycle
+from poledata import catalogue, db, keepsake, lifecycle
 from poledata.errors import CannotClose, DiskRefused, ManifestDamaged
 from poledata.lane import FULL_ERRNOS
 from poledata.lifecycle import House
@@ -135,6 +135,30 @@ class DiskWatch:
             if refusal.kind != "disk-missing":  # that one is on the shelf already
                 self._refused.add(disk.label)
                 self._house.board.tell_refused(refusal)
+
+    def keep_catalogues(self) -> None:
+        """A daily copy of the database on each disk that files were put on."""
+        used = self._used.keys() - self._failed.keys()
+        with self._house.shelf() as shelf:
+            for disk in catalogue.disks(self._house.conn):
+                if disk.id in used and disk.state is DiskState.ACTIVE:
+                    self._keep_catalogue(shelf, disk)
+
+    def _keep_catalogue(self, shelf: Shelf, disk: Disk) -> None:
+        """No pass fails for want of it: a fault is the disk's, and only counted."""
+        house = self._house
+        try:
+            held = shelf.hold(disk)
+            if keepsake.is_due(held.root_fd, time.time()):
+                room_bytes = shelf.room(held).room_bytes
+                keepsake.keep(house.conn, house.config.db_path, held.root_fd, room_bytes)
+        except DiskRefused as refusal:
+            log.info("%s gets no copy of the database now: %s", disk.label, refusal)
+        except OSError as fault:
+            if fault.errno in FULL_ERRNOS:
+                log.info("%s has no room for a copy of the database", disk.label)
+            else:
+                self.leave_out(disk, fault)
 
     def end_of_pass(self) -> None:
         """Count the passes running in which a disk failed; from the third it is held."""

@@ -13,9 +13,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from poledata import bag, catalogue, db, medium, mounts, sealing
+from poledata import bag, beneath, catalogue, db, keepsake, medium, mounts, sealing
 from poledata.config import Config
 from poledata.errors import CannotClose, DiskRefused, Refused
+from poledata.lane import FULL_ERRNOS
 from poledata.notices import DISK_KINDS, SMART_KINDS, Board
 from poledata.records import (
     Disk,
@@ -29,7 +30,7 @@ from poledata.records import (
     utc,
 )
 from poledata.sealing import Found
-from poledata.shelf import HeldDisk, Shelf, must_be_writable
+from poledata.shelf import SEAL_BYTES, HeldDisk, Shelf, must_be_writable
 
 HOLD_AFTER_ERRORS = 3  # passes running
 HELD_AT_ONCE = 2  # more failing at once have a common cause: cable, power, controller
@@ -90,6 +91,7 @@ def close(house: House, disk: Disk, reason: str) -> str:
         sealing.sort_manifest(held.root_fd)  # without room for it nothing has changed yet
         with db.transaction(house.conn):
             catalogue.set_state(house.conn, disk, DiskState.CLOSED, reason, _now())
+        _keep_catalogue(house, held)
         return _finish(house, held, reason)
 
 
@@ -111,6 +113,19 @@ def close_for_a_person(house: House, disk: Disk) -> str:
             f"{disk.label} can't be closed: {fault.strerror or fault}. {left}. If it repeats, look "
             "at the kernel's log"
         ) from fault
+
+
+def _keep_catalogue(house: House, held: HeldDisk) -> None:
+    """The last copy of the database that this disk gets: the tag manifest holds it."""
+    manifest = beneath.stat(held.root_fd, bag.MANIFEST)
+    seal_bytes = SEAL_BYTES + (manifest.st_size if manifest else 0)
+    room_bytes = mounts.space(held.root_fd).free_bytes - seal_bytes
+    try:
+        keepsake.keep(house.conn, house.config.db_path, held.root_fd, room_bytes)
+    except OSError as fault:
+        if fault.errno not in FULL_ERRNOS:
+            raise
+        log.info("%s is closed without a fresh copy of the database: no room", held.disk.label)
 
 
 def finish_close(house: House, disk: Disk) -> str:

@@ -63,6 +63,7 @@ FLOORS = {
         "diskwatch",
         "failures",
         "finding",
+        "keepsake",
         "lifecycle",
         "notices",
         "planning",

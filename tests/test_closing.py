@@ -82,6 +82,7 @@ def test_anybody_can_check_a_closed_disk(loop_world: LoopWorld) -> None:
         assert [bool(re.fullmatch(r"Pole-Closed: 20\d\d-.*Z", line)) for line in info].count(True)
         assert f"Pole-Serial: {loop_world.serials[label]}" in info
         tags = ["bagit.txt", "bag-info.txt", "manifest-sha512.txt", "README.txt"]
+        tags.append("catalogue.sqlite")
         assert (disk / "tagmanifest-sha512.txt").read_text() == "".join(
             f"{hashlib.sha512((disk / tag).read_bytes()).hexdigest()}  {tag}\n" for tag in tags
         )
@@ -456,7 +457,7 @@ def _plain(snapshot: Snapshot) -> list[tuple[str, int, str]]:
 @needs_strace
 @pytest.mark.parametrize(
     ("nth", "state", "what_next"),
-    [(1, "active", "It stays in use"), (2, "closed", "the next pass finishes closing it")],
+    [(1, "active", "It stays in use"), (3, "closed", "the next pass finishes closing it")],
 )
 @pytest.mark.parametrize("error", ["EIO", "ENOSPC"])
 def test_a_person_whose_close_meets_an_error_of_the_disk_is_told_what_next(
