@@ -135,7 +135,7 @@ class _Pass:
                 self._begin_with_what_was_left()
                 self._work_through_the_buffer()
             if not self._is_dry:
-                if not self._stop.is_set():
+                if self._may_go_on():
                     self._disks.keep_catalogues()
                 self._disks.end_of_pass()
             self._count_what_is_left()
