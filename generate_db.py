@@ -14,6 +14,7 @@ import click
 
 from poledata import __version__, catalogue, cli, db, diskset
 from poledata.archive import must_fit_together
+from poledata.commands import rebuilding
 from poledata.config import Config
 from poledata.diskmap import DEFAULT_PREFIXES, read
 from poledata.diskset import Changes, Readiness
@@ -33,9 +34,15 @@ from poledata.records import Disk, size_text, utc
     "--disk-map",
     "map_path",
     type=click.Path(path_type=Path, dir_okay=False),
-    required=True,
     help="The disk set: a line a drive with label, serial, logical ID.",
 )
+@click.option(
+    "--from-disks",
+    "is_from_disks",
+    is_flag=True,
+    help="Make a lost database from the bags of all mounted disks, or complete an older one.",
+)
+@click.option("--verify", is_flag=True, help="With --from-disks: then read every copy.")
 @click.option(
     "--returned",
     is_flag=True,
@@ -45,16 +52,39 @@ from poledata.records import Disk, size_text, utc
 @click.option("--json", "as_json", is_flag=True, help="Print the table for programs.")
 @click.version_option(__version__)
 def generate_db(
-    db_path: Path | None, map_path: Path, returned: bool, dry_run: bool, as_json: bool
+    db_path: Path | None,
+    map_path: Path | None,
+    is_from_disks: bool,
+    verify: bool,
+    returned: bool,
+    dry_run: bool,
+    as_json: bool,
 ) -> ExitCode:
     """Make the database from a disk-map, or add a further disk set to it.
 
     What the database holds is never lost or changed: a line it knows already is left as it is,
     and if any line contradicts it nothing at all is written. Afterwards a table shows which
     drives are ready, and for each other the command that makes it so.
+
+    With --from-disks it is made from the disks themselves, or completed: nothing is written to
+    them. The disk-map, if one is given, then adds its other drives as spares.
     """
     if db_path and cli.SETTINGS.config_path:
         raise UsageFault("--db and --config: give one of them. Nothing was changed.")
+    if is_from_disks:
+        _must_go_together(db_path, returned, verify and dry_run)
+        return rebuilding.from_disks(map_path, verify, dry_run, as_json)
+    if map_path is None or verify:
+        raise UsageFault(
+            "--disk-map FILE is missing (or --from-disks, which alone takes --verify). "
+            "Nothing was changed."
+        )
+    return _from_map(db_path, map_path, returned, dry_run, as_json)
+
+
+def _from_map(
+    db_path: Path | None, map_path: Path, returned: bool, dry_run: bool, as_json: bool
+) -> ExitCode:
     config = None if db_path else cli.SETTINGS.config()
     path = config.db_path if config else Path(str(db_path))
     entries = read(map_path, config.prefixes if config else DEFAULT_PREFIXES)
@@ -72,6 +102,17 @@ def generate_db(
         if rows:
             _print_table(rows)
     return ExitCode.DONE
+
+
+def _must_go_together(db_path: Path | None, returned: bool, is_dry_verify: bool) -> None:
+    """Raises UsageFault for what makes no sense with --from-disks."""
+    for option, is_given, why in (
+        ("--db", bool(db_path), "a configuration says where the disks are"),
+        ("--returned", returned, "a lost drive is taken back by its disk-map alone, afterwards"),
+        ("--verify with --dry-run", is_dry_verify, "a verification is written down"),
+    ):
+        if is_given:
+            raise UsageFault(f"--from-disks does not take {option}: {why}. Nothing was changed.")
 
 
 def _summary(path: Path, changes: Changes, is_dry: bool) -> str:

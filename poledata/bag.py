@@ -44,6 +44,7 @@ class Mark:
     logical_id: str
     stand_in: bool
     opened_at: str
+    closed_at: str | None = None
 
     @classmethod
     def of(cls, disk: Disk, now_s: float) -> Mark:
@@ -101,6 +102,7 @@ def read_mark(root_fd: int) -> Mark | None:
             fields["Pole-Logical-ID"],
             fields["Pole-Stand-In"] == "yes",
             fields["Pole-Opened"],
+            fields.get("Pole-Closed"),
         )
     except KeyError as missing:
         raise ValueError(f"its {MARK} has no line {missing.args[0]}") from None
@@ -321,6 +323,22 @@ def find_lines(root_fd: int, names: Iterable[str]) -> dict[str, ManifestLine]:
     """The manifest's lines for these names; reads it all, in little memory."""
     wanted = frozenset(names)
     return {line.name: line for line in read_manifest(root_fd) if line.name in wanted}
+
+
+def read_on(root_fd: int, faults: list[str]) -> Iterator[ManifestLine]:
+    """Every line that is whole, past those that are not: these are said in ``faults``.
+
+    A last line that a crash tore is none, and no fault: ``mend_manifest`` cuts it.
+    """
+    with beneath.opened(root_fd, MANIFEST) as fd, os.fdopen(os.dup(fd), "rb") as lines:
+        at = 0
+        for raw in lines:
+            try:
+                yield _parse_line(raw, at)
+            except ManifestDamaged as fault:
+                if raw.endswith(b"\n"):
+                    faults.append(str(fault))
+            at += len(raw)
 
 
 def read_manifest(root_fd: int) -> Iterator[ManifestLine]:

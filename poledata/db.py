@@ -91,6 +91,7 @@ def create(path: Path) -> None:
     Raises DatabaseUnusable, DatabaseTrouble; FileExistsError.
     """
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    _must_not_inherit(path)
     try:
         os.close(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644))
     except OSError as fault:
@@ -118,16 +119,32 @@ def copied(conn: Connection, path: Path) -> Iterator[Path]:
     copy = path.with_name(f".{path.name}.copy")
     _forget(copy)  # a crash may have left it
     try:
-        with _sqlite_faults(path):
-            conn.execute("VACUUM INTO ?", (str(copy),))
+        copy_to(conn, path, copy)
         yield copy
     finally:
         _forget(copy)
 
 
+def copy_to(conn: Connection, path: Path, copy: Path) -> None:
+    """A whole copy of the database at ``path``, where nothing is yet. Raises DatabaseTrouble."""
+    with _sqlite_faults(path):
+        conn.execute("VACUUM INTO ?", (str(copy),))
+
+
 def _forget(copy: Path) -> None:
     for suffix in ("", "-journal"):
         copy.with_name(copy.name + suffix).unlink(missing_ok=True)
+
+
+def _must_not_inherit(path: Path) -> None:
+    """Raises DatabaseUnusable where a lost database's journal would be played into a new one."""
+    for suffix in ("-journal", "-wal"):
+        if not path.exists() and os.path.lexists(f"{path}{suffix}"):
+            raise DatabaseUnusable(
+                path,
+                f"there is no database, but {path.name}{suffix} of an earlier one",
+                "Move that away first; keep it with that database.",
+            )
 
 
 def _must_be_readable(path: Path) -> None:
@@ -139,7 +156,10 @@ def _must_be_readable(path: Path) -> None:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except FileNotFoundError:
         raise DatabaseUnusable(
-            path, "there is no database", "Make it with: generate_db.py --disk-map FILE"
+            path,
+            "there is no database",
+            "Make it with: generate_db.py --disk-map FILE; if it "
+            "was lost, see database-error in docs/operators.md",
         ) from None
     except OSError as fault:
         raise DatabaseUnusable(

@@ -139,6 +139,16 @@ class CopyOnDisk:
 
 
 @dataclass(frozen=True, slots=True)
+class FileRow:
+    """One row of ``files``, and the state of its copy on one disk; None: it has none there."""
+
+    id: int
+    size_bytes: int
+    sha512: str
+    copy_state: CopyState | None
+
+
+@dataclass(frozen=True, slots=True)
 class Pause:
     """Why passes do nothing, since when, and until when (None: until somebody resumes)."""
 

@@ -122,33 +122,17 @@ class Shelf:
         )
 
     def _prove(self, disk: Disk) -> HeldDisk:
-        """Open the place of this label and prove that the disk is there. Raises DiskRefused."""
-        path, root_fd = _open_place(self._config, disk)
-        try:
-            drives = frozenset[str]()
-            if not disk.stand_in:
-                _must_be_elsewhere(self._config, disk, path, root_fd)
-                drives = _proved_drives(disk, path, root_fd, catalogue.disks(self._conn))
-            mark = _proved_mark(disk, path, root_fd)
-            direct = mark is not None and _reads_directly(root_fd)
-        except BaseException:
-            os.close(root_fd)
-            raise
-        held = HeldDisk(disk, path, root_fd, drives, mark, direct)
+        held = prove(self._config, disk, catalogue.disks(self._conn))
         self._must_be_alone(held)
         return held
 
     def _must_be_alone(self, held: HeldDisk) -> None:
         """Raises DiskRefused if another label's disk is on the same physical drive."""
-        for other in self._held.values():
-            if not held.is_on_another_drive_than(other):
-                os.close(held.root_fd)
-                raise DiskRefused(
-                    "disk-wrong",
-                    held.disk.label,
-                    f"it is on the same physical drive as {other.disk.label}",
-                    "Every label needs a drive of its own: mount another one.",
-                )
+        try:
+            must_be_alone(held, self._held.values())
+        except DiskRefused:
+            os.close(held.root_fd)
+            raise
 
     def _must_be_here_alone(self, held: HeldDisk) -> None:
         """Raises DiskRefused if a spare also stands at another label's place: whose is it?"""
@@ -185,6 +169,39 @@ class Shelf:
 
 
 # --- the proof of identity ----------------------------------------------------------------
+
+
+def prove(config: Config, disk: Disk, disks: Iterable[Disk]) -> HeldDisk:
+    """Open the place of this label and prove that the disk is there, without writing.
+
+    ``disks`` are all that are known: which of them has a drive with this serial? The caller
+    closes ``root_fd``. Raises DiskRefused.
+    """
+    with _disk_faults(disk):
+        path, root_fd = _open_place(config, disk)
+        try:
+            drives = frozenset[str]()
+            if not disk.stand_in:
+                _must_be_elsewhere(config, disk, path, root_fd)
+                drives = _proved_drives(disk, path, root_fd, disks)
+            mark = _proved_mark(disk, path, root_fd)
+            direct = mark is not None and _reads_directly(root_fd)
+        except BaseException:
+            os.close(root_fd)
+            raise
+    return HeldDisk(disk, path, root_fd, drives, mark, direct)
+
+
+def must_be_alone(held: HeldDisk, others: Iterable[HeldDisk]) -> None:
+    """Raises DiskRefused if another label's disk is on the same physical drive."""
+    for other in others:
+        if not held.is_on_another_drive_than(other):
+            raise DiskRefused(
+                "disk-wrong",
+                held.disk.label,
+                f"it is on the same physical drive as {other.disk.label}",
+                "Every label needs a drive of its own: mount another one.",
+            )
 
 
 def _open_place(config: Config, disk: Disk) -> tuple[Path, int]:

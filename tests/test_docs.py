@@ -324,10 +324,13 @@ def test_the_keys_of_the_json_are_those_of_the_tables(world: World) -> None:
     read = world.run_pass("verify", "P01", "--json", check=0).json()
     located = world.run_pass("locate", NAME, "--json", check=0).json()
     status = world.status("--json").json()
+    rebuilt = rebuilt_with_something_of_everything(world)
     assert status["pending"] and status["notices"] and status["undelivered"]
     assert status["last_pass"]
     _, *texts = re.split(r"^`.*\.py.* --json`", section(README, "### JSON"), flags=re.MULTILINE)
-    for text, told in zip(texts[:5], (prepared, checked, read, located, status), strict=True):
+    for text, told in zip(
+        texts[:6], (prepared, rebuilt, checked, read, located, status), strict=True
+    ):
         items = paths(told[0]) if isinstance(told, list) else paths(told)
         assert set(first_codes(text)) == {item.removesuffix("[]") for item in items}
 
@@ -335,8 +338,19 @@ def test_the_keys_of_the_json_are_those_of_the_tables(world: World) -> None:
 def test_the_keys_of_what_is_said_of_drives_are_those_of_the_tables() -> None:
     """``get_drive_IDs.py``, ``get_SMART_status.py`` and its ``--history``: in their order."""
     _, *texts = re.split(r"^`.*\.py.* --json`", section(README, "### JSON"), flags=re.MULTILINE)
-    for text, record in zip(texts[5:], (Identity, Row, Change), strict=True):
+    for text, record in zip(texts[6:], (Identity, Row, Change), strict=True):
         assert set(first_codes(text)) == {field.name for field in dataclasses.fields(record)}
+
+
+def rebuilt_with_something_of_everything(world: World) -> Any:
+    """``--from-disks --verify --json`` after the test has harmed what is on the disks."""
+    world.leave_unchecked("the test harms the disks")
+    line = (world.disks["P01"] / "manifest-sha512.txt").read_text()
+    (world.disks["S01"] / "manifest-sha512.txt").write_text("0" * 128 + line[128:])
+    world.sql("DELETE FROM copies")
+    world.sql("DELETE FROM files")
+    (world.disks["P02"] / "not-ours").touch()
+    return world.run("generate_db.py", "--from-disks", "--verify", "--json", check=1).json()
 
 
 # --- disks, modules ----------------------------------------------------------------------

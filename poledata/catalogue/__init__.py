@@ -9,3 +9,4 @@ from poledata.catalogue.of_files import *  # noqa: F403
 from poledata.catalogue.of_health import *  # noqa: F403
 from poledata.catalogue.of_notices import *  # noqa: F403
 from poledata.catalogue.of_passes import *  # noqa: F403
+from poledata.catalogue.of_rebuild import *  # noqa: F403

@@ -60,7 +60,7 @@ def verify(labels: tuple[str, ...], how_long: float | None, as_json: bool) -> Ex
     else:
         for verdict in sorted(verdicts, key=lambda one: one.fault is None):
             if not (cli.SETTINGS.quiet and verdict.is_well):
-                _print_verdict(verdict)
+                print_verdict(verdict)
     if stop.is_set():
         return ExitCode.INTERRUPTED
     return ExitCode.DONE if all(v.is_well for v in verdicts) else ExitCode.LOOK
@@ -102,7 +102,8 @@ def _be_humble() -> None:
         log.info("the disks are read at normal priority: %s", fault)
 
 
-def _print_verdict(verdict: Verdict) -> None:
+def print_verdict(verdict: Verdict) -> None:
+    """What a reading of one disk found, the worst first."""
     if verdict.fault:
         click.echo(f"{verdict.label}: COULD NOT BE READ TO THE END: {verdict.fault}")
     for what in ("damaged", "missing", "unregistered", "unlisted"):

@@ -1,0 +1,280 @@
+"""Read the manifests of disks into the catalogue: what they say, compared with what is known.
+
+A copy that is written down here was not read back: it has no ``verified_at``, and is no ground for
+removing anything. A line that contradicts what is known (other content by this name) is said and
+not written down, so that neither of the two counts in both roles.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import stat
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import groupby, islice
+
+from poledata import bag, beneath, catalogue, db, medium, sealing
+from poledata.errors import Stopped
+from poledata.lifecycle import House
+from poledata.records import CopyState, FileRow, ManifestLine, Role, shown, utc
+from poledata.shelf import HeldDisk
+
+CHUNK_LINES = 5000  # a transaction
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One name, and what two disks (or a disk and the database) say of it."""
+
+    name: str
+    here: str
+    there: str
+
+
+@dataclass(slots=True)
+class BagReport:
+    """What one disk gave; names are shown names."""
+
+    label: str
+    role: Role
+    serial: str
+    state: str
+    files: int = 0  # lines whose file is there
+    size_bytes: int = 0
+    new_copies: int = 0  # not known to the database before
+    missing: list[str] = field(default_factory=list)  # a line without its file
+    damaged: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)  # missing, and not on any other disk either
+    without_line: list[str] = field(default_factory=list)
+    differences: list[Difference] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)  # of the manifest, or of the disk as a whole
+
+    @property
+    def is_well(self) -> bool:
+        bad = (self.missing, self.damaged, self.lost, self.without_line)
+        return not any((*bad, self.differences, self.faults))
+
+
+def read_all(house: House, helds: Sequence[HeldDisk], stop: threading.Event) -> list[BagReport]:
+    """Each disk in turn; one that fails stops no other. Raises Stopped."""
+    reports = [_read(house, held, stop) for held in helds]
+    for at, held in enumerate(helds):
+        if reports[at].lost:  # by now the file is known, if any other disk has it
+            again = _read(house, held, stop)
+            again.new_copies += reports[at].new_copies
+            reports[at] = again
+    return reports
+
+
+def _read(house: House, held: HeldDisk, stop: threading.Event) -> BagReport:
+    disk = held.disk
+    reading = _Reading(house, held, BagReport(disk.label, disk.role, disk.serial, disk.state.value))
+    try:
+        reading.manifest(stop)
+        reading.files_without_line()
+    except OSError as fault:
+        said = f"it could not be read to its end: {fault.strerror or fault}"
+        reading.report.faults.append(said)
+    return reading.report
+
+
+# --- one line -----------------------------------------------------------------------------
+
+
+class Finding(Enum):
+    """What a line, its file and the database say together."""
+
+    NEW = "nothing is known of the file"
+    ADDED = "the file is known, this copy of it is not"
+    KNOWN = "all is known"
+    BAD = "this copy is known to be damaged"
+    GONE = "the line has no file"
+    LOST = "the line has no file, and nothing is known of it"
+    OTHER_SIZE = "the file has another size than is known"
+    OTHER_CONTENT = "other content is known by this name"
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A line of the manifest, and the file that it names; None: there is none."""
+
+    sha512: str
+    name: str
+    info: os.stat_result | None
+
+
+def judge(listed: Listed, row: FileRow | None) -> Finding:
+    """Pure."""
+    if row and row.sha512 != listed.sha512:
+        return Finding.OTHER_CONTENT
+    if listed.info is None:
+        return Finding.GONE if row else Finding.LOST
+    if row is None:
+        return Finding.NEW
+    if row.size_bytes != listed.info.st_size:
+        return Finding.OTHER_SIZE
+    if row.copy_state is CopyState.DAMAGED:
+        return Finding.BAD
+    return Finding.KNOWN if row.copy_state is CopyState.GOOD else Finding.ADDED
+
+
+# --- one disk -----------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Reading:
+    house: House
+    held: HeldDisk
+    report: BagReport
+    _unregistered: set[str] = field(default_factory=set)  # names of lines without a row here
+
+    def manifest(self, stop: threading.Event) -> None:
+        """Chunk by chunk, so that memory is bounded. Raises OSError, Stopped."""
+        lines = self._plain_lines()
+        while chunk := list(islice(lines, CHUNK_LINES)):
+            if stop.is_set():
+                raise Stopped("Interrupted: what was read is registered. Run this again.")
+            listed = list(_with_files(self.held.root_fd, chunk))
+            with db.transaction(self.house.conn):
+                doubtful = [one for one in listed if not self._write_down(one)]
+            for one in doubtful:  # has to be read, so not within the transaction
+                self._settle_size(one)
+
+    def _plain_lines(self) -> Iterator[ManifestLine]:
+        """Those that name a path below data/ as we write it; the others are faults."""
+        for line in bag.read_on(self.held.root_fd, self.report.faults):
+            if bag.why_not_carried(line.name) or {"", ".", ".."} & set(line.name.split("/")):
+                fault = f"{bag.MANIFEST}: data/{shown(line.name)} is no name of ours"
+                self.report.faults.append(fault)
+            else:
+                yield line
+
+    def _write_down(self, listed: Listed) -> bool:
+        """False: the file has to be read before it can be judged."""
+        row = catalogue.file_row(self.house.conn, listed.name, self.held.disk)
+        finding = judge(listed, row)
+        if listed.info:
+            self.report.files += 1
+            self.report.size_bytes += listed.info.st_size
+        if finding in (Finding.LOST, Finding.OTHER_CONTENT):
+            self._unregistered.add(listed.name)
+        if row is None:
+            self._write_unknown(listed, finding)
+        elif finding is Finding.OTHER_CONTENT:
+            said = f"SHA-512 {listed.sha512[:12]}…", f"SHA-512 {row.sha512[:12]}…"
+            self._differ(listed.name, *said)
+        elif finding is Finding.BAD:
+            self.report.damaged.append(shown(listed.name))
+        elif finding is Finding.GONE:
+            self.report.missing.append(shown(listed.name))
+            self._set(row, listed, CopyState.MISSING)
+        elif finding is Finding.ADDED:
+            self._add(row.id, listed, CopyState.GOOD)
+        return finding is not Finding.OTHER_SIZE
+
+    def _write_unknown(self, listed: Listed, finding: Finding) -> None:
+        info = listed.info
+        if finding is Finding.LOST or info is None:
+            self.report.lost.append(shown(listed.name))  # of what size? there is no row without
+            return
+        file_id = catalogue.add_file(
+            self.house.conn, listed.name, listed.sha512, info.st_size, info.st_mtime_ns
+        )
+        self._add(file_id, listed, CopyState.GOOD)
+
+    def _set(self, row: FileRow, listed: Listed, state: CopyState) -> None:
+        if row.copy_state is None:
+            self._add(row.id, listed, state)
+        else:
+            catalogue.set_copy_state(self.house.conn, row.id, self.held.disk, state)
+
+    def _add(self, file_id: int, listed: Listed, state: CopyState) -> None:
+        conn, info, now_s = self.house.conn, listed.info, time.time()
+        # The inode was last changed when the copy got its final name.
+        at = utc(min(info.st_ctime, now_s) if info else now_s)
+        mtime_ns = info.st_mtime_ns if info else None
+        catalogue.add_unverified_copy(conn, file_id, self.held.disk, state, mtime_ns, at)
+        catalogue.archived_if_in_both_roles(conn, file_id)
+        self.report.new_copies += 1
+
+    def _differ(self, name: str, here: str, there: str) -> None:
+        label = self.held.disk.label
+        others = [o for o in catalogue.labels_of(self.house.conn, name) if o != label]
+        there = f"{', '.join(others) or 'the database'}: {there}"
+        self.report.differences.append(Difference(shown(name), f"{label}: {here}", there))
+
+    # --- two sizes ------------------------------------------------------------------------
+
+    def _settle_size(self, listed: Listed) -> None:
+        """The right size is that of a copy which has the SHA-512."""
+        row = catalogue.file_row(self.house.conn, listed.name, self.held.disk)
+        assert row and listed.info
+        size_bytes, is_whole = listed.info.st_size, self._is_whole(listed)
+        with db.transaction(self.house.conn):
+            if is_whole:
+                mtime_ns = listed.info.st_mtime_ns
+                catalogue.mend_size(self.house.conn, row.id, size_bytes, mtime_ns)
+            self._set(row, listed, CopyState.GOOD if is_whole else CopyState.DAMAGED)
+        if is_whole:
+            said = f"{size_bytes} bytes, whole", f"{row.size_bytes} bytes, damaged"
+            self._differ(listed.name, *said)
+        else:
+            self.report.damaged.append(shown(listed.name))
+
+    def _is_whole(self, listed: Listed) -> bool:
+        try:
+            with closing(medium.HashingReader()) as reader:
+                copy = self.held.read_copy(listed.name, reader, lambda _: None)
+        except OSError as fault:
+            log.warning("%s: %s: %s", self.held.disk.label, shown(listed.name), fault)
+            return False
+        return copy.sha512 == listed.sha512
+
+    # --- files without a line -------------------------------------------------------------
+
+    def files_without_line(self) -> None:
+        """One that is in the buffer still is on its way: the next pass goes on with it."""
+        buffer = self.house.config.buffer
+        for name, _ in sealing.entries_under_data(self.held.root_fd):
+            if not (self._is_known(name) or os.path.lexists(buffer / name)):
+                self.report.without_line.append(shown(name))
+        self.report.without_line.sort()
+
+    def _is_known(self, name: str) -> bool:
+        if name in self._unregistered or bag.why_not_carried(name):
+            return name in self._unregistered
+        row = catalogue.file_row(self.house.conn, name, self.held.disk)
+        return row is not None and row.copy_state is not None
+
+
+def _with_files(root_fd: int, lines: Sequence[ManifestLine]) -> Iterator[Listed]:
+    """Each line with its file's stat; neighbours in one directory share the way there."""
+    for parent, group in groupby(lines, key=lambda line: line.name.rpartition("/")[0]):
+        here = list(group)
+        bases = [line.name.rpartition("/")[2] for line in here]
+        infos = _stats_in(root_fd, f"{bag.DATA}/{parent}".rstrip("/"), bases)
+        for line, base in zip(here, bases, strict=True):
+            yield Listed(line.sha512, line.name, infos.get(base))
+
+
+def _stats_in(root_fd: int, path: str, bases: Sequence[str]) -> dict[str, os.stat_result]:
+    """Of those that are regular files in this directory."""
+    try:
+        with beneath.directory(root_fd, path) as fd:
+            infos = {base: _stat(fd, base) for base in bases}
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    return {base: info for base, info in infos.items() if info and stat.S_ISREG(info.st_mode)}
+
+
+def _stat(directory_fd: int, base: str) -> os.stat_result | None:
+    try:
+        return os.stat(base, dir_fd=directory_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return None

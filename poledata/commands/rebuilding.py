@@ -1,0 +1,167 @@
+"""``generate_db.py --from-disks``: the catalogue from the disks, and what a person is told."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import click
+
+from poledata import archive, catalogue, cli, db, diskset, lock, sending
+from poledata.care import Verdict, verify
+from poledata.commands.caring import print_verdict
+from poledata.commands.common import watcher
+from poledata.config import Config
+from poledata.diskmap import Entry, read
+from poledata.errors import ExitCode, Refused
+from poledata.inventory import Inventory, taken
+from poledata.lifecycle import House, the_disk
+from poledata.notices import Board
+from poledata.rebuild import Rebuilt, rebuild
+from poledata.records import Disk, shown, size_text
+
+
+def from_disks(map_path: Path | None, and_verify: bool, is_dry: bool, as_json: bool) -> ExitCode:
+    """Make the database from the disks, or complete it, and say what was found."""
+    config = cli.SETTINGS.config()
+    if not is_dry:
+        cli.must_be_cron_user(config)
+        cli.start_logging(config)
+    stop = cli.stop_on_signals()
+    with _turn(config, is_dry):
+        done = _rebuilt(config, map_path, stop, is_dry)
+    verdicts = _verify(config, done, stop) if and_verify else []
+    if as_json:
+        click.echo(json.dumps({**asdict(done), "verified": list(map(asdict, verdicts))}, indent=2))
+    elif not cli.SETTINGS.quiet:
+        _print(done, verdicts)
+    if stop.is_set():
+        return ExitCode.INTERRUPTED
+    is_well = done.is_well and all(verdict.is_well for verdict in verdicts)
+    return ExitCode.DONE if is_well else ExitCode.LOOK
+
+
+def _turn(config: Config, is_dry: bool) -> AbstractContextManager[None]:
+    return nullcontext() if is_dry else lock.between_batches(config.db_path)
+
+
+def _rebuilt(config: Config, map_path: Path | None, stop: threading.Event, is_dry: bool) -> Rebuilt:
+    entries = read(map_path, config.prefixes) if map_path else ()
+    known = _known(config, is_dry)
+    archive.must_fit_together(config, known)
+    with taken(config, known) as there:
+        if not there.finds:
+            raise Refused("\n".join(_why_none(there)))
+        spares = _spares(known, there, entries, map_path)
+        with _database(config.db_path, is_dry) as conn:
+            house = House(config, conn, Board(conn, sending.channels(config.secrets), is_dry))
+            return rebuild(house, there, spares, stop, is_dry)
+
+
+def _known(config: Config, is_dry: bool) -> list[Disk]:
+    """Of an older database; it is brought to this program's version, unless nothing is written."""
+    if not config.db_path.exists():
+        return []
+    with db.connect(config.db_path, read_only=is_dry) as conn:
+        return catalogue.disks(conn)
+
+
+def _why_none(there: Inventory) -> Iterator[str]:
+    yield "No archive disk is mounted that can be used. Nothing was changed."
+    yield from (f"{place.path}: {place.why}" for place in there.not_used)
+    yield "Mount the disks, each at the place of its label, and run this again."
+
+
+def _spares(
+    known: Sequence[Disk], there: Inventory, entries: Sequence[Entry], map_path: Path | None
+) -> tuple[Entry, ...]:
+    """What the disk-map has beside the disks that were found. Raises DiskMapFault."""
+    found = [find.held.disk for find in there.finds]
+    ids = {disk.id for disk in found}
+    disks = [*found, *(disk for disk in known if disk.id not in ids)]
+    return diskset.changes(disks, entries, map_path, False).new if map_path else ()
+
+
+@contextmanager
+def _database(path: Path, is_dry: bool) -> Iterator[db.Connection]:
+    """The one to be completed, or a new one; for a dry run a copy, which is thrown away."""
+    with TemporaryDirectory() as directory:
+        if is_dry:
+            copy = Path(directory) / path.name
+            if path.exists():
+                with db.connect(path, read_only=True) as conn:
+                    db.copy_to(conn, path, copy)
+            path = copy
+        if not path.exists():
+            db.create(path)
+        with db.connect(path) as conn:
+            yield conn
+
+
+def _verify(config: Config, done: Rebuilt, stop: threading.Event) -> list[Verdict]:
+    """Read all copies of the disks that were found; passes may go on meanwhile."""
+    with db.connect(config.db_path) as conn, watcher() as watching:
+        house = House(config, conn, Board(conn, sending.channels(config.secrets)))
+        disks = [the_disk(house, report.serial) for report in done.disks]
+        return [verify(house, disk, stop, watching.moved) for disk in disks]
+
+
+# --- what a person is told ----------------------------------------------------------------
+
+
+def _print(done: Rebuilt, verdicts: Sequence[Verdict]) -> None:
+    click.echo(f"Database {done.db_path}: {len(done.disks)} disks were read.")
+    for report in done.disks:
+        size = size_text(report.size_bytes)
+        click.echo(
+            f"{report.label}  {report.role.value}  {report.serial}  {report.state}: "
+            f"{report.files} files ({size}), {report.new_copies} of them new to the database"
+        )
+        for what in ("missing", "damaged", "lost", "without_line"):
+            for name in getattr(report, what):
+                click.echo(f"{report.label}: {_WORDS[what]} {name}")
+        for differing in report.differences:
+            click.echo(f"DIFFERENCE {differing.name}: {differing.here}; {differing.there}")
+        for fault in report.faults:
+            click.echo(f"{report.label}: FAULT {shown(fault)}")
+    for place in done.not_used:
+        click.echo(f"NOT USED {place.path}: {place.why}")
+    for verdict in verdicts:
+        print_verdict(verdict)
+    for line in _what_next(done, bool(verdicts)):
+        click.echo(line)
+
+
+_WORDS = {
+    "missing": "MISSING",
+    "damaged": "DAMAGED",
+    "lost": "MISSING, AND ON NO OTHER DISK THAT IS MOUNTED",
+    "without_line": "WITHOUT A LINE",
+}
+
+
+def _what_next(done: Rebuilt, is_verified: bool) -> Iterator[str]:
+    if done.spares_added:
+        yield f"Spares from the disk-map: {', '.join(done.spares_added)}."
+    if done.empty:
+        yield f"Empty disks, not registered: {', '.join(done.empty)}. Add --disk-map FILE for them."
+    if done.not_mounted:
+        yield (
+            f"Not mounted, left as they were: {', '.join(done.not_mounted)}. Mount them and run "
+            "this again; what has left: data_manager.py ship or lost."
+        )
+    if done.is_dry:
+        yield "A dry run: nothing was written."
+        return
+    yield "Now: 1. data_manager.py check  2. a pass, or the crontab line again."
+    if not is_verified:
+        labels = " ".join(report.label for report in done.disks)
+        yield (
+            f"No file is removed on the word of these copies until they are read: "
+            f"data_manager.py verify {labels}"
+        )
