@@ -443,9 +443,20 @@ def test_the_marked_commands_run(world: World) -> None:
     assert world.waiting() == set()
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_the_tests_that_are_named_exist(page: Path) -> None:
+    """``test_pass.py::test_…``, and files of tests and campaigns."""
+    for file, test in re.findall(r"`(test_\w+\.py)::(test_\w+)`", page.read_text()):
+        assert f"\ndef {test}(" in (REPO / "tests" / file).read_text(), test
+    for file in re.findall(r"\b(tests/[\w/]+\.\w+)", page.read_text()):
+        assert (REPO / file).exists(), file
+
+
 def test_the_make_targets_that_are_named_exist() -> None:
     """``make demo`` and its brothers."""
-    targets = set(re.findall(r"^([a-z]+):", (REPO / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (REPO / "Makefile").read_text(), re.MULTILINE))
     for page in PAGES:
-        code = re.findall(r"(?:^    |`)make ([a-z]+)\b", page.read_text(), re.MULTILINE)
+        code = re.findall(
+            r"(?:^    |`(?:\S+=\S+ )?)make ([a-z-]+)\b", page.read_text(), re.MULTILINE
+        )
         assert set(code) <= targets, page.name

@@ -164,3 +164,24 @@ def test_the_packing_list_of_an_earlier_life_is_kept(world: World) -> None:
     world.run_pass("close", "P01", check=0)
     kept = sorted(path.read_bytes() for path in lists.iterdir())
     assert len(kept) == 2 and first in kept
+
+
+def test_dead_channels_never_stop_the_archive(world: World) -> None:
+    """No mail server, no web server, a pager that fails: files are archived, disks are closed,
+    and what could not be said is noted for the next try."""
+    dead = {
+        "POLE_NOTIFY_URLS": "json://127.0.0.1:1/x mailto://127.0.0.1:1/?from=a@b.cd&to=e@f.gh",
+        "POLE_PAGER_COMMAND": "false",
+        "POLE_HEARTBEAT_COMMAND": "false",
+    }
+    names = {world.put(f"{number}.g3", 2000).name for number in range(3)}
+    world.put("per%cent.g3")  # a notice
+    world.generate()
+    world.run_pass(check=1, env=dead)
+    assert world.waiting() == {"per%cent.g3"}
+    assert world.archived("P01") == world.archived("S01") == names
+    world.run_pass("close", "P01", check=0, env=dead)
+    assert world.disk_states()["P01"] == "closed"
+    assert "could not be sent" in world.log()
+    rows = world.sql("SELECT sent_at FROM deliveries WHERE attempts > 0")
+    assert rows and all(row["sent_at"] is None for row in rows)
