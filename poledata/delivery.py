@@ -182,7 +182,11 @@ def _all_stamps(config: Config) -> list[Path]:
 
 
 def _beginning_with(path: Path) -> list[Path]:
-    names = os.listdir(path.parent) if path.parent.is_dir() else []
+    try:
+        names = os.listdir(path.parent) if path.parent.is_dir() else []
+    except OSError as fault:
+        log.warning("%s can't be listed: %s", path.parent, fault)
+        return []
     return [path.with_name(name) for name in sorted(names) if name.startswith(path.name)]
 
 

@@ -10,6 +10,7 @@ the drives.
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -17,6 +18,8 @@ from pathlib import Path
 
 from poledata.errors import LockTrouble, UsageFault
 from poledata.ownership import open_or_make
+
+log = logging.getLogger(__name__)
 
 
 class PassLock:
@@ -30,7 +33,10 @@ class PassLock:
 
     def got_on(self) -> None:
         """The pass that holds the lock has made progress."""
-        os.utime(self._lock_fd)
+        try:
+            os.utime(self._lock_fd)
+        except OSError as fault:  # a later pass may call this one stuck: no reason to end it
+            log.warning("the lock's time can't be set: %s", fault)
 
     @property
     def got_on_at_s(self) -> float:

@@ -5,8 +5,10 @@ Looked at once in each pass, also in one that is paused or can't read its buffer
 
 from __future__ import annotations
 
+import logging
 import os
 import time
+from pathlib import Path
 
 from poledata import catalogue, mounts, report
 from poledata.lifecycle import House
@@ -20,6 +22,8 @@ from poledata.records import (
     utc,
 )
 from poledata.tally import Tally
+
+log = logging.getLogger(__name__)
 
 DAY_S = 86_400.0
 CRITICAL_PERCENT = 95.0
@@ -70,11 +74,11 @@ def _why(house: House, tally: Tally, fault: str | None) -> str:
 
 
 def _look_at_buffer(house: House, tally: Tally) -> None:
-    fd = os.open(house.config.buffer, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        room = mounts.space(fd)
-    finally:
-        os.close(fd)
+        room = _room(house.config.buffer)
+    except OSError as fault:
+        log.warning("%s can't be measured: %s", house.config.buffer, fault)
+        return
     percent = 100 * room.used_bytes / max(1, room.used_bytes + room.free_bytes)
     if percent < house.config.buffer_full_percent:
         house.board.settle(["buffer-full"], "buffer")
@@ -87,6 +91,14 @@ def _look_at_buffer(house: House, tally: Tally) -> None:
         Severity.CRITICAL if percent >= CRITICAL_PERCENT else None,
         value=float(int(percent)),
     )
+
+
+def _room(path: Path) -> mounts.Space:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return mounts.space(fd)
+    finally:
+        os.close(fd)
 
 
 def _until_full(house: House, tally: Tally, free_bytes: int) -> str:

@@ -19,7 +19,7 @@ from tests.campaigns.stage import LARGE, NEXT, SCENES, SMALL, Stage
 
 pytestmark = needs_shim
 DEVICES = ("source", "primary", "copy", "database")
-SHORT_FORM = 20  # cells of each scene and device
+SHORT_FORM = 18  # cells of each scene and device
 EACH_OF = 3  # a call that is made so often at most fails at each of its occurrences, in turn
 
 PLACES = [(scene, device) for scene in SCENES for device in DEVICES]
@@ -127,7 +127,7 @@ def test_a_tag_file_that_can_not_be_found_keeps_a_bag_from_being_sealed(
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        ("rename primary:manifest-sha512.txt", "P01 can't be closed: Input/output"),
+        ("rename primary:manifest-sha512.txt", "P01 can't be closed: Input/output error. It st"),
         ("flock database:pole.sqlite.turn", "pole.sqlite.turn: the lock can't be had (Input/outpu"),
     ],
 )

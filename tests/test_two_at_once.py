@@ -35,7 +35,8 @@ from poledata import db
 path = Path(sys.argv[2])
 while True:
     with db.connect(path) as conn, db.transaction(conn):
-        conn.execute("INSERT INTO smart_checks (disk_id, at, health) VALUES (1, 'now', 'passed')")
+        conn.execute("INSERT INTO smart_checks (disk_id, at, health) "
+                     "VALUES (1, '2026-01-01T00:00:00Z', 'passed')")
 """
 
 
