@@ -814,8 +814,9 @@ def _as_shown(name: str) -> str:
     return "".join(escapes.get(c, c) for c in name)
 
 
-def test_a_file_in_a_directorys_place_is_a_fault_of_its_own(world: World) -> None:
-    """``a.g3`` is archived, then ``a.g3/b.g3`` comes, and the reverse: nothing is moved or lost."""
+def test_a_file_in_a_directorys_place_is_never_moved(world: World) -> None:
+    """``a.g3`` is archived, then ``a.g3/b.g3`` comes: it goes to disks without the first. In the
+    reverse case, a directory in a file's place, the file waits."""
     world.put("a.g3")
     world.put("c.g3/d.g3")
     world.generate()
@@ -826,10 +827,12 @@ def test_a_file_in_a_directorys_place_is_a_fault_of_its_own(world: World) -> Non
     world.put("e.g3")
     run = world.run_pass(check=1)
     assert (run.out, run.err) == ("", "")
-    assert world.waiting() == {"a.g3/b.g3", "c.g3"}
+    assert world.waiting() == {"c.g3"}
     for label in ("P01", "S01"):
         assert world.archived(label) == {"a.g3", "c.g3/d.g3", "e.g3"}
-    assert {row["name"] for row in world.sql("SELECT * FROM pending")} == {"a.g3/b.g3", "c.g3"}
+    for label in ("P02", "S02"):
+        assert world.archived(label) == {"a.g3/b.g3"}
+    assert {row["name"] for row in world.sql("SELECT * FROM pending")} == {"c.g3"}
 
 
 def test_odd_times_are_kept_and_keep_no_file_waiting(world: World) -> None:
