@@ -120,6 +120,7 @@ def test_cron_archives_by_its_own_clock_and_mails_only_what_needs_a_person(
         wait_for(lambda: "second.g3" in world.archived("S01"), TWO_MINUTES_S)
         wait_for(lambda: len(list(mails.iterdir())) >= 2)
         wait_for(lambda: any("\nLast pass  " in mail.body for mail in smtp.got), TWO_MINUTES_S)
+        wait_for(lambda: any("NEW  WARNING bad-name" in m.body for m in smtp.got), TWO_MINUTES_S)
         mailed = [path.read_text() for path in mails.iterdir()]
     for mail in mailed:
         assert str(faulty) in mail and "SetleTime" in mail and "Subject: Cron <root@" in mail
