@@ -113,7 +113,8 @@ def test_a_missing_database_is_never_made_by_opening_it(tmp_path: Path) -> None:
     for read_only in (False, True):
         assert refusal(path, read_only) == (
             f"{path}: there is no database. Nothing was changed. "
-            "Make it with: generate_db.py --disk-map FILE"
+            "Make it with: generate_db.py --disk-map FILE; if it was lost, see database-error in "
+            "docs/operators.md"
         )
     assert os.listdir(tmp_path) == []
 
