@@ -17,7 +17,7 @@ from tests.campaigns.matrix import cells, spread, try_cell
 from tests.campaigns.shim import EMPTY, SHORT, Call, Rule, needs_shim
 from tests.campaigns.stage import LARGE, NEXT, SCENES, SMALL, Stage
 
-pytestmark = needs_shim
+pytestmark = [needs_shim, pytest.mark.timeout(600)]
 DEVICES = ("source", "primary", "copy", "database")
 SHORT_FORM = 18  # cells of each scene and device
 EACH_OF = 3  # a call that is made so often at most fails at each of its occurrences, in turn

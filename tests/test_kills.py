@@ -17,7 +17,7 @@ import pytest
 from tests.campaigns.shim import DIE, Call, Outcome, Rule, needs_shim
 from tests.campaigns.stage import SCENES, Stage, many_files
 
-pytestmark = needs_shim
+pytestmark = [needs_shim, pytest.mark.timeout(600)]
 ANY = Call("*", "*")
 # What alters something on a disk, or makes it durable.
 CHANGING = {"create", "write", "pwrite", "fallocate", "ftruncate", "fsync", "fdatasync", "close"}
