@@ -261,7 +261,7 @@ _WORLD_FAULTS = (
     "database table is locked",
     "database or disk is full",
     "disk I/O error",
-    "unable to open database file",
+    "unable to open database",
     "attempt to write a readonly database",
     "database disk image is malformed",
 )

@@ -193,10 +193,10 @@ def _health_lines(status: Status) -> Iterator[str]:
     checked = [item for item in status.disks if item.health]
     if not checked:
         return
-    odd = [i for i in checked if i.health and i.health.health != "passed"]
+    odd = [i for i in checked if i.health and i.health.health != "healthy"]
     oldest = min(i.health.at for i in checked if i.health)
     age = people_time(seconds(oldest), status.at_s)
-    yield f"Health     {len(checked) - len(odd)} of {len(checked)} drives passed, since {age}"
+    yield f"Health     {len(checked) - len(odd)} of {len(checked)} drives are healthy, since {age}"
     yield from (f"           {i.disk.label}: {i.health.health}" for i in odd if i.health)
 
 

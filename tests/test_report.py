@@ -251,11 +251,11 @@ def test_the_drives_health_is_counted_and_what_is_odd_named() -> None:
     """With the age of the oldest check; nothing where none was made."""
     assert not any(each.startswith("Health") for each in lines())
     seen = [
-        DiskStatus(disk("P01"), True, health=HealthCheck(AT, "passed", 31)),
+        DiskStatus(disk("P01"), True, health=HealthCheck(AT, "healthy", 31)),
         DiskStatus(disk("P02"), True, health=HealthCheck(AT, "failing", None)),
     ]
     said = lines(disks=tuple(seen))
-    at = said.index("Health     1 of 2 drives passed, since 11:30 UTC (30 min ago)")
+    at = said.index("Health     1 of 2 drives are healthy, since 11:30 UTC (30 min ago)")
     assert said[at + 1] == "           P02: failing"
 
 

@@ -129,13 +129,13 @@ def after_a_crash(world: World) -> tuple[str, ...]:
 
 
 def something_else(world: World) -> tuple[str, ...]:
-    """Another content, with its line, stands in a file's place: it is set aside."""
+    """Another content stands in a file's place, below the file's own line: it is set aside."""
     world.put("seed.g3", 5000)
     world.generate()
     world.run_pass(check=0)
     world.put("new.g3", 900)
-    path = leave_a_copy(world, "P01", "new.g3", b"something else")
-    leave_a_copy(world, "P01", "new.g3", b"something else", line_of(path, "new.g3"))
+    line = line_of(world.buffer / "new.g3", "new.g3")
+    leave_a_copy(world, "P01", "new.g3", b"something else", line)
     world.spoil("P01", "new.g3", "the test put something else there")
     return ()
 
