@@ -16,7 +16,7 @@ from poledata import bag, beneath, mounts
 from poledata.choice import label_key
 from poledata.config import Config
 from poledata.errors import DiskRefused, UsageFault
-from poledata.records import Disk, DiskState, Role, utc
+from poledata.records import Disk, DiskState, Role, seconds, utc
 from poledata.settings import LABEL, fixed_part
 from poledata.shelf import HeldDisk, must_be_alone, prove
 
@@ -146,6 +146,8 @@ def _marked(root_fd: int, place: Path, mark: bag.Mark) -> Marked:
     manifest = beneath.stat(root_fd, bag.MANIFEST)
     if manifest is None:
         raise ValueError(f"it has no {bag.MANIFEST}")
+    for at in (mark.opened_at, mark.closed_at or mark.opened_at):
+        seconds(at)  # raises ValueError
     last_used_at = (seal and mark.closed_at) or utc(manifest.st_mtime)
     return Marked(place, mark, seal is not None, last_used_at)
 

@@ -100,7 +100,6 @@ class Shelf:
         """The same, claimed at its first use, and with earlier leftovers swept."""
         held = self.hold(disk)
         with _disk_faults(disk):
-            _must_be_open(held)
             must_be_writable(held)
             if disk.id not in self._ready:
                 held = self._make_ready(held)
@@ -326,8 +325,9 @@ def _reads_directly(root_fd: int) -> bool:
 
 
 def _must_be_open(held: HeldDisk) -> None:
-    """Raises DiskRefused for a sealed bag: the database is older than its closing."""
-    if beneath.stat(held.root_fd, bag.TAG_MANIFEST):
+    """Raises DiskRefused for the sealed bag of a disk in use: the database is older than it."""
+    is_in_use = held.disk.state is DiskState.ACTIVE
+    if is_in_use and beneath.stat(held.root_fd, bag.TAG_MANIFEST):
         raise DiskRefused(
             "disk-wrong",
             held.disk.label,
@@ -338,7 +338,8 @@ def _must_be_open(held: HeldDisk) -> None:
 
 
 def must_be_writable(held: HeldDisk) -> None:
-    """Raises DiskRefused where this user can't put files on the disk."""
+    """Raises DiskRefused where this user can't, or must not, put files on the disk."""
+    _must_be_open(held)
     if mounts.space(held.root_fd).read_only:
         raise DiskRefused(
             "disk-read-only",

@@ -192,12 +192,20 @@ def harm_kind(world: World) -> str:
     return "P01: its mark is of a drive, which this configuration is not for"
 
 
+def harm_time(world: World) -> str:
+    mark = world.disks["P01"] / "bag-info.txt"
+    mark.write_text(re.sub("(?m)^Pole-Opened: .*", "Pole-Opened: long ago", mark.read_text()))
+    return "P01: it can't be read: time data 'long ago' does not match format"
+
+
 def harm_manifest(world: World) -> str:
     manifest_path(world, "P01").unlink()
     return "P01: it can't be read: it has no manifest-sha512.txt"
 
 
-@pytest.mark.parametrize("harm", [harm_label, harm_twin, harm_role, harm_kind, harm_manifest])
+@pytest.mark.parametrize(
+    "harm", [harm_label, harm_twin, harm_role, harm_kind, harm_time, harm_manifest]
+)
 def test_a_disk_that_is_not_surely_itself_is_said_and_not_used(
     world: World, harm: Callable[[World], str]
 ) -> None:
@@ -404,7 +412,11 @@ def test_an_older_database_is_completed_and_what_it_says_stays(loop_world: LoopW
     world.run_pass(check=0)  # nothing to do
     world.put("blocked.g3")
     world.run_pass(check=1)  # it has its copy on S01 by then
-    assert {kind for kind, _ in world.notices()} >= {"disk-wrong", "no-disk"}
+    told = {("disk-wrong", "P01"), ("disk-wrong", "P02"), ("no-disk", "primary")}
+    assert told <= world.notices()
+    world.run_pass(check=1)
+    assert told <= world.notices()
+    assert world.sql("SELECT 1 FROM notices WHERE reopened > 0") == []  # none comes and goes
     run = rebuilt(world)
     assert rows(world, DISKS) == whole[1]
     assert {row[0] for row in {*rows(world, FILES)} - {*whole[0]}} == {"blocked.g3"}

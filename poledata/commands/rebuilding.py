@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -90,17 +90,20 @@ def _spares(
 @contextmanager
 def _database(path: Path, is_dry: bool) -> Iterator[db.Connection]:
     """The one to be completed, or a new one; for a dry run a copy, which is thrown away."""
-    with TemporaryDirectory() as directory:
+    with ExitStack() as stack:
         if is_dry:
-            copy = Path(directory) / path.name
-            if path.exists():
-                with db.connect(path, read_only=True) as conn:
-                    db.copy_to(conn, path, copy)
-            path = copy
+            path = _copied(path, Path(stack.enter_context(TemporaryDirectory())))
         if not path.exists():
             db.create(path)
-        with db.connect(path) as conn:
-            yield conn
+        yield stack.enter_context(db.connect(path))
+
+
+def _copied(path: Path, directory: Path) -> Path:
+    copy = directory / path.name
+    if path.exists():
+        with db.connect(path, read_only=True) as conn:
+            db.copy_to(conn, path, copy)
+    return copy
 
 
 def _verify(config: Config, done: Rebuilt, stop: threading.Event) -> list[Verdict]:
