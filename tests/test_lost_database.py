@@ -1,0 +1,173 @@
+"""The operator's drill: the database is lost, or an older one put back, and archiving goes on.
+
+The commands are those of docs/operators.md, taken from there and run as they stand.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from tests.loopdisks import LoopWorld
+from tests.test_docs import OPERATORS, section
+from tests.world import REPO, World
+
+STEPS = [
+    textwrap.dedent(block)
+    for block in re.findall(
+        r"^ *<!-- drill -->\n *```sh\n(.*?)^ *```$",
+        section(OPERATORS, "## database-error"),
+        re.MULTILINE | re.DOTALL,
+    )
+]
+PUT_ASIDE, TAKE_COPY, REBUILD, LOOK = STEPS
+SEED = "fullrate/RCW38/80296951/0000.g3"
+SINCE = "fullrate/RCW38/80296951/0001.g3"  # archived after the older database was copied
+WAITING = "fullrate/RCW38/80296952/0000.g3"
+
+
+def follow(world: World, *steps: str, check: int = 0) -> str:
+    """Run what the page says, in the places of this station."""
+    (alias,) = re.findall(r"^    alias dm='(.*)'$", OPERATORS, re.MULTILINE)
+    script = "".join((f'dm() {{ {alias} "$@"; }}\n', *steps))
+    for there, here in (
+        ("/var/lib/pole-data/pole_data.sqlite", str(world.db_path)),
+        ("/var/lib/pole-data", str(world.db_path.parent)),
+        ("/spt_disks", str(world.mounts)),
+        ("sudo -u spt ", ""),
+        ("venv/bin/python", shlex.quote(sys.executable)),
+        ("spt.config", shlex.quote(str(world.config_path))),
+        ("--disk-map disk-map", f"--disk-map {shlex.quote(str(world.disk_map_path))}"),
+    ):
+        script = script.replace(there, here)
+    ran = subprocess.run(
+        ["bash", "-euxc", script], cwd=REPO, capture_output=True, text=True, timeout=110
+    )
+    assert ran.returncode == check, ran.stdout + ran.stderr
+    return ran.stdout
+
+
+def mid_season(world: World) -> Path:
+    """P01 is closed, P02 and S01 are in use; a database of the day before lies aside."""
+    world.put(SEED, 3000)
+    world.put("again.g3", 500)
+    world.generate()
+    world.run_pass(check=0)
+    older = world.root / "yesterday.sqlite"
+    shutil.copy(world.db_path, older)
+    world.put(SINCE, 4000)
+    world.run_pass(check=0)
+    world.run_pass("close", "P01", check=0)
+    world.put("on-p02.g3", 600)
+    world.run_pass(check=0)
+    world.put(WAITING, 5000)
+    return older
+
+
+def archiving_goes_on(world: World, *notices: str) -> None:
+    """The file that waited is archived, and so is what comes now; nothing was closed anew."""
+    assert world.waiting() == set()
+    world.check()
+    assert {"P01": "closed", "P02": "active", "S01": "active"}.items() <= (
+        world.disk_states().items()
+    )
+    closed = world.snapshot(world.disks["P01"])
+    for name in ("next.g3", SEED):  # one is new, one comes again
+        world.put(name, 3000)
+    world.run_pass(check=0)
+    assert world.waiting() == set()
+    world.check(must_be_untouched=[closed])
+    world.run_pass("verify", "P01", "P02", "S01", check=0)
+    assert world.sql("SELECT 1 FROM files WHERE archived_at IS NULL") == []
+    assert {kind for kind, _ in world.notices()} <= {"disk-closed", *notices}
+
+
+# --- lost -------------------------------------------------------------------------------
+
+
+def test_a_database_deleted_in_mid_season_comes_back_from_the_disks_alone(
+    loop_world: LoopWorld,
+) -> None:
+    """Passes end with 2 and touch nothing; then the page's steps, but for the copy."""
+    mid_season(loop_world)
+    loop_world.db_path.unlink()
+    before = loop_world.snapshot(loop_world.mounts)
+    assert "database-error in docs/operators.md" in loop_world.run_pass(check=2).err
+    assert loop_world.waiting() == {WAITING}
+    assert before.differences(loop_world.snapshot(loop_world.mounts)) == []
+    loop_world.db_path.with_name("pole.sqlite-journal").write_bytes(b"of the lost one")
+    said = follow(loop_world, PUT_ASIDE, REBUILD, LOOK)
+    assert "Spares from the disk-map: S02." in said
+    assert "All is well." in said
+    archiving_goes_on(loop_world)
+
+
+def test_a_disks_own_copy_is_put_back_and_completed(loop_world: LoopWorld) -> None:
+    """What no manifest tells comes with it: here a hold, and what was said of the disks."""
+    mid_season(loop_world)
+    loop_world.run_pass("hold", "S02", "--why", "bad cable", check=0)
+    (loop_world.disks["S01"] / "catalogue.sqlite").unlink()
+    loop_world.put("last.g3", 100)
+    loop_world.run_pass(check=0)  # makes a copy anew
+    loop_world.put(WAITING, 5000)
+    loop_world.db_path.write_bytes(b"\0" * 4096)  # the station's drive died
+    assert loop_world.run_pass(check={1, 2}).code
+    said = follow(loop_world, PUT_ASIDE, TAKE_COPY, REBUILD, LOOK.replace("dm check\n", ""))
+    assert "3 disks were read." in said
+    (row,) = loop_world.sql("SELECT held_reason FROM disks WHERE label = 'S02'")
+    assert row["held_reason"] == "bad cable"
+    assert loop_world.sql("SELECT 1 FROM copies WHERE verified_at IS NULL") == []
+    archiving_goes_on(loop_world)
+
+
+def test_a_day_old_database_is_put_back_and_completed(loop_world: LoopWorld) -> None:
+    """A copy of the day before, in the place of the disk's."""
+    older = mid_season(loop_world)
+    own_copy = TAKE_COPY.splitlines()[1]
+    assert own_copy.startswith("sudo -u spt cp /spt_disks/S01/catalogue.sqlite ")
+    own_copy = own_copy.replace("/spt_disks/S01/catalogue.sqlite", str(older))
+    said = follow(loop_world, PUT_ASIDE, own_copy + "\n", REBUILD, LOOK)
+    assert "P02  primary  ZTP02AA  active: 1 files (600 B), 1 of them new to the database" in said
+    archiving_goes_on(loop_world, "pass-crashed")
+
+
+# --- an older database, and nobody said so ------------------------------------------------
+
+
+@pytest.mark.parametrize("comes_again", ["gone", "same", "other"])
+def test_what_an_older_database_does_not_know_is_never_lost(world: World, comes_again: str) -> None:
+    """Passes go on with it for a while: the archived file stays where it is, and is whole."""
+    world.put(SEED, 3000)
+    world.generate()
+    world.run_pass(check=0)
+    older = world.db_path.read_bytes()
+    archived = world.put(SINCE, 4000)
+    world.run_pass(check=0)
+    world.db_path.write_bytes(older)
+    before = [world.snapshot(world.data(label) / SINCE) for label in ("P01", "S01")]
+    if comes_again != "gone":
+        world.put(SINCE, 4000, seed=0 if comes_again == "same" else 1)
+    mtimes = [(world.data(label) / SINCE).stat().st_ino for label in ("P01", "S01")]
+    world.put("beside.g3", 100)
+    world.run_pass(check=int(comes_again == "other"))
+    assert world.waiting() == ({SINCE} if comes_again == "other" else set())
+    for label, snapshot, inode in zip(("P01", "S01"), before, mtimes, strict=True):
+        path = world.data(label) / SINCE
+        assert path.stat().st_ino == inode
+        assert world.snapshot(path).items[0][1].content == snapshot.items[0][1].content
+        assert world.manifest(label)[SINCE] == archived.sha512
+        assert not (world.disks[label] / ".aside").exists()
+    conflicts = {("name-conflict", SINCE)} if comes_again == "other" else set()
+    assert world.notices() == conflicts
+    world.run("generate_db.py", "--from-disks", check=0)
+    world.run_pass()
+    world.check()
+    assert world.sql("SELECT sha512 FROM files WHERE name = ?", SINCE)[0][0] == archived.sha512
+    assert world.notices() == conflicts
