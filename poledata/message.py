@@ -84,18 +84,18 @@ def without_trickle(items: Sequence[Item], told_often: Container[str]) -> tuple[
 
 def compose(items: Sequence[Item], state: Sequence[str], now_s: float) -> Message:
     """One message of all that is due (at least one item); ``state`` are lines of text."""
-    order = list(News)
-    items = sorted(items, key=lambda item: (order.index(item.news), _grave(item)))
+    items = sorted(items, key=_rank)
     paragraphs = [
-        "\n".join(_paragraph(news, list(group), now_s))
-        for news, of_news in groupby(items, key=lambda item: item.news)
-        for _, group in groupby(of_news, key=_grave)
+        "\n".join(_paragraph(rank[-1], list(group), now_s))
+        for rank, group in groupby(items, key=_rank)
     ]
     return Message(_subject(items), "\n\n".join((*paragraphs, "\n".join(state))))
 
 
-def _grave(item: Item) -> tuple[int, str]:
-    return list(Severity).index(item.notice.severity), item.notice.kind
+def _rank(item: Item) -> tuple[bool, int, int, str, News]:
+    """The gravest first, though it be no news; what is over last."""
+    grave, order = list(Severity).index(item.notice.severity), list(News).index(item.news)
+    return item.news is News.OVER, grave, order, item.notice.kind, item.news
 
 
 # --- the subject --------------------------------------------------------------------------
@@ -104,7 +104,7 @@ def _grave(item: Item) -> tuple[int, str]:
 def _subject(items: Sequence[Item]) -> str:
     """``[pole-data] CRITICAL P03: …``, of the gravest kind, and how many more there are."""
     first = items[0]
-    alike = [i for i in items if i.news is first.news and _grave(i) == _grave(first)]
+    alike = [i for i in items if _rank(i) == _rank(first)]
     rest = len(items) - len(alike)
     more = f" (+{rest} more)" if rest else ""
     return f"{_cut(f'{PREFIX} {_word(first)} {_what(alike)}', len(more))}{more}"

@@ -131,6 +131,15 @@ def test_the_gravest_news_is_the_subject_and_comes_first() -> None:
     ]
 
 
+def test_what_is_critical_is_the_subject_though_it_is_told_again() -> None:
+    """The daily digest, or a disk that was closed, does not hide it."""
+    key = "2026-06-21: 1 open notices, 3 files wait, 12 archived"
+    items = [item(notice(DIGEST, key, text="STATUS")), item(notice("no-disk", "copy"), News.STILL)]
+    sent = compose(items, STATE, NOW)
+    assert sent.subject.startswith("[pole-data] CRITICAL copy: still open: no disk of this role")
+    assert sent.body.startswith("STILL OPEN  CRITICAL no-disk: ") and "STATUS" in sent.body
+
+
 def test_what_is_over_says_from_when_to_when_and_asks_for_nothing() -> None:
     """Also if it was never told while it was open."""
     gone = notice(resolved_at=utc(NOW - 60))
