@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 import click
@@ -63,7 +65,7 @@ def _one_pass() -> ExitCode:
 def _pass_and_tell(config: Config) -> ExitCode:
     """The pass under its lock; people are told after it, so that the next one need not wait."""
     stop = cli.stop_on_signals()
-    with lock.one_pass(config.db_path) as turns:
+    with _told_in_any_case(config), lock.one_pass(config.db_path) as turns:
         if not turns.is_ours:
             return _another_is_at_work(config, turns)
         with (
@@ -78,6 +80,19 @@ def _pass_and_tell(config: Config) -> ExitCode:
         with db.connect(config.db_path) as conn:
             delivery.deliver(config, conn)
     return tally.exit_code
+
+
+@contextmanager
+def _told_in_any_case(config: Config) -> Iterator[None]:
+    """What is queued goes out also where every pass ends by a fault; else nobody would hear."""
+    try:
+        yield
+    except (DatabaseTrouble, DatabaseUnusable):
+        raise
+    except Exception:  # handed on, to the one place that deals with it
+        with db.connect(config.db_path) as conn:
+            delivery.deliver(config, conn)
+        raise
 
 
 def _another_is_at_work(config: Config, turns: lock.PassLock) -> ExitCode:
