@@ -10,6 +10,7 @@ import os
 import re
 import sqlite3
 import time
+import zlib
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -453,6 +454,23 @@ def test_a_database_that_does_not_answer(story: Story, how: str) -> None:
     for part in (str(db_path), "What is safe: ", "  1. ", "section database-error in docs"):
         assert part in mail.body, mail.body
     story.ends("database-error", "database")
+
+
+def test_a_database_on_a_file_system_that_turned_read_only(
+    world: World, people: People, loop_disk: Callable[..., LoopDisk]
+) -> None:
+    """Neither lock, nor log, nor stamp can be written: it is told all the same, and once."""
+    disk = loop_disk(world.root / "db.img", world.db_path.parent, fs="ext4")
+    story = Story(ready_world(world), people)
+    disk.remount("ro")
+    world.put("a.g3")
+    (mail,) = no_database(story)
+    assert no_database(story) == []
+    disk.remount("rw")
+    assert "readonly" in mail.body
+    story.ends("database-error", "database")
+    which = f"{zlib.crc32(str(world.db_path).encode()):08x}"
+    assert list(Path("/dev/shm").glob(f"pole-data-{which}*")) == []
 
 
 def no_database(story: Story) -> list[object]:
