@@ -30,7 +30,7 @@ _ON_DISKS = "Nothing was written there. Other disks of the role go on."
 
 KINDS = {
     "no-disk": Kind(
-        _C, "no disk of this role can take files", "no disk can take files",
+        _C, "no disk of this role can take files", "roles have no disk that can take files",
         f"{_IN_BUFFER} But the buffer fills up.",
         ("data_manager.py status: which disks are here, which are full?",
          "Mount a spare disk of this role. The next pass uses it by itself.",
@@ -58,7 +58,7 @@ KINDS = {
          "If it is damaged: stop, copy the whole directory away, follow docs/operators.md."),
     ),
     "no-good-copy": Kind(
-        _C, "files that were on it have no good copy", "files have no good copy",
+        _C, "files that were on it have no good copy", "lost disks left files without a good copy",
         "Those still in the buffer are copied anew. The others may be gone but for that drive.",
         ("Do not wipe the drive, and do not throw it away.",
          "Try it in another slot and another machine, read-only.",
@@ -118,7 +118,7 @@ KINDS = {
          "If it repeats: hold it, try another slot and cable, then verify and unhold."),
     ),
     "spares-low": Kind(
-        _W, "few spare disks of this role are left", "few spare disks are left",
+        _W, "few spare disks of this role are left", "roles have few spare disks left",
         "Everything: there is room now.",
         ("Mount a new disk of this role: format it, mount it, generate_db.py.",
          "No drive is left? Tell the people up north until when the room lasts."),

@@ -117,10 +117,10 @@ def _word(item: Item) -> str:
 def _what(alike: Sequence[Item]) -> str:
     kind = KINDS[alike[0].notice.kind]
     key = "".join(c if c.isprintable() else "?" for c in alike[0].notice.key)
+    is_plain = alike[0].news in (News.NEW, News.OVER)
+    still = "" if is_plain else f"{alike[0].news.value}: "
     if len(alike) > 1:
-        return f"{len(alike)} {kind.many}"
-    still = "" if alike[0].news is News.NEW else f"{alike[0].news.value}: "
-    still = "" if alike[0].news is News.OVER else still
+        return f"{still}{len(alike)} {kind.many}"
     if kind.headline == "{key}":
         return key
     shown = key if len(key) <= _KEY_CHARACTERS else f"…{key[1 - _KEY_CHARACTERS :]}"

@@ -140,6 +140,15 @@ def test_what_is_critical_is_the_subject_though_it_is_told_again() -> None:
     assert sent.body.startswith("STILL OPEN  CRITICAL no-disk: ") and "STATUS" in sent.body
 
 
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_many_of_a_kind_read_as_a_sentence(kind: str) -> None:
+    """A number and what there are so many of; that it is no news comes first."""
+    items = [item(notice(kind, key), News.STILL) for key in ("P01", "P02")]
+    subject = compose(items, STATE, NOW).subject
+    assert f" still open: 2 {KINDS[kind].many}" in subject
+    assert KINDS[kind].many.split()[0] not in ("no", "few", "a")
+
+
 def test_what_is_over_says_from_when_to_when_and_asks_for_nothing() -> None:
     """Also if it was never told while it was open."""
     gone = notice(resolved_at=utc(NOW - 60))
