@@ -263,7 +263,9 @@ def test_a_brownout_that_takes_28_drives_is_one_message(tmp_path: Path, people: 
     world.mounts.mkdir()
     world.put("a.g3")
     mail = story.opens("disk-missing", "P01", 1)
-    assert mail.subject == "[pole-data] CRITICAL 2 no disk can take files (+28 more)"
+    assert (
+        mail.subject == "[pole-data] CRITICAL 2 roles have no disk that can take files (+28 more)"
+    )
     assert "28 disks in use are not there" in paragraph(mail, "disk-missing")
     story.quiet(check=1)
     world.mounts.rmdir()
