@@ -14,7 +14,7 @@ from poledata import __version__, archive, cli, companion, db, delivery, lock, s
 from poledata.commands import caring, disks, looking, telling
 from poledata.commands.common import Would, is_watched, watcher
 from poledata.config import Config
-from poledata.errors import DatabaseTrouble, DatabaseUnusable, ExitCode
+from poledata.errors import DatabaseTrouble, DatabaseUnusable, ExitCode, PoleError
 
 STUCK_AFTER_S = 3 * 3600.0
 
@@ -90,8 +90,11 @@ def _told_in_any_case(config: Config) -> Iterator[None]:
     except (DatabaseTrouble, DatabaseUnusable):
         raise
     except Exception:  # handed on, to the one place that deals with it
-        with db.connect(config.db_path) as conn:
-            delivery.deliver(config, conn)
+        try:
+            with db.connect(config.db_path) as conn:
+                delivery.deliver(config, conn)
+        except PoleError as fault:  # less than what ended the pass
+            cli.log.warning("notices can't be sent now: %s", fault)
         raise
 
 
