@@ -29,6 +29,7 @@ from tests.test_secrets import write_env
 from tests.world import REPO, World
 
 EXAMPLES = REPO / "examples"
+ENDS_WITH_US = ("setpriv", "--pdeathsig", "KILL")  # also where the test itself is killed
 PID_FILE = Path("/run/crond.pid")
 TWO_MINUTES_S = 200
 # /usr/sbin becomes a directory of links to what is there, with a sendmail that keeps the mail.
@@ -64,7 +65,7 @@ def cron(place: Path, crontab: str) -> Iterator[Path]:
     PID_FILE.touch()
     with (place / "said").open("w") as said:
         daemon = subprocess.Popen(
-            ["unshare", "--mount", "--propagation=private", "sh", "-c", script],
+            [*ENDS_WITH_US, "unshare", "--mount", "--propagation=private", "sh", "-c", script],
             env={"PATH": SEARCHED},
             stdin=subprocess.DEVNULL,
             stdout=said,
