@@ -8,6 +8,7 @@ import os
 import pwd
 import re
 import shlex
+import stat
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -103,6 +104,15 @@ def is_mount_point(fd: int, path: Path) -> bool:
 def mounted_places() -> frozenset[str]:
     """Every place where a whole file system is mounted."""
     return frozenset(m.mount_point for m in read_mounts().values() if m.root == "/")
+
+
+def device_at(place: Path) -> int | None:
+    """Of the directory there; None where there is none, or a dead disk that tells nothing."""
+    try:
+        info = place.stat()
+    except OSError:
+        return None
+    return info.st_dev if stat.S_ISDIR(info.st_mode) else None
 
 
 def mount_points_below(fd: int) -> frozenset[str]:

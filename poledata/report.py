@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import os
-import stat
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 from poledata import buffer, catalogue, choice, lock, mounts, sending
@@ -176,15 +174,8 @@ def is_here(config: Config, disk: Disk, mounted: frozenset[str] | None) -> bool:
     """Whether something is mounted where the disk belongs (None, stand-ins: a directory)."""
     places = config.mount_points(disk.label)
     if mounted is None:
-        return any(_is_directory(place) for place in places)
+        return any(mounts.device_at(place) is not None for place in places)
     return any(os.path.realpath(place) in mounted for place in places)
-
-
-def _is_directory(place: Path) -> bool:
-    try:
-        return stat.S_ISDIR(place.stat().st_mode)
-    except OSError:
-        return False  # nothing is there, or nothing that answers
 
 
 def _cron_uid(config: Config) -> int:

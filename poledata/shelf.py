@@ -135,11 +135,13 @@ class Shelf:
 
     def _must_be_here_alone(self, held: HeldDisk) -> None:
         """Raises DiskRefused if a spare also stands at another label's place: whose is it?"""
-        device = os.fstat(held.root_fd).st_dev
+        if held.disk.stand_in:
+            return
+        device, own = os.fstat(held.root_fd).st_dev, os.path.realpath(held.path)
         for other in catalogue.disks(self._conn):
             for place in self._config.mount_points(other.label):
-                is_own = place == held.path or held.disk.stand_in
-                if not is_own and place.is_dir() and place.stat().st_dev == device:
+                is_own = os.path.realpath(place) == own  # also where another's place is a link
+                if not is_own and mounts.device_at(place) == device:
                     raise DiskRefused(
                         "disk-wrong",
                         held.disk.label,

@@ -296,9 +296,14 @@ def test_a_harmed_copy_is_said_and_made_again_from_the_buffer(
 def test_a_failure_is_tried_again_ever_later_and_told_from_the_third_time(world: World) -> None:
     """1 min doubling to 1 h; exit 1 while it waits; the others go on; over when it succeeds."""
     archived_world(world)
-    in_the_way = world.data("P01") / "obs"
-    in_the_way.write_bytes(b"a file where a directory should be")
-    world.spoil("P01", "obs", "the test put it there")
+    away = world.disks["P01"].rename(world.root / "away")
+    world.put("seed.g3", 100)
+    world.run_pass(check=1)  # P02 is in use too
+    away.rename(world.disks["P01"])
+    in_the_way = [world.data(label) / "obs" for label in ("P01", "P02")]
+    for label, path in zip(("P01", "P02"), in_the_way, strict=True):
+        path.write_bytes(b"a file where a directory should be")
+        world.spoil(label, "obs", "the test put it there")
     world.put("obs/0000.g3", 100)
     waits_s = []
     for attempt in (1, 2, 3, 4, 9):
@@ -312,17 +317,18 @@ def test_a_failure_is_tried_again_ever_later_and_told_from_the_third_time(world:
         )
         assert (row["attempts"], row["kind"]) == (attempt, "copy-failed")
         assert row["first_failed_at"] <= row["last_failed_at"]
-        assert row["last_error"].startswith("P01: ")
+        assert row["last_error"].startswith("P02: ")  # the last that was tried
         waits_s.append(row["wait_s"])
         told = {("copy-failed", "obs/0000.g3")} if attempt >= 3 else set()
-        assert world.notices() == told
+        assert world.notices() == told | {("name-conflict", "P01 obs/0000.g3")}
         make_due(world)
     assert waits_s == [60, 120, 240, 480, 3600]
-    in_the_way.unlink()
+    for path in in_the_way:
+        path.unlink()
     world.run_pass(check=0)
     assert world.waiting() == set()
     assert world.sql("SELECT * FROM pending") == []
-    assert world.notices() == set()
+    assert world.notices() == {("name-conflict", "P01 obs/0000.g3")}  # until P01 is closed
 
 
 def test_a_file_that_has_changed_since_it_failed_is_tried_at_once(world: World) -> None:

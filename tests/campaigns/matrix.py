@@ -124,13 +124,13 @@ def judge(stage: Stage, rule: Rule, outcome: Outcome) -> None:
 
 # What is said where the system's own words for an error do not come through.
 OTHER_WORDS = {
-    e.EIO: "disk I/O error|malformed|unable to open database file|readonly database|may not|"
+    e.EIO: "disk I/O error|malformed|unable to open database|readonly database|may not|"
     "can't be opened",
-    e.EROFS: "disk I/O error|unable to open database file|readonly database|may not|can't be open",
-    e.ENOSPC: "disk I/O error|unable to open database file|database or disk is full",
-    e.EDQUOT: "disk I/O error|unable to open database file|database or disk is full",
+    e.EROFS: "disk I/O error|unable to open database|readonly database|may not|can't be open",
+    e.ENOSPC: "disk I/O error|unable to open database|database or disk is full",
+    e.EDQUOT: "disk I/O error|unable to open database|database or disk is full",
     e.ENOENT: "was removed|is no directory|no mark|not there|File exists|there is no database|"
-    "disk I/O error|unable to open database file|readonly database|MISSING|held some",
+    "disk I/O error|unable to open database|readonly database|MISSING|held some",
     e.EINTR: "disk I/O error",  # fdatasync(2), which SQLite asks once, as it should
     SHORT: "ends at byte",
     EMPTY: "ends at byte|nothing more is written|shrank|has no line|disk I/O error|not a database|"

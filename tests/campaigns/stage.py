@@ -95,7 +95,8 @@ class Stage:
     def _is_refused(self, outcome: Outcome) -> bool:
         """Rightly: something else than the file that another disk took is still in its place."""
         is_there = self.world.ledger.is_spoiled([self.world.serials["P01"]], "new.g3")
-        return is_there and "data/new.g3 is not what the database knows" in outcome.err
+        refusals = ("data/new.g3 is not what the manifest says", "is not what the database knows")
+        return is_there and any(why in outcome.err for why in refusals)
 
 
 def _is_database(path: Path) -> bool:
