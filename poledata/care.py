@@ -93,7 +93,7 @@ def verify_all(
 
 
 def _leave_signals_to_main() -> None:
-    """Python handles them in the main thread alone, which waits: one taken here would not wake it."""
+    """Python handles them in the main thread, which waits: one taken here would not wake it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
 
 
