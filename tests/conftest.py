@@ -37,6 +37,20 @@ exit 1
 """
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than processors: some test always waits for a disk, a clock or a time-out."""
+    return len(os.sched_getaffinity(0)) + 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes longest begins first; all that boots a guest does so in one worker, in turn."""
+    for item in items:
+        if item.get_closest_marker("qemu"):
+            item.add_marker(pytest.mark.xdist_group("guest"))
+    items.sort(key=lambda item: not any(map(item.get_closest_marker, ("qemu", "waits"))))
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("root") is None:
         return

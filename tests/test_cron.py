@@ -98,6 +98,7 @@ def crontab_for(world: World) -> str:
 
 
 @pytest.mark.root
+@pytest.mark.waits
 @pytest.mark.timeout(240)
 def test_cron_archives_by_its_own_clock_and_mails_only_what_needs_a_person(
     world: World, smtp: Receiver

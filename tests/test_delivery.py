@@ -117,7 +117,9 @@ def test_a_channel_that_fails_delays_no_file_and_no_other_channel(
     assert "NOT SENT" not in story.run("status", env=both, check=0).out
 
 
-@pytest.mark.parametrize("how", ["fails", "is not there", "hangs"])
+@pytest.mark.parametrize(
+    "how", ["fails", "is not there", pytest.param("hangs", marks=pytest.mark.waits)]
+)
 def test_a_pager_that_does_not_answer_delays_a_pass_by_its_time_out_at_most(
     story: Story, tmp_path: Path, how: str
 ) -> None:

@@ -28,7 +28,6 @@ pytestmark = [
     pytest.mark.root,
     pytest.mark.qemu,
     pytest.mark.timeout(600),
-    pytest.mark.xdist_group("drive health"),
 ]
 
 SMALL = {"user_capacity": {"blocks": SMALL_BLOCKS}}  # keeps what is written to it

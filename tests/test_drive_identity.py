@@ -23,7 +23,6 @@ from tests.world import CRON_ENVIRONMENT, REPO, Run
 pytestmark = [
     pytest.mark.qemu,
     pytest.mark.timeout(600),
-    pytest.mark.xdist_group("drive identity"),  # one guest, in one worker
 ]
 
 DISKS = {

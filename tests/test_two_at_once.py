@@ -119,6 +119,7 @@ def test_root_leaves_nothing_that_the_cron_user_cannot_open(crons: World) -> Non
     assert crons.sql("SELECT count(*) FROM smart_checks")[0][0] == 0
 
 
+@pytest.mark.waits
 def test_a_reader_who_holds_the_database_for_long_is_waited_for(world: World) -> None:
     """Twenty seconds of somebody's query delay the first commit, and lose nothing."""
     world.put("a.g3", 5000)
