@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from email import message_from_bytes, policy
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,10 @@ DiskMountPoints = {BASE}/spt_disks
 SettleTime = 0 s
 MinFreeSpace = 0
 NoNewFilesAfter = 0
+SpareDisksLow = 0
 """
+SMTP_PORT, MAILS = 2525, Path("/tmp/mails")  # in the guest
+SECRETS = f"POLE_NOTIFY_URLS='mailto://127.0.0.1:{SMTP_PORT}/?from=spt@pole.test&to=wo@pole.test'"
 CRON_USER = [*AS_NOBODY, "env", "-i", "PATH=/usr/bin:/bin"]
 ROOT_CRON = ["env", "-i", "PATH=/usr/bin:/bin"]  # without /usr/sbin, where smartctl is
 
@@ -109,12 +113,24 @@ class Station:
         )
         self.guest.put(BASE / "station.config", CONFIG)
         self.guest.put(BASE / "disk-map", disk_map.read_text())
+        self.guest.put(BASE / ".env", SECRETS)
+        self.guest.run(f"chown nobody: {BASE}/.env && chmod 600 {BASE}/.env")
+        self._open_the_post()
         self.guest.run(f"cp {self.db_path} {DB}")
         for label, device in self.devices.items():
             self.guest.run(f"mkfs.ext4 -q -F {device}")
             self.mount(label)
             self.guest.run(f"chown nobody: {self.place(label)}")
         self.guest.run(f"chown -R nobody: {BASE}/db {BASE}/buffer")
+
+    def _open_the_post(self) -> None:
+        """A real mail server; each mail becomes a file."""
+        serve = f"{sys.executable} -m aiosmtpd -n -l 127.0.0.1:{SMTP_PORT}"
+        handler = f"-c aiosmtpd.handlers.Mailbox {MAILS}"
+        self.guest.run("ip link set lo up")
+        self.guest.run(f"({serve} {handler}) </dev/null >/tmp/smtp.err 2>&1 &")
+        wait = f"for i in $(seq 600); do [ -d {MAILS}/new ] && exit 0; sleep .1; done; exit 1"
+        self.guest.run(f"{wait} || cat /tmp/smtp.err >&2")
 
     # --- what happens to drives ---
 
@@ -196,6 +212,13 @@ class Station:
         assert run.code == check, f"{run}\n{self.guest.run(f'cat {BASE}/db/*.log').out}"
         return run
 
+    def mails(self) -> list[tuple[str, str]]:
+        """Subject and text of what arrived since this was last asked."""
+        each = f"cd {MAILS}/new && for f in *; do base64 -w 0 $f; echo; rm $f; done"
+        found = self.guest.run(f'[ -z "$(ls {MAILS}/new)" ] || ({each})').out.split()
+        messages = (message_from_bytes(base64.b64decode(m), policy=policy.default) for m in found)
+        return [(str(m["Subject"]), m.get_content()) for m in messages]
+
     # --- what is stored ---
 
     def sql(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
@@ -276,6 +299,11 @@ def test_a_failing_drive_is_told_of_and_held_and_given_back(station: Station) ->
         "See smart-warning in docs/operators.md."
     )
 
+    station.manage()
+    ((subject, body),) = station.mails()
+    assert subject == "[pole-data] WARNING P01: a number of the drive is not as it should be"
+    assert "P01 (serial ZA12JCHM" in body and "pending sectors (197): 0 → 8" in body
+
     station.counts("P01", _197=240)
     station.becomes("P01", smart_status={"passed": False})
     station.becomes("P03", rig={"no_smart": True})
@@ -289,6 +317,9 @@ def test_a_failing_drive_is_told_of_and_held_and_given_back(station: Station) ->
     assert ("smart-warning", "P01") not in station.notices()
     assert station.holds() == {"P01": "SMART: the drive reports that it is failing"}
     assert station.archive("c.g3") == {"P02", "S01"}
+    ((subject, body),) = station.mails()
+    assert subject.startswith("[pole-data] CRITICAL P01: the drive says that it is failing")
+    assert "RESOLVED  WARNING smart-warning: P01" in body
 
     station.pull(*DISKS)  # an HBA that takes all of them away
     station.becomes("P03", rig={})
@@ -300,6 +331,9 @@ def test_a_failing_drive_is_told_of_and_held_and_given_back(station: Station) ->
         *(("drive-missing", label) for label in ("P01", "P02", "S01")),
     }
     assert list(station.holds()) == ["P01"]
+    station.manage()
+    ((subject, body),) = station.mails()
+    assert subject.startswith("[pole-data] WARNING 3 drives of disks in use are not found")
 
     station.counts("P01", _197=0)
     station.becomes("P01", smart_status={"passed": True})
@@ -308,6 +342,9 @@ def test_a_failing_drive_is_told_of_and_held_and_given_back(station: Station) ->
     assert {rows[label]["health"] for label in DISKS} == {"healthy"}
     assert "pending fell: 240 → 0" in rows["P01"]["notes"]
     assert station.notices() == {} and station.holds() == {}
+    station.manage()
+    ((subject, body),) = station.mails()
+    assert subject.startswith("[pole-data] resolved ") and "RESOLVED  CRITICAL smart-fail" in body
 
 
 def test_several_failing_ones_are_not_held_and_mute_ones_delay_nobody(station: Station) -> None:

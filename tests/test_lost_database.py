@@ -5,53 +5,19 @@ The commands are those of docs/operators.md, taken from there and run as they st
 
 from __future__ import annotations
 
-import re
-import shlex
 import shutil
-import subprocess
-import sys
-import textwrap
 from pathlib import Path
 
 import pytest
 
+from tests.drills import follow, steps_of
 from tests.loopdisks import LoopWorld
-from tests.test_docs import OPERATORS, section
-from tests.world import REPO, World
+from tests.world import World
 
-STEPS = [
-    textwrap.dedent(block)
-    for block in re.findall(
-        r"^ *<!-- drill -->\n *```sh\n(.*?)^ *```$",
-        section(OPERATORS, "## database-error"),
-        re.MULTILINE | re.DOTALL,
-    )
-]
-PUT_ASIDE, TAKE_COPY, REBUILD, LOOK = STEPS
+PUT_ASIDE, TAKE_COPY, REBUILD, LOOK = steps_of("## database-error")
 SEED = "fullrate/RCW38/80296951/0000.g3"
 SINCE = "fullrate/RCW38/80296951/0001.g3"  # archived after the older database was copied
 WAITING = "fullrate/RCW38/80296952/0000.g3"
-
-
-def follow(world: World, *steps: str, check: int = 0) -> str:
-    """Run what the page says, in the places of this station."""
-    (alias,) = re.findall(r"^    alias dm='(.*)'$", OPERATORS, re.MULTILINE)
-    script = "".join((f'dm() {{ {alias} "$@"; }}\n', *steps))
-    for there, here in (
-        ("/var/lib/pole-data/pole_data.sqlite", str(world.db_path)),
-        ("/var/lib/pole-data", str(world.db_path.parent)),
-        ("/spt_disks", str(world.mounts)),
-        ("sudo -u spt ", ""),
-        ("venv/bin/python", shlex.quote(sys.executable)),
-        ("spt.config", shlex.quote(str(world.config_path))),
-        ("--disk-map disk-map", f"--disk-map {shlex.quote(str(world.disk_map_path))}"),
-    ):
-        script = script.replace(there, here)
-    ran = subprocess.run(
-        ["bash", "-euxc", script], cwd=REPO, capture_output=True, text=True, timeout=110
-    )
-    assert ran.returncode == check, ran.stdout + ran.stderr
-    return ran.stdout
 
 
 def mid_season(world: World) -> Path:

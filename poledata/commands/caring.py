@@ -136,13 +136,15 @@ def repair(label: str | None, dry_run: bool) -> ExitCode:
         emptied = lifecycle.the_disk(house, label) if label else None
         seen = Would() if dry_run else watching
         outcome = work.repair(house, stop, seen, emptied, is_dry=dry_run)
-    _print_outcome(outcome, label)
+    _print_left(outcome)
     if dry_run:
         click.echo("A dry run: nothing was changed.")
+    else:
+        _print_done(outcome, label)
     return ExitCode.DONE if outcome.is_whole else ExitCode.LOOK
 
 
-def _print_outcome(outcome: Outcome, label: str | None) -> None:
+def _print_left(outcome: Outcome) -> None:
     for name in outcome.no_good_copy:
         click.echo(f"NO GOOD COPY of {name}: see no-good-copy in docs/operators.md")
     for name, why in outcome.failed.items():
@@ -151,6 +153,9 @@ def _print_outcome(outcome: Outcome, label: str | None) -> None:
         click.echo(f"{count} files could be copied from {where}: mount it, then repair again")
     if outcome.without_disk:
         click.echo(f"{outcome.without_disk} files found no disk: mount a spare, then repair again")
+
+
+def _print_done(outcome: Outcome, label: str | None) -> None:
     click.echo(f"{outcome.copied_files} files copied ({size_text(outcome.copied_bytes)}).")
     if label and outcome.is_whole:
         click.echo(f"All that was on {label} is elsewhere too. When it is gone for good:")
