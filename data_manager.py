@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from poledata import __version__, archive, cli, companion, db, delivery, lock, sending
+from poledata import __version__, archive, cli, companion, db, delivery, lock, publish, sending
 from poledata.commands import caring, disks, looking, telling
 from poledata.commands.common import Would, is_watched, watcher
 from poledata.config import Config
@@ -60,6 +60,8 @@ def _one_pass() -> ExitCode:
     except (DatabaseTrouble, DatabaseUnusable) as trouble:
         delivery.tell_of_database(config, trouble)
         raise
+    finally:
+        publish.rewrite(config)  # last: a slow web server's directory is nobody's reason to wait
 
 
 def _pass_and_tell(config: Config) -> ExitCode:
