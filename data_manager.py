@@ -56,12 +56,12 @@ def _one_pass() -> ExitCode:
     cli.must_be_cron_user(config)
     cli.start_logging(config)
     try:
-        return _pass_and_tell(config)
+        code = _pass_and_tell(config)
     except (DatabaseTrouble, DatabaseUnusable) as trouble:
         delivery.tell_of_database(config, trouble)
         raise
-    finally:
-        publish.rewrite(config)  # last: a slow web server's directory is nobody's reason to wait
+    publish.rewrite(config)  # last; where passes end by faults the page turns old, which is true
+    return code
 
 
 def _pass_and_tell(config: Config) -> ExitCode:

@@ -14,6 +14,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from poledata import lock, publish
+from poledata.config import load
 from poledata.errors import NotWritten
 from tests.test_command_line import POWERLESS
 from tests.world import World
@@ -189,16 +190,37 @@ def test_where_a_write_hangs_later_passes_do_not_wait(station: World) -> None:
     assert published(station) == {"status.html", "pole.prom"}
 
 
-def test_a_database_that_does_not_answer_leaves_the_page_as_it_was(station: World) -> None:
-    """It turns old by itself; what is wrong is told in other ways."""
-    station.run_pass(check=0)
-    before = page(station)
+def _damage(station: World) -> None:
     station.leave_unchecked("its database is damaged")
     with open(station.db_path, "r+b") as database:
         database.write(b"no database")
-    station.run_pass(check=(1, 2))
-    assert page(station) == before
-    assert "WARNING the status page is not written: " in station.log()
+
+
+def _misconfigure(station: World) -> None:
+    station.configure(RequireMount="yes")
+
+
+@pytest.mark.parametrize("harm", [_damage, _misconfigure])
+def test_where_passes_end_by_a_fault_the_page_is_left_to_turn_old(
+    station: World, harm: Callable[[World], None]
+) -> None:
+    """A fresh ALL WELL while nothing is archived would be a lie."""
+    station.run_pass(check=0)
+    before = page(station), made(station)
+    harm(station)
+    station.run_pass(check=2)
+    assert (page(station), made(station)) == before
+
+
+def test_a_database_that_fails_meanwhile_is_logged(
+    station: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And raises nothing: the pass itself went well."""
+    _damage(station)
+    publish.rewrite(load(station.config_path, {}))
+    (said,) = caplog.messages
+    assert said.startswith(f"the status page is not written: {station.db_path}: ")
+    assert published(station) == set()
 
 
 def test_a_directory_that_it_may_not_write_to_is_said(station: World) -> None:
