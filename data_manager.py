@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import click
 
-from poledata import __version__, archive, cli, companion, db, delivery, lock, sending
+from poledata import __version__, archive, cli, companion, db, delivery, lock, publish, sending
 from poledata.commands import caring, disks, looking, telling
 from poledata.commands.common import Would, is_watched, watcher
 from poledata.config import Config
@@ -56,10 +56,12 @@ def _one_pass() -> ExitCode:
     cli.must_be_cron_user(config)
     cli.start_logging(config)
     try:
-        return _pass_and_tell(config)
+        code = _pass_and_tell(config)
     except (DatabaseTrouble, DatabaseUnusable) as trouble:
         delivery.tell_of_database(config, trouble)
         raise
+    publish.rewrite(config)  # last; where passes end by faults the page turns old, which is true
+    return code
 
 
 def _pass_and_tell(config: Config) -> ExitCode:

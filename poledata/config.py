@@ -26,6 +26,8 @@ __all__ = ["KEYS", "Config", "Secrets", "duration_s", "load", "size_bytes"]
 _KEY_OF = {key.name.lower(): key for key in KEYS}
 _FILES = ("FilenameDB", "LogFile", "StatusPage", "MetricsFile")
 _LISTS = ("DiskMountPoints", "Extension")
+_WRITTEN_WITH = {"StatusPage": "jinja2", "MetricsFile": "prometheus_client"}
+INSTALL_PAGE = "in the program's directory: venv/bin/pip install '.[page]'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +271,19 @@ def _mount_shapes(pattern: str, prefixes: Prefixes) -> Iterator[list[str]]:
 
 def _page_warnings(values: Mapping[str, Any]) -> Iterator[str]:
     """A page is not worth a stopped archive."""
-    for key in (_KEY_OF["statuspage"], _KEY_OF["metricsfile"]):
-        path = values[key.sets]
-        if path is not None and not os.path.isdir(path.parent):
-            yield f"{key.name}: there is no directory {shown(str(path.parent))}; make it"
+    for name, module in _WRITTEN_WITH.items():
+        path = values[_KEY_OF[name.lower()].sets]
+        if path is not None:
+            yield from (f"{name}: {why}" for why in _why_not_written(path, module))
+
+
+def _why_not_written(path: Path, module: str) -> Iterator[str]:
+    from importlib.util import find_spec
+
+    directory = shown(str(path.parent))
+    if not os.path.isdir(path.parent):
+        yield f"there is no directory {directory}; make it"
+    elif not os.access(path.parent, os.W_OK | os.X_OK):
+        yield f"this user may not write into {directory}; give it to the cron user"
+    if find_spec(module) is None:
+        yield f"it needs {module}, which is not installed; {INSTALL_PAGE}"

@@ -50,6 +50,16 @@ class DiskMapFault(FaultList):
     """A disk-map can't be read, or contradicts itself or the database."""
 
 
+class NotWritten(UsageFault):
+    """A page or a metrics file can't be written: what stood there stands there still."""
+
+    def __init__(self, path: object, why: str, what_next: str) -> None:
+        self.path, self.why, self.what_next = path, why, what_next
+
+    def __str__(self) -> str:
+        return f"{self.path} is not written: {self.why}. {self.what_next}"
+
+
 class DatabaseUnusable(UsageFault):
     """The database is missing, is not ours, or is of a newer version."""
 

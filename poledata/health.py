@@ -29,6 +29,11 @@ class Condition:
     newly: Health | None = None  # above what the last check saw: said once
     grown_twice: Health | None = None  # in this check and in the last one
 
+    @property
+    def subject(self) -> str:
+        """Its words without the number: ``pending sectors (197)``."""
+        return self.words.partition(": {change}")[0]
+
 
 # Numbers are starting values. What stays a warning until it is acknowledged is compared with the
 # lowest value seen, so that one which grew last month is not forgotten today.
@@ -142,6 +147,13 @@ def lowest(numbers: dict[str, int], past: Past) -> dict[str, int]:
 def steady(numbers: dict[str, int]) -> dict[str, int]:
     """The numbers without those that go up and down by themselves."""
     return {name: number for name, number in numbers.items() if name != "temperature_c"}
+
+
+def counted_in(reasons: Iterable[str]) -> list[Condition]:
+    """The rows of the table whose numbers stand in these reasons."""
+    said = tuple(reasons)
+    rows = (row for row in CONDITIONS if "{change}" in row.words)
+    return [row for row in rows if any(reason.startswith(row.subject) for reason in said)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 Files: ``.lock`` is held for a whole pass, and its time tells when that last got on;
 ``.turn`` is held by whoever works on disks just now; ``.door`` by whoever waits for the turn, so
 that a pass which lets go of its turn between two batches can't take it again before a person
-who waits; ``.post`` by whoever sends notices; ``.smart`` by a check of
-the drives.
+who waits; ``.post`` by whoever sends notices; ``.page`` by whoever writes the status page;
+``.smart`` by a check of the drives.
 """
 
 from __future__ import annotations
@@ -86,6 +86,13 @@ def the_post(db_path: Path) -> Iterator[bool]:
     """Whether we are the one who sends notices now; False, at once, if another does."""
     with _opened(db_path, "post") as post_fd:
         yield _try_lock(post_fd)
+
+
+@contextmanager
+def the_page(db_path: Path) -> Iterator[bool]:
+    """Whether we write the status page and the metrics now; False, at once, if another does."""
+    with _opened(db_path, "page") as page_fd:
+        yield _try_lock(page_fd)
 
 
 @contextmanager

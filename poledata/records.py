@@ -261,6 +261,15 @@ class PassRow:
 
 
 @dataclass(frozen=True, slots=True)
+class DayDone:
+    """What was archived on one day of UTC, e.g. ``2026-11-23``."""
+
+    day: str
+    files: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Waiting:
     """A file of the buffer that has not been touched for ``SettleTime``."""
 

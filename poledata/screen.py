@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from poledata.records import Disk, DiskState, Role, people_time, seconds, size_text
 from poledata.report import DiskStatus, Status
 
 BAR_CHARACTERS = 20
 LISTED = 10  # of what may be long
+HEAD = 11  # characters of what a line is of
 
 
 def as_text(status: Status) -> str:
@@ -43,6 +45,37 @@ def state_lines(status: Status) -> list[str]:
     ]
 
 
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """A line of the screen with those that go on from it: what it is of, and what it says."""
+
+    head: str
+    text: str
+
+
+def facts(status: Status) -> list[Fact]:
+    """The screen but for its verdict, the disks in use, what failed, and the notices."""
+    lines = [
+        *_buffer_lines(status),
+        *_archived_lines(status),
+        f"Last pass  {_pass_text(status)}",
+        *_pause_lines(status),
+        *(line for line in _disk_lines(status) if not line.startswith("In use")),
+    ]
+    return list(_joined(lines))
+
+
+def _joined(lines: Iterable[str]) -> Iterator[Fact]:
+    head, texts = "", list[str]()
+    for line in lines:
+        if line[:HEAD].strip() and texts:
+            yield Fact(head, "; ".join(texts))
+            texts = []
+        head = line[:HEAD].strip() or head
+        texts.append(line[HEAD:])
+    yield Fact(head, "; ".join(texts))
+
+
 # --- the screen ---------------------------------------------------------------------------
 
 
@@ -54,6 +87,7 @@ def _lines(status: Status) -> Iterator[str]:
     yield from _buffer_lines(status)
     yield from _archived_lines(status)
     yield f"Last pass  {_pass_text(status)}"
+    yield from _pause_lines(status)
     yield ""
     yield from _disk_lines(status)
     yield ""
@@ -119,6 +153,13 @@ def _pass_text(status: Status) -> str:
     )
 
 
+def _pause_lines(status: Status) -> Iterator[str]:
+    if status.pause:
+        since = people_time(seconds(status.pause.started_at), status.at_s)
+        until = status.pause.until or "somebody says: data_manager.py resume"
+        yield f"Paused     since {since}, until {until}: {status.pause.why}"
+
+
 # --- disks --------------------------------------------------------------------------------
 
 _OURS = (DiskState.ACTIVE, DiskState.CLOSED)
@@ -127,7 +168,7 @@ _OURS = (DiskState.ACTIVE, DiskState.CLOSED)
 def _disk_lines(status: Status) -> Iterator[str]:
     for item in status.disks:
         if item.disk.state is DiskState.ACTIVE:
-            yield f"In use     {_bar_text(status, item)}{_held(item.disk)}"
+            yield f"In use     {_bar_text(item)}{_held(item.disk)}"
     for role in Role:
         labels = " ".join(item.disk.label for item in _spares(status, role))
         count = len(_spares(status, role))
@@ -161,17 +202,31 @@ def _spares(status: Status, role: Role) -> list[DiskStatus]:
     return [item for item in items if item.is_mounted and not item.disk.held_by]
 
 
-def _bar_text(status: Status, item: DiskStatus) -> str:
+def _bar_text(item: DiskStatus) -> str:
     """``P03  ZA12JCHM  [########------------]  41 %, 3.2 TB free, full on 2026-12-02``"""
     disk = item.disk
     here = "" if item.is_mounted else "  NOT MOUNTED"
-    if not disk.capacity_bytes or disk.free_bytes is None:
+    part = used_part(disk)
+    if part is None:
         return f"{disk.label}  {disk.serial}{here}"
-    part = min(1.0, max(0.0, 1 - disk.free_bytes / disk.capacity_bytes))
     full = round(part * BAR_CHARACTERS)
     bar = f"[{'#' * full}{'-' * (BAR_CHARACTERS - full)}]"
-    free = f"{100 * part:.0f} %, {size_text(disk.free_bytes)} free{_day(item.full_at_s)}"
-    return f"{disk.label}  {disk.serial}  {bar} {free}{here}"
+    return f"{disk.label}  {disk.serial}  {bar} {room_text(item)}{here}"
+
+
+def used_part(disk: Disk) -> float | None:
+    """How full a disk is, from 0 to 1, where that was ever measured."""
+    if not disk.capacity_bytes or disk.free_bytes is None:
+        return None
+    return min(1.0, max(0.0, 1 - disk.free_bytes / disk.capacity_bytes))
+
+
+def room_text(item: DiskStatus) -> str:
+    """``41 %, 3.2 TB free, full on 2026-12-02``; empty where it was never measured."""
+    part = used_part(item.disk)
+    if part is None or item.disk.free_bytes is None:
+        return ""
+    return f"{100 * part:.0f} %, {size_text(item.disk.free_bytes)} free{_day(item.full_at_s)}"
 
 
 def _day(at_s: float | None) -> str:

@@ -44,6 +44,7 @@ FLOORS = {
         "medium",
         "message",
         "mounts",
+        "pictures",
         "postman",
         "progress",
         "sealing",
@@ -67,8 +68,11 @@ FLOORS = {
         "inventory",
         "keepsake",
         "lifecycle",
+        "metrics",
         "notices",
+        "page",
         "planning",
+        "publish",
         "rebuild",
         "removal",
         "repair",
@@ -76,6 +80,7 @@ FLOORS = {
         "screen",
         "shelf",
         "smartwatch",
+        "trends",
         "watch",
     },
     "top": {"cli", "commands"},
@@ -384,6 +389,20 @@ def _setup() -> configparser.ConfigParser:
     setup = configparser.ConfigParser()
     setup.read(REPO / "setup.cfg")
     return setup
+
+
+def test_the_tests_have_all_that_the_page_needs() -> None:
+    """Else its tests would be skipped, or see another version."""
+    extras = _setup()["options.extras_require"]
+    assert set(extras["page"].split("\n")) <= set(extras["test"].split("\n"))
+
+
+def test_every_dependency_has_bounds_on_both_sides() -> None:
+    """A new major version of another's package is not tried out at the Pole."""
+    setup = _setup()
+    lists = [setup["options"]["install_requires"], *setup["options.extras_require"].values()]
+    for line in filter(None, "\n".join(lists).split("\n")):
+        assert re.match(r"[\w-]+>=[\d.]+,<[\d.]+(;|$)", line), line
 
 
 def test_every_package_script_and_data_file_is_installed() -> None:

@@ -232,6 +232,29 @@ def test_what_root_is_to_run_exists(example: str) -> None:
     assert len(scripts) == {"sudoers": 2, "crontab": 1}[example]
 
 
+def test_every_metric_stands_in_the_table_and_no_other() -> None:
+    """With its labels, in the order of the file."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    from poledata import metrics
+    from poledata.records import HealthCheck
+    from poledata.report import Undelivered
+    from tests.test_report import AT, STATUS
+
+    checked = dataclasses.replace(STATUS.disks[0], health=HealthCheck(AT, "healthy", 31))
+    status = dataclasses.replace(
+        STATUS, disks=(checked,), undelivered=(Undelivered("pager-command", 1, 1, "why"),)
+    )
+    made = [
+        (sample.name, set(sample.labels))
+        for family in text_string_to_metric_families(metrics.render(status))
+        for sample in family.samples[:1]
+    ]
+    table = rows(section(README, "### Numbers for Prometheus"))
+    told = [(name, set(codes(row[1]))) for row in table for name in codes(row[0])]
+    assert told == made
+
+
 # --- notices -----------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ from poledata.db import Connection
 from poledata.records import (
     CopyOnDisk,
     CopyState,
+    DayDone,
     Disk,
     FileStat,
     KnownCopy,
@@ -190,6 +191,16 @@ def archived_since(conn: Connection, at: str) -> tuple[int, int]:
         (at,),
     ).fetchone()
     return row["files"], row["bytes"]
+
+
+def archived_by_day(conn: Connection, since: str) -> list[DayDone]:
+    """What was archived on each day since then; days without anything are left out."""
+    rows = conn.execute(
+        "SELECT substr(archived_at, 1, 10) AS day, count(*) AS files, sum(size_bytes) AS bytes "
+        "FROM files WHERE archived_at >= ? GROUP BY day ORDER BY day",
+        (since,),
+    )
+    return [DayDone(row["day"], row["files"], row["bytes"]) for row in rows]
 
 
 def count_lacking(conn: Connection) -> int:

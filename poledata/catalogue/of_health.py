@@ -60,9 +60,14 @@ def smart_answers(conn: Connection, disk: Disk) -> tuple[SmartCheck, ...]:
     return tuple(_check_of(row) for row in rows)
 
 
-def smart_history(conn: Connection, disk: Disk) -> list[SmartCheck]:
-    """Every check of a drive, the oldest first."""
-    rows = conn.execute("SELECT * FROM smart_checks WHERE disk_id = ? ORDER BY id", (disk.id,))
+def smart_history(conn: Connection, disk: Disk, since: str = "") -> list[SmartCheck]:
+    """Every check of a drive since then, the oldest first; without its whole report."""
+    rows = conn.execute(
+        "SELECT at, health, temperature_c, power_on_hours, "
+        "json_remove(attributes, '$.report') AS attributes "
+        "FROM smart_checks WHERE disk_id = ? AND at >= ? ORDER BY id",
+        (disk.id, since),
+    )
     return [_check_of(row) for row in rows]
 
 

@@ -4,28 +4,50 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 
 from poledata import archive, catalogue, cli, db
 from poledata.commands.common import JSON, house_of_command
-from poledata.errors import ExitCode
+from poledata.errors import ExitCode, UsageFault
 
 
 @click.command()
 @cli.common_options
 @JSON
+@click.option(
+    "--html",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Write it as a page for a browser, with pictures.",
+)
 @click.option("--send", is_flag=True, help="Send it through every channel, as a daily digest.")
-def status(as_json: bool, send: bool) -> ExitCode:
+def status(as_json: bool, html: Path | None, send: bool) -> ExitCode:
     """How the archive stands: buffer, disks, files that failed, open notices. Changes nothing."""
     from poledata import report, screen
 
+    if sum((as_json, html is not None, send)) > 1:
+        raise UsageFault("Only one of --json, --html and --send at a time. Nothing was written.")
     if send:
         return _send_digest()
+    if html:
+        return _write_page(html)
     config = cli.SETTINGS.config()
     with db.connect(config.db_path, read_only=True) as conn:
         found = report.collect(config, conn)
     click.echo(json.dumps(report.as_json(found), indent=2) if as_json else screen.as_text(found))
+    return ExitCode.DONE
+
+
+def _write_page(path: Path) -> ExitCode:
+    from poledata import publish, report
+
+    config = cli.SETTINGS.config()
+    with db.connect(config.db_path, read_only=True) as conn:
+        publish.write_page(path, config, conn, report.collect(config, conn))
+    if not cli.SETTINGS.quiet:
+        click.echo(f"{path}: look at it with a browser.")
     return ExitCode.DONE
 
 
