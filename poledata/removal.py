@@ -220,9 +220,9 @@ def _why_unfinished(
 
 
 def was_read_since(copy: KnownCopy, waiting: Waiting) -> bool:
-    """Whether a copy was verified after this file came into the buffer."""
-    arrived_s = max(waiting.stat.ctime_ns, waiting.stat.mtime_ns) / 1e9
-    return copy.verified_at is not None and seconds(copy.verified_at) + 1 > arrived_s
+    """Whether a copy was surely verified after this file came into the buffer."""
+    arrived_ns = max(waiting.stat.ctime_ns, waiting.stat.mtime_ns)
+    return copy.verified_at is not None and int(seconds(copy.verified_at)) * 10**9 >= arrived_ns
 
 
 def _look_at(

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -382,6 +383,32 @@ def test_a_refusal_is_a_sentence(evidence: Evidence) -> None:
     assert all(refusals) or evidence.finished == ""
 
 
+# --- was a copy read since the file came? ---------------------------------------------------
+
+SECOND_NS = 1_000_000_000
+FIVE = "1970-01-01T00:00:05Z"  # written down for a reading at any moment of that second
+
+
+@pytest.mark.parametrize(
+    ("verified_at", "mtime_ns", "ctime_ns", "is_since"),
+    [
+        (None, 0, 0, False),
+        (FIVE, 4 * SECOND_NS, 5 * SECOND_NS, True),
+        (FIVE, 5 * SECOND_NS, 4 * SECOND_NS, True),
+        (FIVE, 4 * SECOND_NS, 5 * SECOND_NS + 1, False),  # perhaps read before it came
+        (FIVE, 5 * SECOND_NS + 1, 4 * SECOND_NS, False),
+        (FIVE, 4 * SECOND_NS, 6 * SECOND_NS, False),
+    ],
+)
+def test_a_copy_counts_as_read_since_a_file_came_only_if_it_surely_was(
+    verified_at: str | None, mtime_ns: int, ctime_ns: int, is_since: bool
+) -> None:
+    """The later of its two times is when it came; the database keeps whole seconds."""
+    copy = SimpleNamespace(verified_at=verified_at)
+    waiting = Waiting(NAME, replace(HASHED, mtime_ns=mtime_ns, ctime_ns=ctime_ns), 0o644)
+    assert removal.was_read_since(copy, waiting) is is_since  # type: ignore[arg-type]
+
+
 # --- with real files and a real database ----------------------------------------------------
 
 
@@ -718,6 +745,8 @@ TAKES_AWAY = {
     ("poledata/db.py", "create", "unlink"): "the temporary name of a new database",
     ("poledata/db.py", "_back_up", "unlink"): "the temporary name of a copy before an upgrade",
     ("poledata/delivery.py", "_note_that_database_is_back", "unlink"): "a stamp of ours",
+    ("poledata/publish.py", "_replace", "replace"): "the page or numbers of an earlier pass",
+    ("poledata/publish.py", "_replace", "unlink"): "their temporary name, of now or of a crash",
     ("poledata/sealing.py", "keep_packing_list", "rename"): "a packing list beside the database",
 }
 TAKERS = {"unlink", "remove", "rmtree", "rename", "renames", "replace", "move"}
