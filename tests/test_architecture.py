@@ -55,6 +55,7 @@ FLOORS = {
     "composers": {
         "archive",
         "bagreading",
+        "batches",
         "batchwork",
         "care",
         "checkup",
@@ -64,6 +65,7 @@ FLOORS = {
         "diskwatch",
         "failures",
         "finding",
+        "house",
         "inventory",
         "keepsake",
         "lifecycle",

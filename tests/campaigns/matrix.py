@@ -31,6 +31,8 @@ ERRORS: dict[str, tuple[int, ...]] = {
     "pwrite": WRITES,
     "fsync": SYNCS,
     "fdatasync": SYNCS,
+    "syncfs": (e.EIO, *ROOM),
+    "writeout": (e.EIO, *ROOM),
     "close": (e.EIO, *ROOM),
     "fallocate": (e.EIO, *ROOM, e.EINTR),
     "ftruncate": (e.EIO, e.EROFS, e.EINTR),
