@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 from benchmarks import archiving, disks, measure, passes, reading, report
 from benchmarks.report import Section
@@ -19,7 +21,7 @@ def measurements(is_quick: bool, rounds: int) -> dict[str, Measurement]:
     """By key, in the order of the page."""
     found: dict[str, Measurement] = {}
     for key, workload in workloads(is_quick).items():
-        found[key] = lambda workload=workload: archiving.compare(workload, rounds, say)
+        found[key] = partial(archiving.compare, workload, rounds, say)
     many = 10 if is_quick else 1  # so much less
     found["idle"] = lambda: passes.idle(1_000_000 // many, 5 * rounds, say)
     found["scan"] = lambda: passes.first_copy(100_000 // many, rounds, say)
@@ -59,6 +61,7 @@ def main() -> None:
     todo = measurements(asked.quick, asked.rounds or (1 if asked.quick else 3))
     if unknown := set(asked.keys) - todo.keys():
         sys.exit(f"make bench: there is no {', '.join(sorted(unknown))}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by SIGTERM"))  # all is taken down
     say(f"{measure.machine()}, {disks.throttle_kind()}")
     with disks.group():
         for key in asked.keys or todo:

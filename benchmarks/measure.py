@@ -16,7 +16,8 @@ from statistics import median
 
 import psutil
 
-REPO = Path(__file__).resolve().parent.parent
+from benchmarks import REPO
+
 LOOK_EVERY_S = 0.1
 CPU_TEST_BYTES = 256 * 1024**2
 

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from statistics import median
@@ -22,6 +22,7 @@ from benchmarks.workloads import Workload
 IMPORTS = [sys.executable, "-c", "import click, sqlite3"]
 LOOK_EVERY_S = 0.005
 Say = Callable[[str], None]
+Command = Sequence[str | Path]
 
 # As many more archived files as asked, on the first disk of each role.
 FILL_FILES = """
@@ -56,7 +57,7 @@ def idle(files: int, rounds: int, say: Say) -> Section:
     """A pass with an empty buffer, with a small and a large catalogue, beside bare imports."""
     with _claimed_stage(400, 400) as stage:
         small, large = _two_catalogues(stage, files)
-        commands = {"bare": IMPORTS, "small": small, "large": large}
+        commands: dict[str, Command] = {"bare": IMPORTS, "small": small, "large": large}
         times = _in_turn(commands, rounds, stage.root)
     say(f"idle: {times}")
     growth = times["large"] / times["small"] - 1
@@ -83,7 +84,7 @@ def idle(files: int, rounds: int, say: Say) -> Section:
     return Section("idle", "A pass with nothing to do", ("what", "ms", "×"), rows, goals, [note])
 
 
-def _two_catalogues(stage: Stage, files: int) -> tuple[list[str | Path], list[str | Path]]:
+def _two_catalogues(stage: Stage, files: int) -> tuple[Command, Command]:
     """The commands of a pass with the database as it is, and with one of many files."""
     other = stage.root / "large"
     other.mkdir()
@@ -94,13 +95,10 @@ def _two_catalogues(stage: Stage, files: int) -> tuple[list[str | Path], list[st
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         conn.execute(FILL_FILES, {"files": files, "now": now})
         conn.execute(FILL_COPIES, {"now": now})
-    script = [sys.executable, measure.REPO / "data_manager.py", "--config"]
-    return rivals.data_manager(stage.root), [*script, other / "config"]
+    return rivals.data_manager(stage.root), rivals.data_manager(other)
 
 
-def _in_turn(
-    commands: dict[str, list[str | Path]] | dict[str, list[str]], rounds: int, cwd: Path
-) -> dict[str, float]:
+def _in_turn(commands: dict[str, Command], rounds: int, cwd: Path) -> dict[str, float]:
     """Median seconds of each; a first round, that warms up, does not count."""
     times: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(rounds + 1):

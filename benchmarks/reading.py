@@ -16,12 +16,13 @@ read_one="dd if={} of=/dev/null bs=4M iflag=direct status=none"
 read_all() { find "$1/data" -type f -exec $read_one \\; ; }
 read_all disks/P01 & first=$!; read_all disks/S01; wait $first
 """
+FILES = 16
 Say = Callable[[str], None]
 
 
 def verify(file_mib: int, rounds: int, say: Say) -> Section:
     """Both disks at once, each way in turn."""
-    files = tuple((f"fullrate/RCW38/80296951/{n:04}.g3", file_mib * MIB) for n in range(8))
+    files = tuple((f"fullrate/RCW38/80296951/{n:04}.g3", file_mib * MIB) for n in range(FILES))
     workload = Workload("verify", "", files, DISK)
     rates = _rates(workload, rounds)
     say(f"verify: {rates} MB/s")
@@ -33,7 +34,7 @@ def verify(file_mib: int, rounds: int, say: Say) -> Section:
     goal = Goal(
         "`verify` of two disks", "≥ 0.95 of `dd iflag=direct`", f"{ratio:.3f}", ratio >= 0.95
     )
-    title = f"Two disks of 200 MB/s read again at once, {8 * file_mib} MiB on each"
+    title = f"Two disks of 200 MB/s read again at once, {FILES * file_mib} MiB on each"
     note = f"Medians of {rounds} rounds."
     return Section("verify", title, ("way", "MB/s of each", "× `dd`"), rows, [goal], [note])
 

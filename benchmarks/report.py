@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.measure import REPO
+from benchmarks import REPO
 
 RESULTS = REPO / "benchmarks/results.json"
 PAGE = REPO / "docs/performance.md"

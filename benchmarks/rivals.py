@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks import REPO
 from benchmarks.disks import Stage
-from benchmarks.measure import REPO
 
 COLD = "sync; echo 3 > /proc/sys/vm/drop_caches"
 

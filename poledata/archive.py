@@ -23,7 +23,7 @@ from poledata.errors import UsageFault
 from poledata.failures import Failures, has_left
 from poledata.house import House
 from poledata.notices import Board
-from poledata.records import Disk, Waiting, utc
+from poledata.records import Disk, utc
 from poledata.tally import Tally, Watcher
 
 if TYPE_CHECKING:
@@ -156,16 +156,10 @@ class _Pass:
                 self._tally.arrived_in_a_day_bytes = seen.settled_in_a_day_bytes
             self._failures.note_unlistable(seen.unlistable)
             if seen.waiting:
-                self._work_through(seen.waiting)
+                self._batches.work_through(seen.waiting, self._may_go_on, self._give_way)
             if seen.is_whole:
                 return
             after = seen.waiting[-1].age_key
-
-    def _work_through(self, waiting: list[Waiting]) -> None:
-        todo = self._batches.look_up(waiting)
-        while todo and self._may_go_on():
-            self._batches.do_one(todo)
-            self._give_way()
 
     @cached_property
     def _batches(self) -> Batches:

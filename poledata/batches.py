@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from poledata import bag, catalogue
 from poledata.batchwork import BatchWork
+from poledata.choice import BATCH_FILES
 from poledata.errors import BadName
 from poledata.planning import Batch, Planner, Work
 from poledata.records import KnownFile, Waiting, shown
@@ -27,24 +28,36 @@ class Batches:
     _ready: set[int] = field(default_factory=set)  # disks claimed and swept by this pass
     _promised_bytes: dict[int, int] = field(default_factory=dict)  # by disk id, in a dry run
 
-    def look_up(self, waiting: Iterable[Waiting]) -> deque[Work]:
-        """What is known of each file that may be touched now."""
-        return deque(work for work in map(self._look_up, waiting) if work)
+    def work_through(
+        self,
+        waiting: Iterable[Waiting],
+        may_go_on: Callable[[], bool],
+        give_way: Callable[[], None],
+    ) -> None:
+        """Batch after batch; files are looked up as they come, so that the first need not wait."""
+        left, todo = deque(waiting), deque[Work]()
+        while (left or todo) and may_go_on():
+            while left and len(todo) < BATCH_FILES:
+                todo += self._look_up(left.popleft())
+            if todo:
+                self._one(todo)
+                give_way()
 
-    def _look_up(self, waiting: Waiting) -> Work | None:
+    def _look_up(self, waiting: Waiting) -> list[Work]:
+        """What is known of a waiting file; [] if it is not to be touched now."""
         if not self.work.failures.is_due(waiting.name, waiting.stat):
-            return None
+            return []
         why = bag.why_not_carried(waiting.name)
         if why:
             self.work.failures.note(waiting.name, waiting.stat, BadName(shown(waiting.name), why))
-            return None
+            return []
         known = catalogue.file(self.work.house.conn, waiting.name)
         if not self.work.house.config.delete_from_buffer and _is_archived_as_it_is(known, waiting):
             self.work.failures.forget([shown(waiting.name)])
-            return None
-        return Work(waiting, known)
+            return []
+        return [Work(waiting, known)]
 
-    def do_one(self, todo: deque[Work]) -> None:
+    def _one(self, todo: deque[Work]) -> None:
         """Take files from ``todo`` for one batch, and do it; some may be put back."""
         with Shelf(self.work.house.config, self.work.house.conn, self._ready) as shelf:
             planner = Planner(

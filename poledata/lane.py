@@ -24,6 +24,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 
 from poledata import bag, beneath, medium
 from poledata.errors import (
@@ -100,6 +101,8 @@ class Lane(threading.Thread):
         self._disk_fault: OSError | None = None
         self._full_fault: OSError | None = None
         self._reader = medium.HashingReader()
+        self._held = contextlib.ExitStack()  # closed at the end
+        self._incoming: int | None = None
         self._flushes_at_once = medium.syncfs_tells_faults()
 
     def hand(self, message: Chunk | End) -> None:
@@ -108,7 +111,7 @@ class Lane(threading.Thread):
 
     def run(self) -> None:
         try:
-            with contextlib.closing(self._reader):
+            with contextlib.closing(self._reader), self._held:
                 self._work()
         except Exception as defect:  # re-raised by the calling thread
             self.defect = defect
@@ -181,12 +184,18 @@ class Lane(threading.Thread):
             return  # judged once its SHA-512 is known
         size_bytes = draft.size_bytes
         temporary = bag.new_temporary()
-        with beneath.directory(self._target.root_fd, bag.INCOMING) as incoming_fd:
-            draft.fd = bag.create(incoming_fd, temporary)
+        draft.fd = bag.create(self._incoming_fd(), temporary)
         draft.temporary = temporary
         medium.preallocate(draft.fd, size_bytes)
         if self._target.direct and size_bytes >= DIRECT_FROM_BYTES:
             medium.set_direct(draft.fd, True)
+
+    def _incoming_fd(self) -> int:
+        """``.incoming/``, open from its first use on."""
+        if self._incoming is None:
+            incoming = beneath.directory(self._target.root_fd, bag.INCOMING)
+            self._incoming = self._held.enter_context(incoming)
+        return self._incoming
 
     def _write(self, draft: _Draft, chunk: Chunk) -> None:
         assert draft.fd is not None
@@ -218,9 +227,11 @@ class Lane(threading.Thread):
     def _finish_group(self) -> None:
         group, self._group, self._group_bytes = self._group, [], 0
         self._flush_group(group)
-        for step in (self._read_back, self._publish):
-            for draft in group:
-                self._try(draft, step)
+        for draft in group:
+            self._try(draft, self._read_back)
+        new = [draft for draft in group if draft.temporary]
+        for _, beside in groupby(new, key=lambda draft: draft.parent):
+            self._for_all(list(beside), self._publish)
         self._for_all(group, self._settle_directories)
         self._for_all(group, self._add_to_manifest)
         for draft in group:
@@ -245,11 +256,10 @@ class Lane(threading.Thread):
                 self._close(draft)
 
     def _read_back(self, draft: _Draft) -> None:
-        root_fd = self._target.root_fd
         if draft.temporary is None:
             self._read_what_stands_there(draft)
             return
-        with beneath.opened(root_fd, f"{bag.INCOMING}/{draft.temporary}") as fd:
+        with beneath.opened(self._incoming_fd(), draft.temporary) as fd:
             sha512, draft.verified_by = self._read(draft, fd)
         if sha512 != draft.sha512:
             raise CopyMismatch(
@@ -314,18 +324,20 @@ class Lane(threading.Thread):
             raise Stopped()
         self._tick(self._target.label, name, n_bytes)
 
-    def _publish(self, draft: _Draft) -> None:
-        """Link the temporary file to its final name: unlike a rename this replaces nothing."""
-        if draft.temporary is None:
-            return
-        root_fd = self._target.root_fd
-        draft.dirty = {*beneath.make_directories(root_fd, draft.parent), draft.parent}
-        with (
-            beneath.directory(root_fd, bag.INCOMING) as incoming_fd,
-            beneath.directory(root_fd, draft.parent) as parent_fd,
-        ):
-            base = draft.path.rpartition("/")[2]
-            os.link(draft.temporary, base, src_dir_fd=incoming_fd, dst_dir_fd=parent_fd)
+    def _publish(self, beside: list[_Draft]) -> None:
+        """Files of one directory get their final names."""
+        root_fd, parent = self._target.root_fd, beside[0].parent
+        dirty = {*beneath.make_directories(root_fd, parent), parent}
+        with beneath.directory(root_fd, parent) as parent_fd:
+            for draft in beside:
+                draft.dirty = dirty
+                self._try(draft, partial(self._link, parent_fd=parent_fd))
+
+    def _link(self, draft: _Draft, parent_fd: int) -> None:
+        """Unlike a rename this replaces nothing."""
+        assert draft.temporary
+        base = draft.path.rpartition("/")[2]
+        os.link(draft.temporary, base, src_dir_fd=self._incoming_fd(), dst_dir_fd=parent_fd)
 
     def _for_all(self, group: list[_Draft], step: Callable[[list[_Draft]], None]) -> None:
         """One step for all copies that got so far: its fault is a fault of each."""
@@ -365,8 +377,7 @@ class Lane(threading.Thread):
         try:
             self._close(draft)
             if draft.temporary:
-                with beneath.directory(self._target.root_fd, bag.INCOMING) as incoming_fd:
-                    os.unlink(draft.temporary, dir_fd=incoming_fd)
+                os.unlink(draft.temporary, dir_fd=self._incoming_fd())
         except OSError as fault:
             log.warning("%s: .incoming/ can't be cleared now: %s", self._target.label, fault)
 

@@ -77,8 +77,12 @@ def set_direct(fd: int, on: bool) -> bool:
 
 def evict(fd: int) -> bool:
     """Drop a file's clean pages from memory; True if none is left there."""
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    _drop_pages(fd)
     return resident_pages(fd) == 0
+
+
+def _drop_pages(fd: int) -> None:
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def resident_pages(fd: int) -> int:
@@ -194,7 +198,10 @@ def syncfs_tells_faults() -> bool:
 
 
 class HashingReader:
-    """Reads a file into two aligned buffers in turn; a second thread hashes the other one."""
+    """Reads a file into two aligned buffers in turn; a second thread hashes the other one.
+
+    A file of one buffer is hashed where it is read: handing it over would take longer.
+    """
 
     def __init__(self) -> None:
         self._buffers = (aligned_buffer(), aligned_buffer())
@@ -207,6 +214,11 @@ class HashingReader:
         Raises OSError, ShortRead.
         """
         digest = hashlib.sha512()
+        if 0 < size_bytes <= CHUNK_BYTES:
+            n_bytes = fill(fd, self._buffers[0], 0, size_bytes)
+            tick(n_bytes)
+            digest.update(self._buffers[0][:n_bytes])
+            return digest.hexdigest()
         hashed: Future[None] | None = None
         chunks = zip(range(0, size_bytes, CHUNK_BYTES), itertools.cycle(self._buffers))
         try:
@@ -232,8 +244,9 @@ def read_back(
 
     ``direct``: this file system's direct reads are proved (see is_truly_direct).
     """
-    gone = evict(fd)
     size_bytes = os.fstat(fd).st_size
     if direct and set_direct(fd, True):
+        _drop_pages(fd)
         return reader.sha512(fd, size_bytes, tick), VerifiedBy.DIRECT
+    gone = evict(fd)
     return reader.sha512(fd, size_bytes, tick), VerifiedBy.EVICTED if gone else VerifiedBy.CACHED

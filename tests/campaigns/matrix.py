@@ -129,8 +129,8 @@ OTHER_WORDS = {
     e.EIO: "disk I/O error|malformed|unable to open database|readonly database|may not|"
     "can't be opened",
     e.EROFS: "disk I/O error|unable to open database|readonly database|may not|can't be open",
-    e.ENOSPC: "disk I/O error|unable to open database|database or disk is full",
-    e.EDQUOT: "disk I/O error|unable to open database|database or disk is full",
+    e.ENOSPC: "disk I/O error|unable to open database|database or disk is full|no room for a copy",
+    e.EDQUOT: "disk I/O error|unable to open database|database or disk is full|no room for a copy",
     e.ENOENT: "was removed|is no directory|no mark|not there|File exists|there is no database|"
     "disk I/O error|unable to open database|readonly database|MISSING|held some",
     e.EINTR: "disk I/O error",  # fdatasync(2), which SQLite asks once, as it should
