@@ -2,11 +2,12 @@
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+BENCH ?=
 PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint types check clean
+.PHONY: help demo test test-long lint types check bench bench-quick clean
 .NOTPARALLEL:
 
 help:  ## print this list
@@ -31,6 +32,12 @@ types: .venv/installed-test  ## mypy, strict
 	@$(PY) -m mypy
 
 check: lint types test  ## lint, types and test
+
+bench: .venv/installed-bench  ## as root: how fast it is, into docs/performance.md; about an hour
+	@$(PY) -m benchmarks $(BENCH)
+
+bench-quick: .venv/installed-bench  ## as root: the same with a tenth of the data; it writes nothing
+	@$(PY) -m benchmarks --quick $(BENCH)
 
 clean:  ## remove .venv, demo/ and everything else that make has made
 	rm -rf .venv demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -59,3 +66,7 @@ clean:  ## remove .venv, demo/ and everything else that make has made
 	@echo 'Installing the package and its test tools …'
 	@$(PIP) -e '.[test]'
 	@touch .venv/installed $@
+
+.venv/installed-bench: .venv/installed-test
+	@$(PIP) -e '.[bench]'
+	@touch $@

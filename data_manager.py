@@ -11,7 +11,6 @@ from typing import NoReturn
 import click
 
 from poledata import __version__, archive, cli, companion, db, delivery, lock, publish, sending
-from poledata.commands import caring, disks, looking, telling
 from poledata.commands.common import Would, is_watched, watcher
 from poledata.config import Config
 from poledata.errors import DatabaseTrouble, DatabaseUnusable, ExitCode, PoleError
@@ -19,10 +18,29 @@ from poledata.errors import DatabaseTrouble, DatabaseUnusable, ExitCode, PoleErr
 STUCK_AFTER_S = 3 * 3600.0
 
 
-@click.group(invoke_without_command=True)
+class _Commands(click.Group):
+    """The sub-commands are loaded when one is asked for: the pass that cron starts needs none."""
+
+    def list_commands(self, context: click.Context) -> list[str]:
+        self._load()
+        return super().list_commands(context)
+
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
+        self._load()
+        return super().get_command(context, name)
+
+    def _load(self) -> None:
+        from poledata.commands import caring, disks, looking, telling
+
+        for room in (looking, caring, telling, disks):
+            for command in room.COMMANDS:
+                self.add_command(command)
+
+
+@click.group(cls=_Commands, invoke_without_command=True)
 @cli.common_options
 @click.option("--dry-run", is_flag=True, help="Say what a pass would do; change nothing.")
-@click.version_option(__version__)
+@click.version_option(__version__, message="%(prog)s, version %(version)s")
 @click.pass_context
 def data_manager(context: click.Context, dry_run: bool) -> ExitCode | None:
     """Archive the buffer: copy every finished file to a primary and a copy disk, prove both
@@ -41,10 +59,6 @@ def data_manager(context: click.Context, dry_run: bool) -> ExitCode | None:
     if context.invoked_subcommand is not None:
         return None
     return _dry_run() if dry_run else _one_pass()
-
-
-for _command in (*looking.COMMANDS, *caring.COMMANDS, *telling.COMMANDS, *disks.COMMANDS):
-    data_manager.add_command(_command)
 
 
 # --- a pass -------------------------------------------------------------------------------

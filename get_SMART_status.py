@@ -15,7 +15,7 @@ from poledata import catalogue, cli, db, health, lifecycle, lock, sending
 from poledata.archive import must_fit_together
 from poledata.config import Config
 from poledata.errors import ExitCode, UsageFault
-from poledata.lifecycle import House
+from poledata.house import House
 from poledata.notices import Board
 from poledata.records import Disk, utc
 

@@ -11,31 +11,23 @@ import logging
 import os
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-from poledata import bag, catalogue, db, sending, watch
-from poledata.batchwork import BatchWork
+from poledata import catalogue, db, sending, watch
 from poledata.buffer import Buffer
 from poledata.config import Config
 from poledata.diskwatch import DiskWatch
-from poledata.errors import (
-    BadName,
-    UsageFault,
-)
+from poledata.errors import UsageFault
 from poledata.failures import Failures, has_left
-from poledata.lifecycle import House
+from poledata.house import House
 from poledata.notices import Board
-from poledata.planning import Batch, Planner, Work
-from poledata.records import (
-    Disk,
-    KnownFile,
-    Waiting,
-    shown,
-    utc,
-)
-from poledata.shelf import Shelf
+from poledata.records import Disk, utc
 from poledata.tally import Tally, Watcher
+
+if TYPE_CHECKING:
+    from poledata.batches import Batches
 
 SCAN_FILES = 20_000  # how many waiting files are in memory at a time
 
@@ -117,12 +109,7 @@ class _Pass:
         self._stop, self._watcher, self._is_dry = stop, watcher, is_dry
         self._tally = Tally()
         self._failures = Failures(self._conn, self._board, self._tally, is_dry)
-        self._ready: set[int] = set()  # disks claimed and swept by this pass
         self._disks = DiskWatch(house)
-        self._work = BatchWork(
-            house, buffer, stop, watcher, self._tally, self._failures, self._disks
-        )
-        self._promised_bytes: dict[int, int] = {}  # by disk id, in a dry run
         self._row: int | None = None
 
     def run(self) -> Tally:
@@ -168,13 +155,27 @@ class _Pass:
                 self._tally.unsettled_files = seen.unsettled_files
                 self._tally.arrived_in_a_day_bytes = seen.settled_in_a_day_bytes
             self._failures.note_unlistable(seen.unlistable)
-            todo = deque(work for work in map(self._look_up, seen.waiting) if work)
-            while todo and self._may_go_on():
-                self._one_batch(todo)
-                self._give_way()
+            if seen.waiting:
+                self._batches.work_through(seen.waiting, self._may_go_on, self._give_way)
             if seen.is_whole:
                 return
             after = seen.waiting[-1].age_key
+
+    @cached_property
+    def _batches(self) -> Batches:
+        from poledata.batches import Batches  # what copies is loaded when a file waits
+        from poledata.batchwork import BatchWork
+
+        work = BatchWork(
+            self._house,
+            self._buffer,
+            self._stop,
+            self._watcher,
+            self._tally,
+            self._failures,
+            self._disks,
+        )
+        return Batches(work, self._begin, self._is_dry)
 
     def _may_go_on(self) -> bool:
         if self._stop.is_set():
@@ -216,60 +217,11 @@ class _Pass:
         if not self._config.delete_from_buffer:
             return
         names = catalogue.archived_but_not_removed(self._conn)
-        self._work.note_removed([n for n in names if has_left(self._buffer.root_fd, n)])
+        if names:
+            left = [name for name in names if has_left(self._buffer.root_fd, name)]
+            self._batches.work.note_removed(left)
 
-    # --- one batch --------------------------------------------------------------------------
-
-    def _look_up(self, waiting: Waiting) -> Work | None:
-        """What is known of a waiting file; None if it is not to be touched now."""
-        if not self._failures.is_due(waiting.name, waiting.stat):
-            return None
-        why = bag.why_not_carried(waiting.name)
-        if why:
-            self._failures.note(waiting.name, waiting.stat, BadName(shown(waiting.name), why))
-            return None
-        known = catalogue.file(self._conn, waiting.name)
-        if not self._config.delete_from_buffer and _is_archived_as_it_is(known, waiting):
-            self._failures.forget([shown(waiting.name)])
-            return None
-        return Work(waiting, known)
-
-    def _one_batch(self, todo: deque[Work]) -> None:
-        with Shelf(self._config, self._conn, self._ready) as shelf:
-            planner = Planner(
-                catalogue.disks(self._conn),
-                shelf,
-                self._board,
-                self._disks.out,
-                self._promised_bytes,
-                self._is_dry,
-            )
-            batch = planner.fill(todo)
-            self._tally.without_disk_files += len(batch.without_disk)
-            if self._is_dry:
-                self._say_what_would_be(batch)
-                return
-            for work, fault in batch.too_big:
-                self._failures.note(work.waiting.name, work.waiting.stat, fault)
-            self._work.note_lost_copies(batch)
-            self._disks.note_refused(batch.refused)
-            for work in batch.again:
-                self._work.known_again(work, shelf)
-            if not batch.jobs:
-                return
-            done = self._work.copy(self._begin(), batch, shelf)
-        todo.extendleft(reversed(done.again))
-        self._disks.close_full(
-            batch.full, {role: batch.disks[role].disk.id for role in done.written}
-        )
-
-    def _say_what_would_be(self, batch: Batch) -> None:
-        for job in batch.jobs:
-            disks = [batch.disks[role].disk for role in sorted(job.roles, reverse=True)]
-            self._watcher.would_copy(job, [disk.label for disk in disks])
-            for disk in disks:
-                already = self._promised_bytes.get(disk.id, 0)
-                self._promised_bytes[disk.id] = already + job.waiting.stat.size_bytes
+    # --- its row ----------------------------------------------------------------------------
 
     def _begin(self) -> int:
         """The row of this pass, made once it has something to do."""
@@ -284,15 +236,6 @@ class _Pass:
         row = self._begin()
         with db.transaction(self._conn):
             catalogue.end_pass(self._conn, row, _now(), outcome, self._tally.failed_files)
-
-
-def _is_archived_as_it_is(known: KnownFile | None, waiting: Waiting) -> bool:
-    """Whether size and time say that a file is archived: enough to keep it, never to remove it."""
-    return (
-        known is not None
-        and known.archived_at is not None
-        and (known.size_bytes, known.mtime_ns) == (waiting.stat.size_bytes, waiting.stat.mtime_ns)
-    )
 
 
 def _now() -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
 import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -220,7 +219,7 @@ def _readme(mark: Mark) -> bytes:
 
 def new_temporary() -> str:
     """A short random name for something unfinished in ``.incoming/``."""
-    return secrets.token_hex(8)
+    return os.urandom(8).hex()
 
 
 def create(directory_fd: int, name: str) -> int:
@@ -260,7 +259,7 @@ def set_aside(root_fd: int, path: str, now_s: float) -> str:
     os.fsync(root_fd)
     parent, _, base = path.rpartition("/")
     short = base.encode()[-150:].decode(errors="ignore")
-    aside = f"{utc(now_s).replace(':', '')}-{secrets.token_hex(4)}-{short}"
+    aside = f"{utc(now_s).replace(':', '')}-{os.urandom(4).hex()}-{short}"
     with beneath.directory(root_fd, parent) as from_fd, beneath.directory(root_fd, ASIDE) as to_fd:
         os.rename(base, aside, src_dir_fd=from_fd, dst_dir_fd=to_fd)  # the name is new: random
         os.fsync(to_fd)

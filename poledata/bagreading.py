@@ -20,7 +20,7 @@ from itertools import groupby, islice
 
 from poledata import bag, beneath, catalogue, db, medium, sealing
 from poledata.errors import Stopped
-from poledata.lifecycle import House
+from poledata.house import House
 from poledata.records import CopyState, FileRow, ManifestLine, Role, shown, utc
 from poledata.shelf import HeldDisk
 

@@ -14,6 +14,9 @@ from poledata.buffer import Buffer
 from poledata.copying import Result
 from poledata.diskwatch import DiskWatch
 from poledata.errors import (
+    DISK_ERRNOS,
+    FULL_ERRNOS,
+    OBSTACLE_ERRNOS,
     DiskRefused,
     FileFault,
     NameConflict,
@@ -25,8 +28,7 @@ from poledata.errors import (
     Stopped,
 )
 from poledata.failures import Failures
-from poledata.lane import DISK_ERRNOS, FULL_ERRNOS, OBSTACLE_ERRNOS
-from poledata.lifecycle import House
+from poledata.house import House
 from poledata.planning import Batch, Work
 from poledata.records import (
     CopyOnDisk,

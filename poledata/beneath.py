@@ -21,9 +21,12 @@ def directory(root_fd: int, path: str) -> Iterator[int]:
 
     Raises OSError: ENOENT, or ENOTDIR/ELOOP where a component is not a directory.
     """
-    fd = os.open(".", _DIRECTORY, dir_fd=root_fd)
+    first, *rest = path.split("/")
+    if path:
+        _must_be_plain(first)
+    fd = os.open(first or ".", _DIRECTORY, dir_fd=root_fd)
     try:
-        for part in path.split("/") if path else ():
+        for part in rest:
             fd = _step(fd, part)
         yield fd
     finally:

@@ -63,7 +63,7 @@ def scan(
     """
     seen = Seen(mounted=mounts.mount_points_below(root_fd))
 
-    def settled() -> Iterator[Waiting]:
+    def settled() -> Iterator[tuple[int, str, os.stat_result]]:
         for name, info in _files(root_fd, seen):
             if not name.endswith(extensions):
                 seen.other_files += 1
@@ -74,9 +74,12 @@ def scan(
                 seen.settled_bytes += info.st_size
                 is_of_today = abs(now_s - info.st_mtime) < DAY_S
                 seen.settled_in_a_day_bytes += info.st_size if is_of_today else 0
-                yield Waiting(name, FileStat.of(info), st.S_IMODE(info.st_mode))
+                yield info.st_mtime_ns, name, info  # ordered as by age_key
 
-    seen.waiting = heapq.nsmallest(at_most, settled(), key=lambda file: file.age_key)
+    seen.waiting = [
+        Waiting(name, FileStat.of(info), st.S_IMODE(info.st_mode))
+        for _, name, info in heapq.nsmallest(at_most, settled())
+    ]
     return seen
 
 

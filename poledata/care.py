@@ -20,14 +20,13 @@ from poledata import (
     lifecycle,
     medium,
     mounts,
-    report,
     sealing,
     sending,
 )
 from poledata.config import Config
-from poledata.errors import CannotClose, DiskRefused, ManifestDamaged, Refused, Stopped
-from poledata.lane import DISK_ERRNOS
-from poledata.lifecycle import House, the_disk
+from poledata.errors import DISK_ERRNOS, CannotClose, DiskRefused, ManifestDamaged, Refused, Stopped
+from poledata.house import House, is_here
+from poledata.lifecycle import the_disk
 from poledata.notices import Board
 from poledata.records import CopyOnDisk, CopyState, Disk, DiskState, VerifiedBy, shown, utc
 from poledata.shelf import HeldDisk
@@ -70,7 +69,7 @@ def due(config: Config, conn: db.Connection) -> list[Disk]:
     """The disks that are here and whose copies are to be read again, the least recent first."""
     mounted = mounts.mounted_places() if config.require_mount else None
     disks = [d for d in catalogue.disks(conn) if d.state in (DiskState.ACTIVE, DiskState.CLOSED)]
-    here = [d for d in disks if d.held_by is None and report.is_here(config, d, mounted)]
+    here = [d for d in disks if d.held_by is None and is_here(config, d, mounted)]
     return sorted(here, key=lambda d: catalogue.oldest_verified_at(conn, d) or "")
 
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from poledata.errors import NameConflict, PoleError, SourceChanged, Stopped
-from poledata.lane import Chunk, End, Lane, Pool, Tick
-from poledata.medium import CHUNK_BYTES, ShortRead, fill
+from poledata.lane import End, Lane, Tick
+from poledata.medium import CHUNK_BYTES, Chunk, Pool, ShortRead, fill
 from poledata.records import CopyTarget, Job, Role, Waiting, Written, shown
 
 BUFFERS = 12  # × 4 MiB between the reader and the slower disk

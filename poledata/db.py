@@ -9,14 +9,11 @@ from __future__ import annotations
 import errno
 import os
 import re
-import secrets
-import shutil
 import sqlite3
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from urllib.parse import quote
 
 from poledata import beneath
@@ -65,6 +62,9 @@ def _answers(path: Path) -> bool:
 @contextmanager
 def _rolled_back_copy(path: Path) -> Iterator[Path]:
     """A copy without what was not committed: the next writer does the same to the original."""
+    import shutil  # rarely needed, and slow to load
+    from tempfile import TemporaryDirectory
+
     with TemporaryDirectory() as directory:
         copy = Path(directory) / path.name
         for suffix in ("-journal", ""):
@@ -90,7 +90,7 @@ def create(path: Path) -> None:
 
     Raises DatabaseUnusable, DatabaseTrouble; FileExistsError.
     """
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    fresh = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
     _must_not_inherit(path)
     try:
         os.close(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644))
@@ -229,7 +229,7 @@ def _must_be_upgraded(conn: Connection, path: Path, may_upgrade: bool) -> None:
 def _back_up(conn: Connection, path: Path, version: int) -> None:
     """A copy as it was before the upgrade, beside the database; one that stands there is kept."""
     backup = path.with_name(f"{path.name}.version-{version}")
-    fresh = path.with_name(f".{backup.name}.{secrets.token_hex(4)}")
+    fresh = path.with_name(f".{backup.name}.{os.urandom(4).hex()}")
     if backup.exists():
         return
     try:

@@ -10,17 +10,19 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from poledata import catalogue, db, lock, message, report, screen, sending
+from poledata import catalogue, db, lock, sending
 from poledata.config import Config
 from poledata.errors import PoleError
 from poledata.kinds import KINDS
-from poledata.message import Item, News
 from poledata.notices import Board
 from poledata.records import Channel, Delivery, Message, Notice, Severity, seconds, utc
+
+if TYPE_CHECKING:  # what is loaded only when there is something to say
+    from poledata.message import Item
 
 RETRY_S, RETRY_LAST_S = 60.0, 600.0
 Carry = Callable[[Channel, Message], str | None]
@@ -61,6 +63,8 @@ def _send(
 ) -> None:
     if not letters:
         return  # another process has sent them meanwhile
+    from poledata import message, report, screen
+
     state = screen.state_lines(report.collect(config, conn))
     messages = [message.compose(letter.items, state, now_s) for letter in letters]
     faults = carry_all([letter.channel for letter in letters], messages, carry)
@@ -71,6 +75,8 @@ def _send(
 
 def digest(config: Config, conn: db.Connection) -> None:
     """Queue how the archive stands for every channel but the pagers, and send what can be."""
+    from poledata import report, screen
+
     status = report.collect(config, conn)
     channels = [c.name for c in sending.channels(config.secrets) if c.takes(Severity.INFO)]
     with db.transaction(conn):
@@ -84,6 +90,8 @@ def carry_all(
     channels: Sequence[Channel], messages: Sequence[Message], carry: Carry = sending.carry
 ) -> list[str | None]:
     """Every channel at once, each with its own message; for each why it failed, or None."""
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(max_workers=max(1, len(channels))) as pool:
         return list(pool.map(carry, channels, messages))
 
@@ -98,17 +106,31 @@ def _letters(
                 for notice_id in missing:
                     catalogue.queue(conn, notice_id, [channel.name])
         waiting = catalogue.deliveries(conn, channel.name)
-        found = [message.due(one, now_s, config.repeat_notices_s) for one in waiting]
-        items = tuple(item for item in found if item and item.is_for(channel))
-        if items:
-            items = message.without_trickle(items, _told_often(conn, channel, now_s))
+        items = _due(config, conn, channel, waiting, now_s) if waiting else ()
         if items and not _rests(items, now_s):
             letters.append(_Letter(channel, items))
     return letters
 
 
+def _due(
+    config: Config,
+    conn: db.Connection,
+    channel: Channel,
+    waiting: Sequence[Delivery],
+    now_s: float,
+) -> tuple[Item, ...]:
+    """What a channel is to be told now."""
+    from poledata import message
+
+    found = [message.due(one, now_s, config.repeat_notices_s) for one in waiting]
+    items = tuple(item for item in found if item and item.is_for(channel))
+    return message.without_trickle(items, _told_often(conn, channel, now_s)) if items else ()
+
+
 def _told_often(conn: db.Connection, channel: Channel, now_s: float) -> set[str]:
     """The kinds of which a channel has had its share of messages for now."""
+    from poledata import message
+
     since, until = (utc(now_s + sign * message.TRICKLE_S) for sign in (-1, 1))
     return catalogue.told_often(conn, channel.name, since, until, message.TRICKLE_MESSAGES)
 
@@ -155,6 +177,9 @@ def tell_of_database(config: Config, trouble: PoleError) -> None:
 
 def _of_database(config: Config, trouble: PoleError, now_s: float) -> Message:
     """The message of a notice that is stored nowhere."""
+    from poledata import message
+    from poledata.message import Item, News
+
     kind = "database-error"
     notice = Notice(kind, "database", KINDS[kind].severity, str(trouble), utc(now_s))
     item = Item(News.NEW, Delivery(notice, "", 0, None, None, None))

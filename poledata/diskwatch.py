@@ -1,4 +1,8 @@
-"""Disks that fill up or fail while a pass runs: left out, closed, held."""
+"""Disks that fill up or fail while a pass runs: left out, closed, held.
+
+A pass with nothing to do comes by here each minute: what works on disks is loaded when there
+is a disk to work on.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,16 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
+from typing import TYPE_CHECKING
 
-from poledata import catalogue, db, keepsake, lifecycle
-from poledata.errors import CannotClose, DiskRefused, ManifestDamaged
-from poledata.lane import FULL_ERRNOS
-from poledata.lifecycle import House
+from poledata import catalogue, db
+from poledata.errors import FULL_ERRNOS, CannotClose, DiskRefused, ManifestDamaged
+from poledata.house import House
 from poledata.notices import DISK_KINDS
 from poledata.records import Disk, DiskState, Role, seconds, utc
-from poledata.shelf import Shelf, must_be_writable
+
+if TYPE_CHECKING:
+    from poledata.shelf import Shelf
 
 TRY_CLOSE_AGAIN_S = 86_400.0
 REFUSED_TO_CLOSE = "close refused"  # a disk event
@@ -80,6 +86,8 @@ class DiskWatch:
 
     def close_full(self, disks: Iterable[Disk], written: dict[Role, int]) -> None:
         """Close disks that had no room for a file which another one of their role took."""
+        from poledata import lifecycle
+
         full = {
             disk.id: disk
             for disk in (*disks, *self._full.values())
@@ -110,6 +118,8 @@ class DiskWatch:
     def finish_closes(self) -> None:
         """A crash, or a pulled disk, may have cut a close short."""
         for disk in catalogue.unsealed_disks(self._house.conn):
+            from poledata import lifecycle
+
             if disk.held_by is None:
                 self._close(disk, partial(lifecycle.finish_close, self._house, disk))
 
@@ -139,6 +149,8 @@ class DiskWatch:
     def keep_catalogues(self) -> None:
         """A daily copy of the database on each disk that files were put on."""
         used = self._used.keys() - self._failed.keys()
+        if not used:
+            return
         with self._house.shelf() as shelf:
             for disk in catalogue.disks(self._house.conn):
                 if disk.id in used and disk.state is DiskState.ACTIVE:
@@ -146,6 +158,8 @@ class DiskWatch:
 
     def _keep_catalogue(self, shelf: Shelf, disk: Disk) -> None:
         """No pass fails for want of it: a fault is the disk's, and only counted."""
+        from poledata import keepsake
+
         house = self._house
         try:
             held = shelf.hold(disk)
@@ -164,6 +178,8 @@ class DiskWatch:
         """Count the passes running in which a disk failed; from the third it is held."""
         if not self._failed and not self._used:
             return
+        from poledata import lifecycle
+
         failing = []
         with db.transaction(self._house.conn):
             for disk_id in self._used.keys() - self._failed.keys():
@@ -177,6 +193,8 @@ class DiskWatch:
 
 def _is_at_fault(shelf: Shelf, disk: Disk) -> bool:
     """Whether a disk that should be usable is not."""
+    from poledata.shelf import must_be_writable
+
     if disk.state not in (DiskState.ACTIVE, DiskState.SPARE):
         return False
     try:

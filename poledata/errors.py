@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from enum import IntEnum
+
+# The disk itself is at fault: nothing more of this batch is put on it.
+DISK_ERRNOS = frozenset(
+    {errno.EIO, errno.EROFS, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.EUCLEAN}
+)
+# Something stands in the way of one name, and may be nowhere else: the next disk may take it.
+OBSTACLE_ERRNOS = frozenset({errno.ENOTDIR, errno.ELOOP, errno.EXDEV})
+# It has no more room: what is written already is finished.
+FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class ExitCode(IntEnum):

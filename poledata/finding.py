@@ -12,9 +12,10 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from poledata import bag, beneath, catalogue, db, medium, mounts, report
+from poledata import bag, beneath, catalogue, db, medium, mounts
 from poledata.config import Config
 from poledata.errors import DiskRefused, Stopped, UsageFault
+from poledata.house import is_here
 from poledata.medium import CHUNK_BYTES, HashingReader
 from poledata.records import CopyState, Disk, DiskState, KnownCopy, KnownFile, Role, shown
 from poledata.shelf import HeldDisk, Shelf
@@ -81,7 +82,7 @@ def _place(copy: KnownCopy, where: str) -> Place:
 def _where(config: Config, conn: db.Connection, disk: Disk, mounted: frozenset[str] | None) -> str:
     if disk.state in _WHERE:
         return f"{_WHERE[disk.state]} {catalogue.last_event(conn, disk, disk.state.value) or ''}"
-    if report.is_here(config, disk, mounted):
+    if is_here(config, disk, mounted):
         return f"mounted at {config.mount_points(disk.label)[0]}"
     return "on the shelf" if disk.state is DiskState.CLOSED else "not mounted"
 

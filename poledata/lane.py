@@ -1,8 +1,11 @@
 """One disk's part of a batch: write, make durable, read back, give the final name.
 
-The order is the contract: temporary name → preallocate → write → fsync → read back from
+The order is the contract: temporary name → preallocate → write → flush → read back from
 the medium → link to the final name → fsync the directories → manifest line, fsynced. Only
-the first answer of an fsync counts. A final name therefore always means a whole file.
+the first answer of a flush counts. A final name therefore always means a whole file.
+
+Small files go through each step together: all are written, flushed at once, read back, and so
+on. A fault stays with its file; one of the common flush is a fault of all that it was to flush.
 
 A lane never stops taking what the reader hands it, so that a full or dead disk can't block
 the other one: after a fault it lets the rest of the file, or of the batch, go by.
@@ -21,58 +24,29 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import groupby
 
 from poledata import bag, beneath, medium
-from poledata.errors import CopyMismatch, NameConflict, PoleError, SetAside, Stopped
-from poledata.medium import BLOCK_BYTES
+from poledata.errors import (
+    DISK_ERRNOS,
+    FULL_ERRNOS,
+    CopyMismatch,
+    NameConflict,
+    PoleError,
+    SetAside,
+    Stopped,
+)
+from poledata.medium import BLOCK_BYTES, Chunk
 from poledata.records import CopyTarget, Job, ManifestLine, VerifiedBy, Written, shown
 
-GROUP_FILES = 64  # written, then flushed, then read back together
-GROUP_BYTES = 64 * 1024**2
+GROUP_FILES = 1000  # written, then flushed, then read back together
+GROUP_FILES_ONE_BY_ONE = 64  # where each is flushed by itself, and is open until then
+GROUP_BYTES = 256 * 1024**2
+LARGE_BYTES = 64 * 1024**2  # such a file is flushed by itself, and ends its group
 DIRECT_FROM_BYTES = 1024**2  # smaller files are gathered by the kernel and flushed together
-
-# The disk itself is at fault: nothing more of this batch is put on it.
-DISK_ERRNOS = frozenset(
-    {errno.EIO, errno.EROFS, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.EUCLEAN}
-)
-# Something stands in the way of one name, and may be nowhere else: the next disk may take it.
-OBSTACLE_ERRNOS = frozenset({errno.ENOTDIR, errno.ELOOP, errno.EXDEV})
-# It has no more room: what is written already is finished.
-FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 Tick = Callable[[str, str, int], None]  # label, file name, bytes written or read back
 log = logging.getLogger(__name__)
-
-
-class Pool:
-    """A bounded set of aligned buffers: the reader waits here for the slower disk."""
-
-    def __init__(self, buffers: int) -> None:
-        self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
-        for _ in range(buffers):
-            self._free.put(medium.aligned_buffer())
-
-    def take(self) -> memoryview:
-        return self._free.get()
-
-    def give_back(self, buffer: memoryview) -> None:
-        self._free.put(buffer)
-
-
-class Chunk:
-    """A part of a file in one of the pool's buffers, given back when all are done with it."""
-
-    def __init__(self, pool: Pool, buffer: memoryview, n_bytes: int, at: int, users: int) -> None:
-        self.view, self.at = buffer[:n_bytes], at
-        self._pool, self._buffer, self._users = pool, buffer, users
-        self._lock = threading.Lock()
-
-    def let_go(self) -> None:
-        with self._lock:
-            self._users -= 1
-            last = self._users == 0
-        if last:
-            self._pool.give_back(self._buffer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +68,10 @@ class _Draft:
     line: ManifestLine | None = None
     fault: Exception | None = None
     dirty: set[str] = field(default_factory=set)  # directories that got a new entry
+
+    @property
+    def size_bytes(self) -> int:
+        return self.job.waiting.stat.size_bytes
 
     @property
     def path(self) -> str:
@@ -119,9 +97,13 @@ class Lane(threading.Thread):
         self._ends = 0
         self._sha512: str | None = None  # of the file that ended last
         self._group: list[_Draft] = []
+        self._group_bytes = 0
         self._disk_fault: OSError | None = None
         self._full_fault: OSError | None = None
         self._reader = medium.HashingReader()
+        self._held = contextlib.ExitStack()  # closed at the end
+        self._incoming: int | None = None
+        self._flushes_at_once = medium.syncfs_tells_faults()
 
     def hand(self, message: Chunk | End) -> None:
         """Give the lane the next chunk, or the end, of the file it is at."""
@@ -129,7 +111,7 @@ class Lane(threading.Thread):
 
     def run(self) -> None:
         try:
-            with contextlib.closing(self._reader):
+            with contextlib.closing(self._reader), self._held:
                 self._work()
         except Exception as defect:  # re-raised by the calling thread
             self.defect = defect
@@ -140,10 +122,15 @@ class Lane(threading.Thread):
     def _work(self) -> None:
         for job in self.jobs:
             self._group.append(self._take(job))
-            size_bytes = sum(draft.job.waiting.stat.size_bytes for draft in self._group)
-            if len(self._group) >= GROUP_FILES or size_bytes >= GROUP_BYTES:
+            self._group_bytes += job.waiting.stat.size_bytes
+            if self._is_whole_group():
                 self._finish_group()
         self._finish_group()
+
+    def _is_whole_group(self) -> bool:
+        at_most = GROUP_FILES if self._flushes_at_once else GROUP_FILES_ONE_BY_ONE
+        is_full = len(self._group) >= at_most or self._group_bytes >= GROUP_BYTES
+        return is_full or self._group[-1].size_bytes >= LARGE_BYTES
 
     # --- writing --------------------------------------------------------------------------
 
@@ -161,7 +148,7 @@ class Lane(threading.Thread):
         if draft.sha512 is None and not draft.fault:
             draft.fault = Stopped()  # the reader gave it up, and knows why
         if draft.temporary:
-            self._try(draft, self._keep_mode_and_time)
+            self._try(draft, self._end_writing)
         return draft
 
     def _chunks(self) -> Iterator[Chunk]:
@@ -195,14 +182,20 @@ class Lane(threading.Thread):
     def _begin(self, draft: _Draft) -> None:
         if beneath.stat(self._target.root_fd, draft.path):
             return  # judged once its SHA-512 is known
-        size_bytes = draft.job.waiting.stat.size_bytes
+        size_bytes = draft.size_bytes
         temporary = bag.new_temporary()
-        with beneath.directory(self._target.root_fd, bag.INCOMING) as incoming_fd:
-            draft.fd = bag.create(incoming_fd, temporary)
+        draft.fd = bag.create(self._incoming_fd(), temporary)
         draft.temporary = temporary
         medium.preallocate(draft.fd, size_bytes)
         if self._target.direct and size_bytes >= DIRECT_FROM_BYTES:
             medium.set_direct(draft.fd, True)
+
+    def _incoming_fd(self) -> int:
+        """``.incoming/``, open from its first use on."""
+        if self._incoming is None:
+            incoming = beneath.directory(self._target.root_fd, bag.INCOMING)
+            self._incoming = self._held.enter_context(incoming)
+        return self._incoming
 
     def _write(self, draft: _Draft, chunk: Chunk) -> None:
         assert draft.fd is not None
@@ -214,6 +207,15 @@ class Lane(threading.Thread):
                 medium.write_at(draft.fd, chunk.view[whole_bytes:], chunk.at + whole_bytes)
         self._tick(self._target.label, draft.job.name, len(chunk.view))
 
+    def _end_writing(self, draft: _Draft) -> None:
+        """A file that is flushed with others is closed; the disk begins with it at once."""
+        assert draft.fd is not None
+        self._keep_mode_and_time(draft)
+        if self._flushes_at_once and draft.size_bytes < LARGE_BYTES:
+            with _room_was_given():
+                medium.start_writing_out(draft.fd)
+                self._close(draft)
+
     def _keep_mode_and_time(self, draft: _Draft) -> None:
         assert draft.fd is not None
         waiting = draft.job.waiting
@@ -223,15 +225,29 @@ class Lane(threading.Thread):
     # --- proving and publishing -----------------------------------------------------------
 
     def _finish_group(self) -> None:
-        group, self._group = self._group, []
-        for step in (self._flush, self._read_back, self._publish):
-            for draft in group:
-                self._try(draft, step)
+        group, self._group, self._group_bytes = self._group, [], 0
+        self._flush_group(group)
+        for draft in group:
+            self._try(draft, self._read_back)
+        new = [draft for draft in group if draft.temporary]
+        for _, beside in groupby(new, key=lambda draft: draft.parent):
+            self._for_all(list(beside), self._publish)
         self._for_all(group, self._settle_directories)
         self._for_all(group, self._add_to_manifest)
         for draft in group:
             self._clear_away(draft)
             self.results[draft.job.name] = self._outcome(draft)
+
+    def _flush_group(self, group: list[_Draft]) -> None:
+        """Whatever is still open is flushed by itself, all else at once."""
+        closed = [draft for draft in group if draft.temporary and draft.fd is None]
+        for draft in group:
+            self._try(draft, self._flush)
+        self._for_all(closed, self._flush_disk)
+
+    def _flush_disk(self, _group: list[_Draft]) -> None:
+        with _room_was_given():
+            medium.syncfs(self._target.root_fd)
 
     def _flush(self, draft: _Draft) -> None:
         if draft.fd is not None:
@@ -240,11 +256,10 @@ class Lane(threading.Thread):
                 self._close(draft)
 
     def _read_back(self, draft: _Draft) -> None:
-        root_fd = self._target.root_fd
         if draft.temporary is None:
             self._read_what_stands_there(draft)
             return
-        with beneath.opened(root_fd, f"{bag.INCOMING}/{draft.temporary}") as fd:
+        with beneath.opened(self._incoming_fd(), draft.temporary) as fd:
             sha512, draft.verified_by = self._read(draft, fd)
         if sha512 != draft.sha512:
             raise CopyMismatch(
@@ -309,18 +324,20 @@ class Lane(threading.Thread):
             raise Stopped()
         self._tick(self._target.label, name, n_bytes)
 
-    def _publish(self, draft: _Draft) -> None:
-        """Link the temporary file to its final name: unlike a rename this replaces nothing."""
-        if draft.temporary is None:
-            return
-        root_fd = self._target.root_fd
-        draft.dirty = {*beneath.make_directories(root_fd, draft.parent), draft.parent}
-        with (
-            beneath.directory(root_fd, bag.INCOMING) as incoming_fd,
-            beneath.directory(root_fd, draft.parent) as parent_fd,
-        ):
-            base = draft.path.rpartition("/")[2]
-            os.link(draft.temporary, base, src_dir_fd=incoming_fd, dst_dir_fd=parent_fd)
+    def _publish(self, beside: list[_Draft]) -> None:
+        """Files of one directory get their final names."""
+        root_fd, parent = self._target.root_fd, beside[0].parent
+        dirty = {*beneath.make_directories(root_fd, parent), parent}
+        with beneath.directory(root_fd, parent) as parent_fd:
+            for draft in beside:
+                draft.dirty = dirty
+                self._try(draft, partial(self._link, parent_fd=parent_fd))
+
+    def _link(self, draft: _Draft, parent_fd: int) -> None:
+        """Unlike a rename this replaces nothing."""
+        assert draft.temporary
+        base = draft.path.rpartition("/")[2]
+        os.link(draft.temporary, base, src_dir_fd=self._incoming_fd(), dst_dir_fd=parent_fd)
 
     def _for_all(self, group: list[_Draft], step: Callable[[list[_Draft]], None]) -> None:
         """One step for all copies that got so far: its fault is a fault of each."""
@@ -360,8 +377,7 @@ class Lane(threading.Thread):
         try:
             self._close(draft)
             if draft.temporary:
-                with beneath.directory(self._target.root_fd, bag.INCOMING) as incoming_fd:
-                    os.unlink(draft.temporary, dir_fd=incoming_fd)
+                os.unlink(draft.temporary, dir_fd=self._incoming_fd())
         except OSError as fault:
             log.warning("%s: .incoming/ can't be cleared now: %s", self._target.label, fault)
 

@@ -10,14 +10,12 @@ import logging
 import time
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 
 from poledata import bag, beneath, catalogue, db, keepsake, medium, mounts, sealing
-from poledata.config import Config
-from poledata.errors import CannotClose, DiskRefused, Refused
-from poledata.lane import FULL_ERRNOS
-from poledata.notices import DISK_KINDS, SMART_KINDS, Board
+from poledata.errors import FULL_ERRNOS, CannotClose, DiskRefused, Refused
+from poledata.house import House
+from poledata.notices import DISK_KINDS, SMART_KINDS
 from poledata.records import (
     Disk,
     DiskState,
@@ -38,21 +36,6 @@ SMART_HOLD = "SMART: "  # how the reason of a hold begins that only a later SMAR
 _KINDS_OF_A_DISK = ("disk-closed", *DISK_KINDS, *SMART_KINDS)
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class House:
-    """What every step here works with."""
-
-    config: Config
-    conn: db.Connection
-    board: Board
-
-    def shelf(self) -> Shelf:
-        return Shelf(self.config, self.conn, set())
-
-    def place(self, disk: Disk) -> Path:
-        return self.config.mount_points(disk.label)[0]
 
 
 def the_disk(house: House, label_or_serial: str) -> Disk:

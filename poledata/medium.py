@@ -15,6 +15,9 @@ import hashlib
 import itertools
 import mmap
 import os
+import queue
+import re
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
@@ -31,6 +34,37 @@ def aligned_buffer(size_bytes: int = CHUNK_BYTES) -> memoryview:
     return memoryview(mmap.mmap(-1, size_bytes))
 
 
+class Pool:
+    """A bounded set of aligned buffers: the reader waits here for the slower disk."""
+
+    def __init__(self, buffers: int) -> None:
+        self._free: queue.SimpleQueue[memoryview] = queue.SimpleQueue()
+        for _ in range(buffers):
+            self._free.put(aligned_buffer())
+
+    def take(self) -> memoryview:
+        return self._free.get()
+
+    def give_back(self, buffer: memoryview) -> None:
+        self._free.put(buffer)
+
+
+class Chunk:
+    """A part of a file in one of the pool's buffers, given back when all are done with it."""
+
+    def __init__(self, pool: Pool, buffer: memoryview, n_bytes: int, at: int, users: int) -> None:
+        self.view, self.at = buffer[:n_bytes], at
+        self._pool, self._buffer, self._users = pool, buffer, users
+        self._lock = threading.Lock()
+
+    def let_go(self) -> None:
+        with self._lock:
+            self._users -= 1
+            last = self._users == 0
+        if last:
+            self._pool.give_back(self._buffer)
+
+
 def set_direct(fd: int, on: bool) -> bool:
     """Switch O_DIRECT; False where the file system refuses it."""
     flags = fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_DIRECT
@@ -43,8 +77,12 @@ def set_direct(fd: int, on: bool) -> bool:
 
 def evict(fd: int) -> bool:
     """Drop a file's clean pages from memory; True if none is left there."""
-    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    _drop_pages(fd)
     return resident_pages(fd) == 0
+
+
+def _drop_pages(fd: int) -> None:
+    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def resident_pages(fd: int) -> int:
@@ -127,8 +165,43 @@ def write_at(fd: int, view: memoryview, at: int) -> None:
         view, at = view[n_bytes:], at + n_bytes
 
 
+# --- writing out -------------------------------------------------------------------------
+
+_SYNC_FILE_RANGE_WRITE = 2  # linux/fs.h
+_SYNCFS_TELLS_FAULTS_SINCE = (5, 8)
+
+
+def start_writing_out(fd: int) -> None:
+    """Let the disk begin with what was written to a file; nothing is waited for, nothing proved."""
+    start, rest = ctypes.c_int64(0), ctypes.c_int64(0)
+    if _libc.sync_file_range(fd, start, rest, _SYNC_FILE_RANGE_WRITE):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def syncfs(fd: int) -> None:
+    """Make all durable that was written to a file system. Only the first answer counts.
+
+    Raises OSError also for a write that failed since ``fd`` was opened, whichever file it was of
+    (see syncfs(2)), where syncfs_tells_faults().
+    """
+    if _libc.syncfs(fd):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
+def syncfs_tells_faults() -> bool:
+    """Whether this kernel's syncfs(2) says that a file could not be written."""
+    found = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return found is not None and (int(found[1]), int(found[2])) >= _SYNCFS_TELLS_FAULTS_SINCE
+
+
+# --- reading back ------------------------------------------------------------------------
+
+
 class HashingReader:
-    """Reads a file into two aligned buffers in turn; a second thread hashes the other one."""
+    """Reads a file into two aligned buffers in turn; a second thread hashes the other one.
+
+    A file of one buffer is hashed where it is read: handing it over would take longer.
+    """
 
     def __init__(self) -> None:
         self._buffers = (aligned_buffer(), aligned_buffer())
@@ -141,6 +214,11 @@ class HashingReader:
         Raises OSError, ShortRead.
         """
         digest = hashlib.sha512()
+        if 0 < size_bytes <= CHUNK_BYTES:
+            n_bytes = fill(fd, self._buffers[0], 0, size_bytes)
+            tick(n_bytes)
+            digest.update(self._buffers[0][:n_bytes])
+            return digest.hexdigest()
         hashed: Future[None] | None = None
         chunks = zip(range(0, size_bytes, CHUNK_BYTES), itertools.cycle(self._buffers))
         try:
@@ -166,8 +244,9 @@ def read_back(
 
     ``direct``: this file system's direct reads are proved (see is_truly_direct).
     """
-    gone = evict(fd)
     size_bytes = os.fstat(fd).st_size
     if direct and set_direct(fd, True):
+        _drop_pages(fd)
         return reader.sha512(fd, size_bytes, tick), VerifiedBy.DIRECT
+    gone = evict(fd)
     return reader.sha512(fd, size_bytes, tick), VerifiedBy.EVICTED if gone else VerifiedBy.CACHED

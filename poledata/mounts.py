@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import pwd
 import re
 import shlex
 import stat
-import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -172,6 +170,8 @@ def ask_drives(kernel_names: Iterable[str] = ()) -> tuple[Drive, ...]:
 
 
 def _ask_lsblk(names: list[str]) -> tuple[Drive, ...]:
+    import subprocess  # a pass with nothing to do asks no drive
+
     lsblk = next((path for path in _LSBLK if os.path.exists(path)), "lsblk")
     command = [lsblk, "--json", "--nodeps", "--bytes", "--output", "KNAME,SERIAL,WWN,SIZE"]
     devices = [f"/dev/{name.replace('!', '/')}" for name in names]
@@ -213,6 +213,8 @@ def _read(path: Path) -> bytes:
 
 def parse_lsblk(answer: bytes) -> tuple[Drive, ...]:
     """Drives from ``lsblk --json --bytes --output KNAME,SERIAL,WWN,SIZE``. Raises ValueError."""
+    import json
+
     try:
         return tuple(
             Drive(

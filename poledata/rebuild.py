@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from poledata import bagreading, catalogue, db, mounts, sealing
 from poledata.bagreading import BagReport
 from poledata.diskmap import Entry
+from poledata.house import House
 from poledata.inventory import Find, Inventory, NotUsed
-from poledata.lifecycle import House
 from poledata.records import Disk, DiskState, utc
 from poledata.shelf import HeldDisk
 

@@ -19,9 +19,16 @@ from poledata import bag, beneath, catalogue, copying, db, lifecycle, lock
 from poledata.choice import BATCH_FILES
 from poledata.copying import Result
 from poledata.diskwatch import DiskWatch
-from poledata.errors import DiskRefused, FileFault, Refused, SourceChanged, Stopped
-from poledata.lane import DISK_ERRNOS, FULL_ERRNOS
-from poledata.lifecycle import House
+from poledata.errors import (
+    DISK_ERRNOS,
+    FULL_ERRNOS,
+    DiskRefused,
+    FileFault,
+    Refused,
+    SourceChanged,
+    Stopped,
+)
+from poledata.house import House
 from poledata.planning import Batch, Planner, Work
 from poledata.records import (
     CopyState,

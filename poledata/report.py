@@ -13,6 +13,7 @@ from typing import Any
 from poledata import buffer, catalogue, choice, lock, mounts, sending
 from poledata.config import Config
 from poledata.db import Connection
+from poledata.house import is_here
 from poledata.kinds import KINDS
 from poledata.records import (
     Disk,
@@ -168,14 +169,6 @@ def _full_at_s(config: Config, disk: Disk, archived: Archived, now_s: float) -> 
 
 def _primaries_first(disk: Disk) -> tuple[bool, tuple[str, int]]:
     return disk.role is Role.COPY, choice.label_key(disk.label)
-
-
-def is_here(config: Config, disk: Disk, mounted: frozenset[str] | None) -> bool:
-    """Whether something is mounted where the disk belongs (None, stand-ins: a directory)."""
-    places = config.mount_points(disk.label)
-    if mounted is None:
-        return any(mounts.device_at(place) is not None for place in places)
-    return any(os.path.realpath(place) in mounted for place in places)
 
 
 def _cron_uid(config: Config) -> int:

@@ -7,19 +7,19 @@ never in its arguments, which every user of the machine can see.
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
-import shlex
-import signal
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from poledata.envfile import Secrets
 from poledata.records import Channel, Message
+
+if TYPE_CHECKING:
+    import subprocess  # a pass that says nothing starts no child
 
 SEND_TIMEOUT_S = 30.0
 HEARTBEAT_TIMEOUT_S = 10.0
@@ -72,6 +72,8 @@ def heartbeat(secrets: Secrets) -> list[str]:
 
 
 def _run_command(command: str, text: str, timeout_s: float) -> str | None:
+    import shlex
+
     try:
         argv = shlex.split(command)
     except ValueError as why:
@@ -87,6 +89,8 @@ def _run_command(command: str, text: str, timeout_s: float) -> str | None:
 
 
 def _ask_postman(order: dict[str, str], timeout_s: float) -> str | None:
+    import json
+
     package = Path(__file__).resolve().parent
     environ = {**os.environ, "PYTHONPATH": str(package.parent)}
     argv = [sys.executable, "-m", f"{package.name}.postman"]
@@ -99,6 +103,8 @@ def _run(
 ) -> tuple[str | None, str]:
     """(what went wrong, the last line that it said). Nothing waits for a pipe: it reads and
     writes files in memory."""
+    import subprocess
+
     with (
         os.fdopen(os.memfd_create("in"), "w+b") as order,
         os.fdopen(os.memfd_create("out"), "w+b") as answer,
@@ -125,6 +131,9 @@ def _run(
 
 
 def _wait(child: subprocess.Popen[bytes], timeout_s: float) -> str | None:
+    import signal
+    import subprocess
+
     try:
         status = child.wait(timeout_s)
     except subprocess.TimeoutExpired:

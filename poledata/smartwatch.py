@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from poledata import catalogue, db, health, lifecycle
 from poledata.health import Past, Verdict
-from poledata.lifecycle import SMART_HOLD, House
+from poledata.house import House
+from poledata.lifecycle import SMART_HOLD
 from poledata.notices import SMART_KINDS
 from poledata.records import Disk, DiskState, Health, Severity, SmartCheck, utc
 

@@ -10,8 +10,8 @@ import os
 import time
 from pathlib import Path
 
-from poledata import catalogue, mounts, report
-from poledata.lifecycle import House
+from poledata import catalogue, mounts
+from poledata.house import House, is_here
 from poledata.records import (
     Disk,
     DiskState,
@@ -126,7 +126,7 @@ def _until_full(house: House, tally: Tally, free_bytes: int) -> str:
 def _look_at_spares(house: House, role: Role) -> None:
     mounted = mounts.mounted_places() if house.config.require_mount else None
     disks = [d for d in catalogue.disks(house.conn) if d.role is role and not d.held_by]
-    disks = [d for d in disks if report.is_here(house.config, d, mounted)]
+    disks = [d for d in disks if is_here(house.config, d, mounted)]
     spares = [d for d in disks if d.state is DiskState.SPARE]
     lacking = house.config.spare_disks_low - len(spares)
     if lacking <= 0:

@@ -56,6 +56,7 @@ FLOORS = {
     "composers": {
         "archive",
         "bagreading",
+        "batches",
         "batchwork",
         "care",
         "checkup",
@@ -65,6 +66,7 @@ FLOORS = {
         "diskwatch",
         "failures",
         "finding",
+        "house",
         "inventory",
         "keepsake",
         "lifecycle",

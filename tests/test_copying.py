@@ -6,21 +6,23 @@ with real files in real directories.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import resource
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from poledata import bag, copying
+from poledata import bag, copying, medium
 from poledata.buffer import Buffer
 from poledata.copying import Result, copy_batch
-from poledata.errors import FileFault, NameConflict, SourceChanged, Stopped
+from poledata.errors import CopyMismatch, FileFault, NameConflict, SourceChanged, Stopped
 from poledata.medium import CHUNK_BYTES
 from poledata.records import CopyTarget, FileStat, Job, Role, Waiting, Written
 
@@ -287,3 +289,132 @@ def test_no_buffer_is_filled_anew_before_the_slowest_has_written_it(
     (result,) = bench.copy(bench.job("a.g3", content), tick=tick)
     assert all(isinstance(copy, Written) for copy in result.copies.values()), result.copies
     assert all(bench.content(role, "a.g3") == content for role in Role)
+
+
+# --- many small files: flushed together -----------------------------------------------------
+
+
+class Flushes:
+    """What is flushed, and how: the whole disk, or one file; ``fault`` is what it says."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, fault: OSError | None = None) -> None:
+        self.disks: list[int] = []
+        self.files: list[str] = []
+        self._fault, self._really, self._fsync = fault, medium.syncfs, os.fsync
+        monkeypatch.setattr(medium, "syncfs", self._syncfs)
+        monkeypatch.setattr(os, "fsync", self._fsync_one)
+
+    def _syncfs(self, fd: int) -> None:
+        self.disks.append(fd)
+        if self._fault and len(self.disks) == 1:
+            raise self._fault
+        self._really(fd)
+
+    def _fsync_one(self, fd: int) -> None:
+        if "/.incoming/" in (path := os.readlink(f"/proc/self/fd/{fd}")):
+            self.files.append(path)
+        self._fsync(fd)
+
+
+def small_jobs(bench: Bench, count: int, roles: frozenset[Role] = BOTH) -> list[Job]:
+    return [bench.job(f"{n:03}.g3", b"%d" % n, roles) for n in range(count)]
+
+
+def test_small_files_are_flushed_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One flush of each disk for all of them, none of a file alone."""
+    flushes = Flushes(monkeypatch)
+    results = bench.copy(*small_jobs(bench, 300))
+    assert sorted(flushes.disks) == sorted(target.root_fd for target in bench.targets)
+    assert flushes.files == []
+    assert all(isinstance(copy, Written) for result in results for copy in result.copies.values())
+    assert all(bench.content(role, f"{n:03}.g3") == b"%d" % n for role in Role for n in range(300))
+    assert bench.is_tidy()
+
+
+def test_a_large_file_is_flushed_by_itself(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would keep the small ones waiting: it ends their group."""
+    monkeypatch.setattr("poledata.lane.LARGE_BYTES", 5000)
+    flushes = Flushes(monkeypatch)
+    jobs = [bench.job("a.g3", b"a"), bench.job("b.g3", bytes(5000)), bench.job("c.g3", b"c")]
+    bench.copy(*jobs)
+    assert (len(flushes.files), len(flushes.disks)) == (2, 4)
+
+
+def test_a_flush_that_fails_fails_all_that_it_was_to_flush(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody can say whose bytes are missing: none is published, and it is not asked again."""
+    flushes = Flushes(monkeypatch, OSError(errno.EIO, "it is broken"))
+    results = bench.copy(*small_jobs(bench, 5, frozenset({Role.PRIMARY})))
+    assert [str(result.copies[Role.PRIMARY]) for result in results] == [
+        "[Errno 5] it is broken"
+    ] * 5
+    assert len(flushes.disks) == 1
+    assert not any((bench.roots[Role.PRIMARY] / "data").iterdir())
+    assert (bench.roots[Role.PRIMARY] / bag.MANIFEST).read_text() == ""
+    assert bench.is_tidy()
+
+
+def test_a_flush_without_room_is_a_fault_of_the_disk(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had given that room before: it is not full, it does not keep its word."""
+    Flushes(monkeypatch, OSError(errno.ENOSPC, "no space"))
+    (result,) = bench.copy(*small_jobs(bench, 1, frozenset({Role.PRIMARY})))
+    fault = result.copies[Role.PRIMARY]
+    assert isinstance(fault, OSError) and fault.errno == errno.EIO
+    assert "where it had given room before" in str(fault)
+
+
+def test_what_fails_for_one_small_file_stays_with_it(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others of its group are archived: one that can't be written, one that reads otherwise."""
+    write_at = medium.write_at
+
+    def write(fd: int, view: memoryview, at: int) -> None:
+        if bytes(view) == b"1":
+            raise OSError(errno.EFBIG, "too large")
+        write_at(fd, memoryview(b"?") if bytes(view) == b"3" else view, at)
+
+    monkeypatch.setattr(medium, "write_at", write)
+    results = bench.copy(*small_jobs(bench, 5))
+    failed = [n for n, r in enumerate(results) if not isinstance(r.copies[Role.COPY], Written)]
+    assert failed == [1, 3]
+    assert isinstance(results[3].copies[Role.COPY], CopyMismatch)
+    assert [bench.content(Role.COPY, f"{n:03}.g3") for n in range(5)] == [
+        b"0",
+        None,
+        b"2",
+        None,
+        b"4",
+    ]
+    assert bench.is_tidy()
+
+
+def test_a_kernel_that_says_nothing_of_failed_writes_is_asked_file_by_file(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before Linux 5.8 syncfs(2) said yes whatever had happened."""
+    monkeypatch.setattr(medium, "syncfs_tells_faults", lambda: False)
+    flushes = Flushes(monkeypatch)
+    results = bench.copy(*small_jobs(bench, 70, frozenset({Role.PRIMARY})))
+    assert (len(flushes.files), flushes.disks) == (70, [])
+    assert all(isinstance(result.copies[Role.PRIMARY], Written) for result in results)
+
+
+def test_many_small_files_are_not_all_open_at_once(bench: Bench) -> None:
+    """However many are flushed together."""
+    with _open_files_at_most(60):
+        results = bench.copy(*small_jobs(bench, 200))
+    assert all(isinstance(copy, Written) for result in results for copy in result.copies.values())
+
+
+@contextmanager
+def _open_files_at_most(count: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

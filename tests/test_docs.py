@@ -91,8 +91,12 @@ def commands() -> Iterator[tuple[str, click.Command]]:
     """``data_manager.py``, ``data_manager.py status`` … with their click commands."""
     for script, command in SCRIPTS.items():
         yield script, command
-        for name, sub in getattr(command, "commands", {}).items():
-            yield f"{script} {name}", sub
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for name in command.list_commands(context):
+                sub = command.get_command(context, name)
+                assert sub
+                yield f"{script} {name}", sub
 
 
 def options_of(command: click.Command) -> set[str]:

@@ -21,6 +21,7 @@ pytestmark = [needs_shim, pytest.mark.timeout(600)]
 ANY = Call("*", "*")
 # What alters something on a disk, or makes it durable.
 CHANGING = {"create", "write", "pwrite", "fallocate", "ftruncate", "fsync", "fdatasync", "close"}
+CHANGING |= {"syncfs", "writeout"}
 CHANGING |= {"mkdir", "link", "rename", "unlink", "rmdir", "chmod", "utimens"}
 
 

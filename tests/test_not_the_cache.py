@@ -85,7 +85,7 @@ def test_a_bit_that_flips_under_a_warm_cache_is_seen_by_the_read_back_of_the_pas
     loop_world.run_pass(check=0)
     loop_world.put(NAME, 70_000)
     env = {} if is_direct else where(loop_world, library, "direct", errno.EINVAL)
-    halted = HaltedPass(loop_world, "fsync", env=env)
+    halted = HaltedPass(loop_world, "fsync,syncfs", env=env)
     label = flip_where_it_is_written(loop_world)
     halted.go_on(check=1)
     assert loop_world.waiting() == {NAME}

@@ -14,7 +14,7 @@ import pytest
 
 from poledata import catalogue, config, db, lifecycle, mounts, smartjson, smartwatch
 from poledata.drives import Found
-from poledata.lifecycle import House
+from poledata.house import House
 from poledata.notices import Board
 from poledata.records import DiskState, Health, Severity, utc
 from poledata.smartwatch import Checked

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 
 from poledata.catalogue.of_disks import DISK_COLUMNS, disk_of
@@ -14,6 +13,8 @@ def add_smart_check(
     conn: Connection, disk: Disk, check: SmartCheck, value: float, changed: bool, report: str
 ) -> None:
     """Write a check down; the whole report of the one before goes, unless that was a change."""
+    import json
+
     conn.execute(
         "UPDATE smart_checks SET attributes = json_remove(attributes, '$.report') WHERE id = "
         "(SELECT max(id) FROM smart_checks WHERE disk_id = ?) "
@@ -131,6 +132,8 @@ def _value(row: sqlite3.Row | None) -> float | None:
 
 
 def _check_of(row: sqlite3.Row) -> SmartCheck:
+    import json  # no part of a pass
+
     attributes = json.loads(row["attributes"] or "{}")
     return SmartCheck(
         row["at"],

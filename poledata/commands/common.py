@@ -11,7 +11,7 @@ import click
 
 from poledata import archive, catalogue, cli, db, lock, sending
 from poledata.errors import UsageFault
-from poledata.lifecycle import House
+from poledata.house import House
 from poledata.notices import Board
 from poledata.records import Job, size_text
 from poledata.settings import duration_s

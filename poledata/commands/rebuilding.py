@@ -19,8 +19,9 @@ from poledata.commands.common import watcher
 from poledata.config import Config
 from poledata.diskmap import Entry, read
 from poledata.errors import ExitCode, Refused
+from poledata.house import House
 from poledata.inventory import Inventory, taken
-from poledata.lifecycle import House, the_disk
+from poledata.lifecycle import the_disk
 from poledata.notices import Board
 from poledata.rebuild import Rebuilt, rebuild
 from poledata.records import Disk, shown, size_text

@@ -11,7 +11,7 @@ import click
 from poledata import catalogue, cli, db, sending
 from poledata.commands.common import WHY, duration_option, house_of_command
 from poledata.errors import ExitCode, Refused
-from poledata.lifecycle import House
+from poledata.house import House
 from poledata.message import PREFIX
 from poledata.records import Message, utc
 

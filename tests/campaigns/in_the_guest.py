@@ -34,7 +34,7 @@ STATIONS = {"honest": "H", "control": "C"}
 OPTIONS = {"buffer": "commit=1", "db": "commit=1", "spt_disks/S01": "commit=300"}
 NEVER = "vm.dirty_writeback_centisecs=0 vm.dirty_expire_centisecs=360000"
 NEVER += " fs.xfs.xfssyncd_centisecs=720000"
-NO_SYNC = Rule(Call("fsync,fdatasync", "*"), PRETEND, 1, FOR_EVER)
+NO_SYNC = Rule(Call("fsync,fdatasync,syncfs,writeout", "*"), PRETEND, 1, FOR_EVER)
 SIZES = (900, 70_001, (1 << 20) + 4097, 0, 4096)
 CONFIG = """\
 [station]

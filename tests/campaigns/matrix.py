@@ -31,6 +31,8 @@ ERRORS: dict[str, tuple[int, ...]] = {
     "pwrite": WRITES,
     "fsync": SYNCS,
     "fdatasync": SYNCS,
+    "syncfs": (e.EIO, *ROOM),
+    "writeout": (e.EIO, *ROOM),
     "close": (e.EIO, *ROOM),
     "fallocate": (e.EIO, *ROOM, e.EINTR),
     "ftruncate": (e.EIO, e.EROFS, e.EINTR),
@@ -127,8 +129,8 @@ OTHER_WORDS = {
     e.EIO: "disk I/O error|malformed|unable to open database|readonly database|may not|"
     "can't be opened",
     e.EROFS: "disk I/O error|unable to open database|readonly database|may not|can't be open",
-    e.ENOSPC: "disk I/O error|unable to open database|database or disk is full",
-    e.EDQUOT: "disk I/O error|unable to open database|database or disk is full",
+    e.ENOSPC: "disk I/O error|unable to open database|database or disk is full|no room for a copy",
+    e.EDQUOT: "disk I/O error|unable to open database|database or disk is full|no room for a copy",
     e.ENOENT: "was removed|is no directory|no mark|not there|File exists|there is no database|"
     "disk I/O error|unable to open database|readonly database|MISSING|held some",
     e.EINTR: "disk I/O error",  # fdatasync(2), which SQLite asks once, as it should

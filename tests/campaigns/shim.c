@@ -254,6 +254,13 @@ PWRITE(pwrite64)
   }
 ON_FD(fsync, "fsync")
 ON_FD(fdatasync, "fdatasync")
+ON_FD(syncfs, "syncfs")
+
+int sync_file_range(int fd, off64_t at, off64_t n, unsigned how) {
+  REAL(int, sync_file_range, int, off64_t, off64_t, unsigned);
+  FAIL_IF("writeout", fd, NULL, -1);
+  return real(fd, at, n, how);
+}
 
 int close(int fd) {
   REAL(int, close, int);

@@ -1,0 +1,105 @@
+"""The batches of one pass: what is known of each file, planned, done, and full disks closed.
+
+Loaded when a file waits: a pass with nothing to do never comes here.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from poledata import bag, catalogue
+from poledata.batchwork import BatchWork
+from poledata.choice import BATCH_FILES
+from poledata.errors import BadName
+from poledata.planning import Batch, Planner, Work
+from poledata.records import KnownFile, Waiting, shown
+from poledata.shelf import Shelf
+
+
+@dataclass(slots=True)
+class Batches:
+    """One after the other; ``begin_row`` makes the pass's row at the first that copies."""
+
+    work: BatchWork
+    begin_row: Callable[[], int]
+    is_dry: bool
+    _ready: set[int] = field(default_factory=set)  # disks claimed and swept by this pass
+    _promised_bytes: dict[int, int] = field(default_factory=dict)  # by disk id, in a dry run
+
+    def work_through(
+        self,
+        waiting: Iterable[Waiting],
+        may_go_on: Callable[[], bool],
+        give_way: Callable[[], None],
+    ) -> None:
+        """Batch after batch; files are looked up as they come, so that the first need not wait."""
+        left, todo = deque(waiting), deque[Work]()
+        while (left or todo) and may_go_on():
+            while left and len(todo) < BATCH_FILES:
+                todo += self._look_up(left.popleft())
+            if todo:
+                self._one(todo)
+                give_way()
+
+    def _look_up(self, waiting: Waiting) -> list[Work]:
+        """What is known of a waiting file; [] if it is not to be touched now."""
+        if not self.work.failures.is_due(waiting.name, waiting.stat):
+            return []
+        why = bag.why_not_carried(waiting.name)
+        if why:
+            self.work.failures.note(waiting.name, waiting.stat, BadName(shown(waiting.name), why))
+            return []
+        known = catalogue.file(self.work.house.conn, waiting.name)
+        if not self.work.house.config.delete_from_buffer and _is_archived_as_it_is(known, waiting):
+            self.work.failures.forget([shown(waiting.name)])
+            return []
+        return [Work(waiting, known)]
+
+    def _one(self, todo: deque[Work]) -> None:
+        """Take files from ``todo`` for one batch, and do it; some may be put back."""
+        with Shelf(self.work.house.config, self.work.house.conn, self._ready) as shelf:
+            planner = Planner(
+                catalogue.disks(self.work.house.conn),
+                shelf,
+                self.work.house.board,
+                self.work.disks.out,
+                self._promised_bytes,
+                self.is_dry,
+            )
+            batch = planner.fill(todo)
+            self.work.tally.without_disk_files += len(batch.without_disk)
+            if self.is_dry:
+                self._say_what_would_be(batch)
+                return
+            for work, fault in batch.too_big:
+                self.work.failures.note(work.waiting.name, work.waiting.stat, fault)
+            self.work.note_lost_copies(batch)
+            self.work.disks.note_refused(batch.refused)
+            for work in batch.again:
+                self.work.known_again(work, shelf)
+            if not batch.jobs:
+                return
+            done = self.work.copy(self.begin_row(), batch, shelf)
+        todo.extendleft(reversed(done.again))
+        self.work.disks.close_full(
+            batch.full, {role: batch.disks[role].disk.id for role in done.written}
+        )
+
+    def _say_what_would_be(self, batch: Batch) -> None:
+        for job in batch.jobs:
+            disks = [batch.disks[role].disk for role in sorted(job.roles, reverse=True)]
+            self.work.watcher.would_copy(job, [disk.label for disk in disks])
+            for disk in disks:
+                already = self._promised_bytes.get(disk.id, 0)
+                self._promised_bytes[disk.id] = already + job.waiting.stat.size_bytes
+
+
+def _is_archived_as_it_is(known: KnownFile | None, waiting: Waiting) -> bool:
+    """Whether size and time say that a file is archived: enough to keep it, never to remove it."""
+    return (
+        known is not None
+        and known.archived_at is not None
+        and (known.size_bytes, known.mtime_ns) == (waiting.stat.size_bytes, waiting.stat.mtime_ns)
+    )

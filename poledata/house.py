@@ -1,0 +1,41 @@
+"""What every step of a pass or command works with, and whether a disk is here at all."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from poledata import db, mounts
+from poledata.config import Config
+from poledata.notices import Board
+from poledata.records import Disk
+
+if TYPE_CHECKING:
+    from poledata.shelf import Shelf
+
+
+@dataclass(frozen=True, slots=True)
+class House:
+    """The archive: its configuration, its database, its notices."""
+
+    config: Config
+    conn: db.Connection
+    board: Board
+
+    def shelf(self) -> Shelf:
+        from poledata.shelf import Shelf  # a pass with nothing to do looks at no disk
+
+        return Shelf(self.config, self.conn, set())
+
+    def place(self, disk: Disk) -> Path:
+        return self.config.mount_points(disk.label)[0]
+
+
+def is_here(config: Config, disk: Disk, mounted: frozenset[str] | None) -> bool:
+    """Whether something is mounted where the disk belongs (None, stand-ins: a directory)."""
+    places = config.mount_points(disk.label)
+    if mounted is None:
+        return any(mounts.device_at(place) is not None for place in places)
+    return any(os.path.realpath(place) in mounted for place in places)
