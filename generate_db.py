@@ -19,7 +19,8 @@ from poledata.config import Config
 from poledata.diskmap import DEFAULT_PREFIXES, read
 from poledata.diskset import Changes, Readiness
 from poledata.errors import ExitCode, UsageFault
-from poledata.records import Disk, size_text, utc
+from poledata.records import Disk
+from poledata.texts import size_text, utc
 
 
 @click.command()

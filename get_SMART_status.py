@@ -17,7 +17,8 @@ from poledata.config import Config
 from poledata.errors import ExitCode, UsageFault
 from poledata.house import House
 from poledata.notices import Board
-from poledata.records import Disk, utc
+from poledata.records import Disk
+from poledata.texts import utc
 
 if TYPE_CHECKING:
     from poledata.drives import Found

@@ -23,8 +23,9 @@ from poledata.errors import UsageFault
 from poledata.failures import Failures, has_left
 from poledata.house import House
 from poledata.notices import Board
-from poledata.records import Disk, utc
+from poledata.records import Disk
 from poledata.tally import Tally, Watcher
+from poledata.texts import utc
 
 if TYPE_CHECKING:
     from poledata.batches import Batches

@@ -15,7 +15,8 @@ from pathlib import Path
 
 from poledata import beneath
 from poledata.errors import ManifestDamaged
-from poledata.records import Disk, ManifestLine, Role, utc
+from poledata.records import Disk, ManifestLine, Role
+from poledata.texts import utc
 
 LONGEST_NAME_BYTES = 4000  # PATH_MAX is 4096, and the file also lies under data/ of a mount
 _LONGEST_LINE_BYTES = 8192

@@ -21,8 +21,9 @@ from itertools import groupby, islice
 from poledata import bag, beneath, catalogue, db, medium, sealing
 from poledata.errors import Stopped
 from poledata.house import House
-from poledata.records import CopyState, FileRow, ManifestLine, Role, shown, utc
-from poledata.shelf import HeldDisk
+from poledata.identity import HeldDisk
+from poledata.records import CopyState, FileRow, ManifestLine, Role
+from poledata.texts import shown, utc
 
 CHUNK_LINES = 5000  # a transaction
 log = logging.getLogger(__name__)

@@ -14,8 +14,9 @@ from poledata.batchwork import BatchWork
 from poledata.choice import BATCH_FILES
 from poledata.errors import BadName
 from poledata.planning import Batch, Planner, Work
-from poledata.records import KnownFile, Waiting, shown
+from poledata.records import KnownFile, Waiting
 from poledata.shelf import Shelf
+from poledata.texts import shown
 
 
 @dataclass(slots=True)

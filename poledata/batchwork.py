@@ -29,21 +29,12 @@ from poledata.errors import (
 )
 from poledata.failures import Failures
 from poledata.house import House
+from poledata.identity import HeldDisk
 from poledata.planning import Batch, Work
-from poledata.records import (
-    CopyOnDisk,
-    CopyState,
-    KnownCopy,
-    KnownFile,
-    Role,
-    Waiting,
-    Written,
-    shown,
-    size_text,
-    utc,
-)
-from poledata.shelf import HeldDisk, Shelf
+from poledata.records import CopyOnDisk, CopyState, KnownCopy, KnownFile, Role, Waiting, Written
+from poledata.shelf import Shelf
 from poledata.tally import Tally, Watcher
+from poledata.texts import shown, size_text, utc
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ from enum import Enum
 
 from poledata import beneath, mounts
 from poledata.errors import FileFault, SourceBusy, SourceChanged, SourceVanished
-from poledata.records import FileStat, Waiting, shown
+from poledata.records import FileStat, Waiting
+from poledata.texts import shown
 
 DAY_S = 86_400.0
 WITHOUT_LEASE_FACTOR = 10

@@ -26,10 +26,11 @@ from poledata import (
 from poledata.config import Config
 from poledata.errors import DISK_ERRNOS, CannotClose, DiskRefused, ManifestDamaged, Refused, Stopped
 from poledata.house import House, is_here
+from poledata.identity import HeldDisk
 from poledata.lifecycle import the_disk
 from poledata.notices import Board
-from poledata.records import CopyOnDisk, CopyState, Disk, DiskState, VerifiedBy, shown, utc
-from poledata.shelf import HeldDisk
+from poledata.records import CopyOnDisk, CopyState, Disk, DiskState, VerifiedBy
+from poledata.texts import shown, utc
 
 AT_ONCE = 8  # disks that are read at the same time: more than the processors can hash
 GIVEN_UP = (DiskState.LOST, DiskState.SPARE)

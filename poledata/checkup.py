@@ -14,8 +14,10 @@ from poledata.buffer import Buffer
 from poledata.config import Config
 from poledata.db import Connection
 from poledata.errors import DiskRefused
-from poledata.records import Disk, DiskState, Role, Waiting, seconds, shown, size_text, utc
-from poledata.shelf import HeldDisk, Shelf, must_be_writable
+from poledata.identity import HeldDisk, must_be_writable
+from poledata.records import Disk, DiskState, Role, Waiting
+from poledata.shelf import Shelf
+from poledata.texts import seconds, shown, size_text, utc
 
 LOOK_AT_FILES = 1000
 DATABASE_ROOM_BYTES = 50 * 10**6

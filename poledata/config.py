@@ -18,8 +18,9 @@ from typing import Any
 from poledata.diskmap import Prefixes, text_of
 from poledata.envfile import Secrets, read_secrets
 from poledata.errors import ConfigFault
-from poledata.records import Role, shown
+from poledata.records import Role
 from poledata.settings import KEYS, LABEL, Key, Place, duration_s, fixed_part, said, size_bytes
+from poledata.texts import shown
 
 __all__ = ["KEYS", "Config", "Secrets", "duration_s", "load", "size_bytes"]
 

@@ -17,7 +17,8 @@ from typing import Protocol
 from poledata.errors import NameConflict, PoleError, SourceChanged, Stopped
 from poledata.lane import End, Lane, Tick
 from poledata.medium import CHUNK_BYTES, Chunk, Pool, ShortRead, fill
-from poledata.records import CopyTarget, Job, Role, Waiting, Written, shown
+from poledata.records import CopyTarget, Job, Role, Waiting, Written
+from poledata.texts import shown
 
 BUFFERS = 12  # × 4 MiB between the reader and the slower disk
 

@@ -19,7 +19,8 @@ from poledata.config import Config
 from poledata.errors import PoleError
 from poledata.kinds import KINDS
 from poledata.notices import Board
-from poledata.records import Channel, Delivery, Message, Notice, Severity, seconds, utc
+from poledata.records import Channel, Delivery, Message, Notice, Severity
+from poledata.texts import seconds, utc
 
 if TYPE_CHECKING:  # what is loaded only when there is something to say
     from poledata.message import Item

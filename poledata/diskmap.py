@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poledata.errors import DiskMapFault
-from poledata.records import Role, shown
+from poledata.records import Role
+from poledata.texts import shown
 
 _LABEL = re.compile(r"([A-Za-z]+)([0-9]+)")
 _SERIAL = re.compile(r"[!-~]+")

@@ -16,7 +16,8 @@ from poledata import catalogue, db
 from poledata.errors import FULL_ERRNOS, CannotClose, DiskRefused, ManifestDamaged
 from poledata.house import House
 from poledata.notices import DISK_KINDS
-from poledata.records import Disk, DiskState, Role, seconds, utc
+from poledata.records import Disk, DiskState, Role
+from poledata.texts import seconds, utc
 
 if TYPE_CHECKING:
     from poledata.shelf import Shelf
@@ -193,7 +194,7 @@ class DiskWatch:
 
 def _is_at_fault(shelf: Shelf, disk: Disk) -> bool:
     """Whether a disk that should be usable is not."""
-    from poledata.shelf import must_be_writable
+    from poledata.identity import must_be_writable
 
     if disk.state not in (DiskState.ACTIVE, DiskState.SPARE):
         return False

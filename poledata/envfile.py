@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poledata.diskmap import text_of
-from poledata.records import shown
+from poledata.texts import shown
 
 _SECRETS = ("POLE_NOTIFY_URLS", "POLE_PAGER_URLS", "POLE_PAGER_COMMAND",
             "POLE_HEARTBEAT_COMMAND", "POLE_HEARTBEAT_URL")  # fmt: skip

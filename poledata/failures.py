@@ -8,8 +8,9 @@ import time
 from poledata import beneath, catalogue, db
 from poledata.errors import FileFault
 from poledata.notices import COPY_FAILED_FROM, FILE_KINDS, Board
-from poledata.records import FileStat, seconds, shown, unshown
+from poledata.records import FileStat
 from poledata.tally import Tally
+from poledata.texts import seconds, shown, unshown
 
 log = logging.getLogger(__name__)
 

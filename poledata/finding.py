@@ -16,9 +16,11 @@ from poledata import bag, beneath, catalogue, db, medium, mounts
 from poledata.config import Config
 from poledata.errors import DiskRefused, Stopped, UsageFault
 from poledata.house import is_here
+from poledata.identity import HeldDisk
 from poledata.medium import CHUNK_BYTES, HashingReader
-from poledata.records import CopyState, Disk, DiskState, KnownCopy, KnownFile, Role, shown
-from poledata.shelf import HeldDisk, Shelf
+from poledata.records import CopyState, Disk, DiskState, KnownCopy, KnownFile, Role
+from poledata.shelf import Shelf
+from poledata.texts import shown
 
 _WHERE = {DiskState.LOST: "lost", DiskState.SHIPPED: "shipped"}
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from poledata.records import DiskState, Health, SmartCheck, seconds
+from poledata.records import DiskState, Health, SmartCheck
 from poledata.smartjson import SelfReport
+from poledata.texts import seconds
 
 ASLEEP_TOO_LONG_S = 7 * 86_400.0
 

@@ -16,9 +16,10 @@ from poledata import bag, beneath, mounts
 from poledata.choice import label_key
 from poledata.config import Config
 from poledata.errors import DiskRefused, UsageFault
-from poledata.records import Disk, DiskState, Role, seconds, utc
+from poledata.identity import HeldDisk, must_be_alone, prove
+from poledata.records import Disk, DiskState, Role
 from poledata.settings import LABEL, fixed_part
-from poledata.shelf import HeldDisk, must_be_alone, prove
+from poledata.texts import seconds, utc
 
 GONE = (DiskState.SHIPPED, DiskState.LOST)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from poledata import bag, beneath, db
 from poledata.errors import DatabaseTrouble
-from poledata.records import size_text
+from poledata.texts import size_text
 
 EVERY_S = 86_400.0
 _BLOCK_BYTES = 1 << 20

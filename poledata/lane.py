@@ -37,7 +37,8 @@ from poledata.errors import (
     Stopped,
 )
 from poledata.medium import BLOCK_BYTES, Chunk
-from poledata.records import CopyTarget, Job, ManifestLine, VerifiedBy, Written, shown
+from poledata.records import CopyTarget, Job, ManifestLine, VerifiedBy, Written
+from poledata.texts import shown
 
 GROUP_FILES = 1000  # written, then flushed, then read back together
 GROUP_FILES_ONE_BY_ONE = 64  # where each is flushed by itself, and is open until then

@@ -15,20 +15,12 @@ from pathlib import Path
 from poledata import bag, beneath, catalogue, db, keepsake, medium, mounts, sealing
 from poledata.errors import FULL_ERRNOS, CannotClose, DiskRefused, Refused
 from poledata.house import House
+from poledata.identity import HeldDisk, must_be_writable
 from poledata.notices import DISK_KINDS, SMART_KINDS
-from poledata.records import (
-    Disk,
-    DiskState,
-    ManifestLine,
-    Severity,
-    Written,
-    seconds,
-    shown,
-    size_text,
-    utc,
-)
+from poledata.records import Disk, DiskState, ManifestLine, Severity, Written
 from poledata.sealing import Found
-from poledata.shelf import SEAL_BYTES, HeldDisk, Shelf, must_be_writable
+from poledata.shelf import SEAL_BYTES, Shelf
+from poledata.texts import seconds, shown, size_text, utc
 
 HOLD_AFTER_ERRORS = 3  # passes running
 HELD_AT_ONCE = 2  # more failing at once have a common cause: cable, power, controller

@@ -13,7 +13,8 @@ from enum import Enum
 from itertools import groupby
 
 from poledata.kinds import DIGEST, FILE_KINDS, KINDS
-from poledata.records import Channel, Delivery, Message, Notice, Severity, people_time, seconds, utc
+from poledata.records import Channel, Delivery, Message, Notice, Severity
+from poledata.texts import people_time, seconds, utc
 
 SUBJECT_CHARACTERS = 80
 NAMED = 10  # of many notices of one kind

@@ -15,8 +15,9 @@ from prometheus_client.registry import Collector
 
 from poledata import __version__
 from poledata.kinds import DIGEST, SEVERITIES
-from poledata.records import Disk, DiskState, Health, Role, seconds
+from poledata.records import Disk, DiskState, Health, Role
 from poledata.report import DiskStatus, Status, Verdict
+from poledata.texts import seconds
 
 BEGINNING = "# HELP pole_"
 _GONE = (DiskState.SHIPPED, DiskState.LOST)

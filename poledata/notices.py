@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 from poledata import catalogue, db
 from poledata.errors import DiskRefused
 from poledata.kinds import DISK_KINDS, FILE_KINDS, SEVERITIES, SMART_KINDS
-from poledata.records import Channel, Severity, utc
+from poledata.records import Channel, Severity
+from poledata.texts import utc
 
 __all__ = ["COPY_FAILED_FROM", "DISK_KINDS", "FILE_KINDS", "SEVERITIES", "SMART_KINDS", "Board"]
 COPY_FAILED_FROM = 3  # tries: what goes well the second time needs no person

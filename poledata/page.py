@@ -17,9 +17,10 @@ import jinja2
 
 from poledata import __version__, pictures, screen
 from poledata.kinds import KINDS
-from poledata.records import DiskState, Notice, Role, people_time, seconds, size_text
+from poledata.records import DiskState, Notice, Role
 from poledata.report import NO_PASS_FOR_S, DiskStatus, Status
 from poledata.screen import LISTED, Fact
+from poledata.texts import people_time, seconds, size_text
 from poledata.trends import DriveTrend, Trends
 from poledata.watch import CRITICAL_PERCENT
 

@@ -13,20 +13,11 @@ from dataclasses import dataclass, field, replace
 
 from poledata import bag, beneath, choice
 from poledata.errors import DiskRefused, FileFault
+from poledata.identity import HeldDisk
 from poledata.notices import DISK_KINDS, Board
-from poledata.records import (
-    CopyState,
-    Disk,
-    DiskState,
-    Job,
-    KnownCopy,
-    KnownFile,
-    Role,
-    Waiting,
-    shown,
-    size_text,
-)
-from poledata.shelf import HeldDisk, Shelf
+from poledata.records import CopyState, Disk, DiskState, Job, KnownCopy, KnownFile, Role, Waiting
+from poledata.shelf import Shelf
+from poledata.texts import shown, size_text
 
 log = logging.getLogger(__name__)
 

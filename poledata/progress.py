@@ -16,8 +16,8 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from poledata.records import shown
 from poledata.tally import Watcher
+from poledata.texts import shown
 
 
 @contextmanager

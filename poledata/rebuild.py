@@ -15,9 +15,10 @@ from poledata import bagreading, catalogue, db, mounts, sealing
 from poledata.bagreading import BagReport
 from poledata.diskmap import Entry
 from poledata.house import House
+from poledata.identity import HeldDisk
 from poledata.inventory import Find, Inventory, NotUsed
-from poledata.records import Disk, DiskState, utc
-from poledata.shelf import HeldDisk
+from poledata.records import Disk, DiskState
+from poledata.texts import utc
 
 
 @dataclass(frozen=True, slots=True)

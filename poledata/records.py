@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from enum import Enum
 
 
@@ -326,60 +324,3 @@ class Written:
 
     verified_by: VerifiedBy
     line: ManifestLine
-
-
-def shown(name: str) -> str:
-    """A file's name as text that any terminal, log and database can carry.
-
-    ``name`` comes from ``os.fsdecode``; what is not printable, and the backslash, is
-    escaped, so that two names never look the same. A name that the manifest can carry
-    is shown as it is, unless it holds control characters.
-    """
-    return "".join(
-        c
-        if c.isprintable() and c != "\\"
-        else c.encode("unicode_escape", "surrogatepass").decode("ascii")
-        for c in name
-    )
-
-
-def unshown(text: str) -> str:
-    """The inverse of :func:`shown`."""
-    return text.encode("latin-1", "backslashreplace").decode("unicode_escape")
-
-
-def utc(seconds: float) -> str:
-    """Seconds since 1970 as the database's ISO 8601 text, e.g. ``2026-11-23T18:20:57Z``."""
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def seconds(text: str) -> float:
-    """The inverse of :func:`utc`."""
-    if text[10:11] != "T" or text[19:] != "Z":
-        raise ValueError(f"not a time of the database: {text!r}")
-    return datetime.fromisoformat(f"{text[:19]}+00:00").timestamp()
-
-
-def size_text(size_bytes: float) -> str:
-    """Bytes as people read them on a drive's sticker: ``1.074 GB``."""
-    if size_bytes < 1000:
-        return f"{size_bytes:.0f} B"
-    for unit in ("kB", "MB", "GB"):
-        size_bytes /= 1000
-        if size_bytes < 999.95:
-            return f"{size_bytes:.4g} {unit}"
-    return f"{size_bytes / 1000:,.4g} TB"
-
-
-def people_time(at_s: float, now_s: float) -> str:
-    """``14:02 UTC (3 h ago)``, with the date unless it is today's."""
-    then, now = time.gmtime(at_s), time.gmtime(now_s)
-    form = "%H:%M UTC" if then[:3] == now[:3] else "%Y-%m-%d %H:%M UTC"
-    return time.strftime(form, then) + _ago(now_s - at_s)
-
-
-def _ago(age_s: float) -> str:
-    for unit_s, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
-        if age_s >= unit_s:
-            return f" ({age_s / unit_s:.0f} {unit} ago)"
-    return ""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from poledata import bag, beneath, buffer, catalogue
 from poledata.db import Connection
 from poledata.errors import DiskRefused, FileFault, ManifestDamaged
+from poledata.identity import HeldDisk
 from poledata.records import (
     CopyState,
     Disk,
@@ -25,9 +26,8 @@ from poledata.records import (
     Role,
     VerifiedBy,
     Waiting,
-    seconds,
 )
-from poledata.shelf import HeldDisk
+from poledata.texts import seconds
 
 _PROOFS = frozenset({VerifiedBy.DIRECT, VerifiedBy.EVICTED})
 

@@ -29,6 +29,7 @@ from poledata.errors import (
     Stopped,
 )
 from poledata.house import House
+from poledata.identity import HeldDisk
 from poledata.planning import Batch, Planner, Work
 from poledata.records import (
     CopyState,
@@ -40,11 +41,10 @@ from poledata.records import (
     Role,
     Waiting,
     Written,
-    shown,
-    utc,
 )
-from poledata.shelf import HeldDisk, Shelf
+from poledata.shelf import Shelf
 from poledata.tally import Watcher
+from poledata.texts import shown, utc
 
 TRIES = 3  # a second disk may be full, or fail, too
 

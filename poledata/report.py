@@ -25,9 +25,8 @@ from poledata.records import (
     Pending,
     Role,
     Severity,
-    people_time,
-    utc,
 )
+from poledata.texts import people_time, utc
 
 DAY_S = 86_400.0
 NO_PASS_FOR_S = 900.0  # cron starts one each minute

@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from poledata.records import Disk, DiskState, Role, people_time, seconds, size_text
+from poledata.records import Disk, DiskState, Role
 from poledata.report import DiskStatus, Status
+from poledata.texts import people_time, seconds, size_text
 
 BAR_CHARACTERS = 20
 LISTED = 10  # of what may be long

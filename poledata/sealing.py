@@ -15,7 +15,8 @@ from pathlib import Path
 
 from poledata import bag, beneath
 from poledata.errors import CannotClose
-from poledata.records import CopyOnDisk, CopyState, shown
+from poledata.records import CopyOnDisk, CopyState
+from poledata.texts import shown
 
 _TAG_FILES = (bag.DECLARATION, bag.MARK, bag.MANIFEST, bag.README)
 _MAY_LACK = (bag.CATALOGUE,)

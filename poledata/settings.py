@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from poledata.records import shown
+from poledata.texts import shown
 
 LABEL = "{label}"
 _NONE = "none"

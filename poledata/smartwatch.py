@@ -12,7 +12,8 @@ from poledata.health import Past, Verdict
 from poledata.house import House
 from poledata.lifecycle import SMART_HOLD
 from poledata.notices import SMART_KINDS
-from poledata.records import Disk, DiskState, Health, Severity, SmartCheck, utc
+from poledata.records import Disk, DiskState, Health, Severity, SmartCheck
+from poledata.texts import utc
 
 if TYPE_CHECKING:
     from poledata.drives import Found

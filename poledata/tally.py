@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from poledata.errors import ExitCode
-from poledata.records import Job, size_text
+from poledata.records import Job
+from poledata.texts import size_text
 
 
 @dataclass(slots=True)

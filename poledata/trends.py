@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from poledata import catalogue, health
 from poledata.db import Connection
 from poledata.pictures import Point
-from poledata.records import DayDone, Disk, DiskState, SmartCheck, seconds, utc
+from poledata.records import DayDone, Disk, DiskState, SmartCheck
 from poledata.report import DAY_S, Status
+from poledata.texts import seconds, utc
 
 DAYS = 28
 _EXPECTED = ("healthy", "asleep", "absent")

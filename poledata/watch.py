@@ -12,16 +12,9 @@ from pathlib import Path
 
 from poledata import catalogue, mounts
 from poledata.house import House, is_here
-from poledata.records import (
-    Disk,
-    DiskState,
-    Role,
-    Severity,
-    seconds,
-    size_text,
-    utc,
-)
+from poledata.records import Disk, DiskState, Role, Severity
 from poledata.tally import Tally
+from poledata.texts import seconds, size_text, utc
 
 log = logging.getLogger(__name__)
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from poledata import page
 from poledata.pictures import Point
-from poledata.records import DayDone, DiskState, HealthCheck, Notice, PassRow, Severity, utc
+from poledata.records import DayDone, DiskState, HealthCheck, Notice, PassRow, Severity
 from poledata.report import Archived, BufferStatus, DiskStatus, Status, judged
+from poledata.texts import utc
 from poledata.trends import Curve, DriveTrend, Trends
 from tests import browser
 from tests.test_report import NOON, disk

@@ -23,8 +23,8 @@ from poledata.records import (
     Severity,
     VerifiedBy,
     Written,
-    seconds,
 )
+from poledata.texts import seconds
 
 NAME = "fullrate/RCW38/80296951/0000.g3"
 OTHER = "downsampled/RCW38/80296951/0000.g3"

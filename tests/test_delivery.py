@@ -14,8 +14,9 @@ import pytest
 
 from poledata import catalogue, config, db, delivery
 from poledata.notices import Board
-from poledata.records import Channel, Message, Severity, seconds, utc
+from poledata.records import Channel, Message, Severity
 from poledata.sending import SEND_TIMEOUT_S, channels
+from poledata.texts import seconds, utc
 from tests.people import People, Story, heads, paragraph
 from tests.post import WORD, Receiver, black_hole, refused_port, wait_for
 from tests.test_after_a_crash import ready_world

@@ -18,8 +18,9 @@ from hypothesis import strategies as st
 
 from poledata import health, smartjson
 from poledata.health import CONDITIONS, Past, Verdict
-from poledata.records import DiskState, Health, SmartCheck, utc
+from poledata.records import DiskState, Health, SmartCheck
 from poledata.smartjson import SelfReport
+from poledata.texts import utc
 
 REPORTS = Path(__file__).parent / "reports"
 NAMES = sorted(path.stem for path in REPORTS.glob("*.json"))

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from poledata.kinds import DIGEST, KINDS
 from poledata.message import Item, News, compose, due, quiet_s
-from poledata.records import Delivery, Notice, Severity, seconds, utc
+from poledata.records import Delivery, Notice, Severity
+from poledata.texts import seconds, utc
 
 NOW = seconds("2026-06-21T04:00:00Z")
 HOUR, DAY = 3600.0, 86_400.0

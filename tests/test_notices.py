@@ -10,7 +10,8 @@ import pytest
 
 from poledata import catalogue, db
 from poledata.notices import Board
-from poledata.records import Channel, Delivery, Severity, seconds, utc
+from poledata.records import Channel, Delivery, Severity
+from poledata.texts import seconds, utc
 
 START = seconds("2026-06-21T04:00:00Z")
 MAIL = Channel("notify-1-mailto", "mailto://x")

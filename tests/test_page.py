@@ -27,9 +27,9 @@ from poledata.records import (
     Pending,
     Severity,
     SmartCheck,
-    utc,
 )
 from poledata.report import BufferStatus, DiskStatus, Status, Undelivered, judged
+from poledata.texts import utc
 from poledata.trends import Curve, Trends
 from tests import browser
 from tests.browser import Browser

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from poledata import bag, catalogue, db, removal
 from poledata.buffer import Buffer
 from poledata.errors import DiskRefused
+from poledata.identity import HeldDisk
 from poledata.records import (
     CopyState,
     Disk,
@@ -32,7 +33,6 @@ from poledata.records import (
     Written,
 )
 from poledata.removal import CopySeen, Evidence, may_remove
-from poledata.shelf import HeldDisk
 from tests.loopdisks import LoopDisk
 
 REPO = Path(__file__).parents[1]

@@ -26,7 +26,6 @@ from poledata.records import (
     Pending,
     Role,
     Severity,
-    people_time,
 )
 from poledata.report import (
     Archived,
@@ -39,6 +38,7 @@ from poledata.report import (
     judged,
 )
 from poledata.screen import as_text, headline, state_lines
+from poledata.texts import people_time
 from tests.loopdisks import LoopWorld
 from tests.world import World
 

@@ -23,8 +23,9 @@ import pytest
 from poledata import config, db, delivery, postman
 from poledata.kinds import KINDS
 from poledata.notices import Board
-from poledata.records import Channel, Message, Severity, seconds
+from poledata.records import Channel, Message, Severity
 from poledata.sending import channels
+from poledata.texts import seconds
 from tests.post import Receiver, refused_port
 from tests.world import World
 

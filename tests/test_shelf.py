@@ -14,8 +14,9 @@ import pytest
 from poledata import bag, catalogue, db, mounts
 from poledata.config import load
 from poledata.errors import DiskRefused, ExitCode
+from poledata.identity import HeldDisk
 from poledata.records import Disk, DiskState, Role
-from poledata.shelf import HeldDisk, Shelf
+from poledata.shelf import Shelf
 from tests.loopdisks import LoopWorld, two_partitions
 from tests.test_db import NOBODY, as_nobody
 from tests.world import World

@@ -16,8 +16,9 @@ from poledata import catalogue, config, db, lifecycle, mounts, smartjson, smartw
 from poledata.drives import Found
 from poledata.house import House
 from poledata.notices import Board
-from poledata.records import DiskState, Health, Severity, utc
+from poledata.records import DiskState, Health, Severity
 from poledata.smartwatch import Checked
+from poledata.texts import utc
 from tests.test_health import Alter, put, raw, recorded
 from tests.world import World
 

@@ -18,7 +18,8 @@ from pathlib import Path
 import pytest
 
 from poledata.kinds import DIGEST, KINDS
-from poledata.records import Severity, utc
+from poledata.records import Severity
+from poledata.texts import utc
 from tests import test_smartwatch as smart
 from tests.loopdisks import LoopDisk, LoopWorld
 from tests.people import People, Story, heads, paragraph

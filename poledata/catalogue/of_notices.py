@@ -7,7 +7,8 @@ from collections.abc import Iterable
 
 from poledata.db import Connection
 from poledata.kinds import DIGEST
-from poledata.records import Channel, Delivery, Notice, Severity, seconds
+from poledata.records import Channel, Delivery, Notice, Severity
+from poledata.texts import seconds
 
 SAME_AGAIN_S = 86_400.0  # what comes back so soon is the same notice
 NOTICE_COLUMNS = (

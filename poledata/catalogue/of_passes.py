@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from poledata.catalogue.of_files import stat_of, stat_values
 from poledata.db import Connection
-from poledata.records import (
-    FileStat,
-    PassRow,
-    Pause,
-    Pending,
-    utc,
-)
+from poledata.records import FileStat, PassRow, Pause, Pending
+from poledata.texts import utc
 
 RETRY_FIRST_S = 60.0
 RETRY_LAST_S = 3600.0

@@ -19,7 +19,7 @@ import click
 from poledata import cli, db, lifecycle
 from poledata.commands.common import JSON, Would, duration_option, house_of_command, watcher
 from poledata.errors import ExitCode
-from poledata.records import people_time, seconds, size_text, unshown, utc
+from poledata.texts import people_time, seconds, size_text, unshown, utc
 
 if TYPE_CHECKING:
     from poledata.care import Verdict

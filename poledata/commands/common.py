@@ -13,9 +13,10 @@ from poledata import archive, catalogue, cli, db, lock, sending
 from poledata.errors import UsageFault
 from poledata.house import House
 from poledata.notices import Board
-from poledata.records import Job, size_text
+from poledata.records import Job
 from poledata.settings import duration_s
 from poledata.tally import Watcher
+from poledata.texts import size_text
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 

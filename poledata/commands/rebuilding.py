@@ -24,7 +24,8 @@ from poledata.inventory import Inventory, taken
 from poledata.lifecycle import the_disk
 from poledata.notices import Board
 from poledata.rebuild import Rebuilt, rebuild
-from poledata.records import Disk, shown, size_text
+from poledata.records import Disk
+from poledata.texts import shown, size_text
 
 
 def from_disks(map_path: Path | None, and_verify: bool, is_dry: bool, as_json: bool) -> ExitCode:

@@ -13,7 +13,8 @@ from poledata.commands.common import WHY, duration_option, house_of_command
 from poledata.errors import ExitCode, Refused
 from poledata.house import House
 from poledata.message import PREFIX
-from poledata.records import Message, utc
+from poledata.records import Message
+from poledata.texts import utc
 
 
 @click.command()
