@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from itertools import groupby, islice
 
-from poledata import bag, beneath, catalogue, db, medium, sealing
+from poledata import bag, beneath, catalogue, db, manifest, medium, sealing
 from poledata.errors import Stopped
 from poledata.house import House
 from poledata.identity import HeldDisk
@@ -149,7 +149,7 @@ class _Reading:
 
     def _plain_lines(self) -> Iterator[ManifestLine]:
         """Those that name a path below data/ as we write it; the others are faults."""
-        for line in bag.read_on(self.held.root_fd, self.report.faults):
+        for line in manifest.read_on(self.held.root_fd, self.report.faults):
             if bag.why_not_carried(line.name) or {"", ".", ".."} & set(line.name.split("/")):
                 fault = f"{bag.MANIFEST}: data/{shown(line.name)} is no name of ours"
                 self.report.faults.append(fault)

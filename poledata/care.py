@@ -18,6 +18,7 @@ from poledata import (
     catalogue,
     db,
     lifecycle,
+    manifest,
     medium,
     mounts,
     sealing,
@@ -226,7 +227,7 @@ def _unregistered(house: House, held: HeldDisk) -> list[str]:
 
 def _unlisted(house: House, held: HeldDisk) -> list[str]:
     """Good copies of which the manifest says nothing, or something else."""
-    lines = {line.name: line.sha512 for line in bag.read_manifest(held.root_fd)}
+    lines = {line.name: line.sha512 for line in manifest.read(held.root_fd)}
     copies = catalogue.copies_on(house.conn, held.disk)
     good = (copy for copy in copies if copy.state is CopyState.GOOD)
     return sorted(shown(copy.name) for copy in good if lines.get(copy.name) != copy.sha512)

@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 
-from poledata import bag, beneath, medium
+from poledata import bag, beneath, manifest, medium
 from poledata.errors import (
     DISK_ERRNOS,
     FULL_ERRNOS,
@@ -280,9 +280,9 @@ class Lane(threading.Thread):
             stands_sha512 = self._adopted_or_other(draft)
             if stands_sha512 == draft.sha512:
                 return
-        if line := bag.find_lines(root_fd, [name]).get(name):
+        if line := manifest.find_lines(root_fd, [name]).get(name):
             self._must_not_be_archived(draft, line, stands_sha512)
-            bag.drop_line(root_fd, name)  # first: a line without its file would be for ever
+            manifest.drop_line(root_fd, name)  # first: a line without its file would be for ever
         aside = bag.set_aside(root_fd, draft.path, time.time())
         raise SetAside(
             shown(name), f"{self._target.label} held something else there, now in {shown(aside)}"
@@ -359,16 +359,16 @@ class Lane(threading.Thread):
         """A line for each; a file that was here before may have its line from then."""
         root_fd = self._target.root_fd
         before = [d.job.name for d in group if d.temporary is None or d.job.known_sha512]
-        standing = bag.find_lines(root_fd, before) if before else {}
+        standing = manifest.find_lines(root_fd, before) if before else {}
         for name, line in standing.items():
             draft = next(draft for draft in group if draft.job.name == name)
             if line.sha512 == draft.sha512:
                 draft.line = line
             else:
-                bag.drop_line(root_fd, name)
+                manifest.drop_line(root_fd, name)
         missing = [draft for draft in group if draft.line is None]
         entries = [(draft.sha512 or "", draft.job.name) for draft in missing]
-        for draft, line in zip(missing, bag.append_manifest(root_fd, entries), strict=True):
+        for draft, line in zip(missing, manifest.append(root_fd, entries), strict=True):
             draft.line = line
 
     # --- ending ---------------------------------------------------------------------------

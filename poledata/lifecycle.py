@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 
-from poledata import bag, beneath, catalogue, db, keepsake, medium, mounts, sealing
+from poledata import bag, beneath, catalogue, db, keepsake, manifest, medium, mounts, sealing
 from poledata.errors import FULL_ERRNOS, CannotClose, DiskRefused, Refused
 from poledata.house import House
 from poledata.identity import HeldDisk, must_be_writable
@@ -191,7 +191,7 @@ def _adopt(house: House, held: HeldDisk, found: Found, reader: medium.HashingRea
         raise CannotClose(f"data/{shown(name)} is not what the database knows by this name")
     line = ManifestLine(copy.sha512, name, 0)
     if found.manifest_sha512 is None:
-        line = bag.append_manifest(held.root_fd, [(copy.sha512, name)])[0]
+        line = manifest.append(held.root_fd, [(copy.sha512, name)])[0]
     written = Written(copy.verified_by, line)
     with db.transaction(house.conn):
         catalogue.register(house.conn, name, copy.sha512, copy.stat, [(held.disk, written)], _now())

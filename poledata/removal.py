@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
-from poledata import bag, beneath, buffer, catalogue
+from poledata import bag, beneath, buffer, catalogue, manifest
 from poledata.db import Connection
 from poledata.errors import DiskRefused, FileFault, ManifestDamaged
 from poledata.identity import HeldDisk
@@ -269,7 +269,7 @@ def _line_stands(held: HeldDisk, known: KnownFile, lines: Lines) -> bool:
     line = lines.get(held.disk.id)
     if line and line.sha512 != known.sha512:
         return False
-    if line and bag.stands_in_manifest(held.root_fd, line):
+    if line and manifest.stands(held.root_fd, line):
         return True
-    found = bag.find_lines(held.root_fd, [known.name]).get(known.name)
+    found = manifest.find_lines(held.root_fd, [known.name]).get(known.name)
     return found is not None and found.sha512 == known.sha512

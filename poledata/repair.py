@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
-from poledata import bag, beneath, catalogue, copying, db, lifecycle, lock
+from poledata import bag, beneath, catalogue, copying, db, lifecycle, lock, manifest
 from poledata.choice import BATCH_FILES
 from poledata.copying import Result
 from poledata.diskwatch import DiskWatch
@@ -249,7 +249,7 @@ class _Repair:
 
     def _set_aside(self, held: HeldDisk, files: Sequence[KnownFile]) -> None:
         try:
-            bag.drop_lines(held.root_fd, {known.name for known in files})
+            manifest.drop_lines(held.root_fd, {known.name for known in files})
             for known in files:
                 if beneath.stat(held.root_fd, f"{bag.DATA}/{known.name}"):
                     bag.set_aside(held.root_fd, f"{bag.DATA}/{known.name}", time.time())

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from poledata import bag, beneath
+from poledata import bag, beneath, manifest
 from poledata.errors import CannotClose
 from poledata.records import CopyOnDisk, CopyState
 from poledata.texts import shown
@@ -54,7 +54,7 @@ def survey(root_fd: int, rows: Iterable[CopyOnDisk]) -> list[Found]:
     """Everything that any of the three knows, by name."""
     sizes = dict(files_under_data(root_fd))
     lines: dict[str, str] = {}
-    for line in bag.read_manifest(root_fd):
+    for line in manifest.read(root_fd):
         if line.name in lines:
             raise CannotClose(f"the manifest has two lines for data/{shown(line.name)}")
         lines[line.name] = line.sha512
@@ -130,7 +130,7 @@ def seal(root_fd: int, closed_at: str) -> Payload:
 
 def sort_manifest(root_fd: int) -> None:
     """The same lines, sorted by name; this takes the room of a second manifest for a moment."""
-    lines = sorted(bag.read_manifest(root_fd), key=lambda line: line.name.encode())
+    lines = sorted(manifest.read(root_fd), key=lambda line: line.name.encode())
     bag.write_file(root_fd, bag.MANIFEST, b"".join(line.text for line in lines))
     os.fsync(root_fd)
 

@@ -11,7 +11,7 @@ import os
 import time
 from dataclasses import replace
 
-from poledata import bag, beneath, catalogue, db, mounts
+from poledata import bag, beneath, catalogue, db, manifest, mounts
 from poledata.choice import Room
 from poledata.config import Config
 from poledata.errors import DiskRefused
@@ -127,7 +127,7 @@ class Shelf:
         for own in (bag.DATA, bag.INCOMING):  # never through a link in their place
             beneath.make_directories(held.root_fd, own)
         bag.sweep_incoming(held.root_fd)
-        bag.mend_manifest(held.root_fd)
+        manifest.mend(held.root_fd)
         if disk.state is DiskState.SPARE:
             with db.transaction(self._conn):
                 catalogue.activate(self._conn, disk, utc(time.time()))

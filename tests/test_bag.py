@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poledata import bag
+from poledata import bag, manifest
 from poledata.errors import ManifestDamaged
 from poledata.records import Disk, DiskState, ManifestLine, Role
 from tests.invariants import parse_manifest
@@ -192,8 +192,8 @@ def test_a_carried_name_is_read_back_from_its_line(name: str) -> None:
         fd = os.open(directory, os.O_RDONLY)
         try:
             Path(directory, bag.MANIFEST).touch()
-            bag.append_manifest(fd, [(ONE, name), (TWO, "next.g3")])
-            lines = [(line.name, line.sha512) for line in bag.read_manifest(fd)]
+            manifest.append(fd, [(ONE, name), (TWO, "next.g3")])
+            lines = [(line.name, line.sha512) for line in manifest.read(fd)]
         finally:
             os.close(fd)
         assert lines == [(name, ONE), ("next.g3", TWO)]
@@ -207,8 +207,8 @@ def _tools_agree(root: Path, fd: int, names: list[str]) -> None:
         path = root / "data" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    bag.append_manifest(fd, [(EMPTY_SHA512, name) for name in names])
-    assert [line.name for line in bag.read_manifest(fd)] == names
+    manifest.append(fd, [(EMPTY_SHA512, name) for name in names])
+    assert [line.name for line in manifest.read(fd)] == names
     for locale in ("C", "C.UTF-8"):
         subprocess.run(
             ["sha512sum", "--check", "--strict", "--quiet", bag.MANIFEST],
@@ -271,7 +271,7 @@ def test_the_readme_on_a_disk_says_whose_it_is_and_how_to_check_it(root: Path, b
     assert "{" not in text
     (command,) = re.findall(r"^ {4}(sha512sum .*)$", text, re.MULTILINE)
     (root / "data" / "a.g3").touch()
-    bag.append_manifest(bag_fd, [(EMPTY_SHA512, "a.g3")])
+    manifest.append(bag_fd, [(EMPTY_SHA512, "a.g3")])
     ran = subprocess.run(command, shell=True, cwd=root, capture_output=True, text=True)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "all files are whole\n", "")
 
@@ -599,7 +599,7 @@ def test_setting_aside_can_be_cut_off_anywhere(
 # --- the manifest ---------------------------------------------------------------------------
 
 
-def manifest(root: Path, *entries: tuple[str, str]) -> bytes:
+def write_lines(root: Path, *entries: tuple[str, str]) -> bytes:
     """Write a manifest of these (sha512, name); its bytes."""
     text = "".join(f"{sha512}  data/{name}\n" for sha512, name in entries).encode()
     (root / bag.MANIFEST).write_bytes(text)
@@ -608,20 +608,20 @@ def manifest(root: Path, *entries: tuple[str, str]) -> bytes:
 
 def test_lines_are_added_at_the_end_and_found_where_they_stand(root: Path, bag_fd: int) -> None:
     """GNU's form: lower-case hexadecimal, two spaces, LF; offsets in bytes."""
-    first = bag.append_manifest(bag_fd, [(ONE, "é.g3"), (TWO, NAME)])
-    second = bag.append_manifest(bag_fd, [(THREE, "c.g3")])
-    assert bag.append_manifest(bag_fd, []) == []
+    first = manifest.append(bag_fd, [(ONE, "é.g3"), (TWO, NAME)])
+    second = manifest.append(bag_fd, [(THREE, "c.g3")])
+    assert manifest.append(bag_fd, []) == []
     text = (root / bag.MANIFEST).read_bytes()
     assert text == f"{ONE}  data/é.g3\n{TWO}  data/{NAME}\n{THREE}  data/c.g3\n".encode()
-    assert first + second == list(bag.read_manifest(bag_fd))
+    assert first + second == list(manifest.read(bag_fd))
     for line in first + second:
         assert text[line.offset_bytes :].startswith(line.text)
-        assert bag.stands_in_manifest(bag_fd, line)
+        assert manifest.stands(bag_fd, line)
 
 
 def test_a_line_stands_only_where_it_was_written(root: Path, bag_fd: int) -> None:
     """Another SHA-512, another name, another place, or a torn end: it does not."""
-    (line,) = bag.append_manifest(bag_fd, [(ONE, NAME)])
+    (line,) = manifest.append(bag_fd, [(ONE, NAME)])
     for other in (
         replace(line, sha512=TWO),
         replace(line, name="a.g3"),
@@ -629,27 +629,27 @@ def test_a_line_stands_only_where_it_was_written(root: Path, bag_fd: int) -> Non
         replace(line, offset_bytes=1),
         replace(line, offset_bytes=10**9),
     ):
-        assert not bag.stands_in_manifest(bag_fd, other)
+        assert not manifest.stands(bag_fd, other)
     os.truncate(root / bag.MANIFEST, len(line.text) - 1)
-    assert not bag.stands_in_manifest(bag_fd, line)
+    assert not manifest.stands(bag_fd, line)
 
 
 def test_lines_are_found_by_their_names(root: Path, bag_fd: int) -> None:
     """Only those that were asked for; of a repeated name the last."""
-    manifest(root, (ONE, "a.g3"), (TWO, "b.g3"), (THREE, "a.g3"))
-    assert bag.find_lines(bag_fd, ["a.g3", "x.g3"]) == {
+    write_lines(root, (ONE, "a.g3"), (TWO, "b.g3"), (THREE, "a.g3"))
+    assert manifest.find_lines(bag_fd, ["a.g3", "x.g3"]) == {
         "a.g3": ManifestLine(THREE, "a.g3", 2 * 140)
     }
-    assert bag.find_lines(bag_fd, []) == {}
+    assert manifest.find_lines(bag_fd, []) == {}
 
 
 def test_a_line_is_dropped_and_all_others_stay(root: Path, bag_fd: int) -> None:
     """Every line of that name; the order of the rest is kept."""
-    manifest(root, (ONE, "a.g3"), (TWO, "b.g3"), (THREE, "a.g3"), (THREE, "a.g3x"))
-    bag.drop_line(bag_fd, "a.g3")
+    write_lines(root, (ONE, "a.g3"), (TWO, "b.g3"), (THREE, "a.g3"), (THREE, "a.g3x"))
+    manifest.drop_line(bag_fd, "a.g3")
     left = (root / bag.MANIFEST).read_text()
     assert left == f"{TWO}  data/b.g3\n{THREE}  data/a.g3x\n"
-    bag.drop_line(bag_fd, "not there")
+    manifest.drop_line(bag_fd, "not there")
     assert (root / bag.MANIFEST).read_text() == left
 
 
@@ -657,13 +657,13 @@ def test_dropping_a_line_can_be_cut_off_anywhere(
     root: Path, bag_fd: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The manifest is the old or the new one."""
-    before = manifest(root, (ONE, "a.g3"), (TWO, "b.g3"), (THREE, "c.g3"))
+    before = write_lines(root, (ONE, "a.g3"), (TWO, "b.g3"), (THREE, "c.g3"))
     after = before[:140] + before[280:]
 
     def drop() -> None:
         assert (root / bag.MANIFEST).read_bytes() in (before, after)
-        manifest(root, (ONE, "a.g3"), (TWO, "b.g3"), (THREE, "c.g3"))
-        bag.drop_line(bag_fd, "b.g3")
+        write_lines(root, (ONE, "a.g3"), (TWO, "b.g3"), (THREE, "c.g3"))
+        manifest.drop_line(bag_fd, "b.g3")
 
     assert killed_at_every_step(monkeypatch, drop) >= 6
     assert (root / bag.MANIFEST).read_bytes() == after
@@ -671,24 +671,24 @@ def test_dropping_a_line_can_be_cut_off_anywhere(
 
 def test_a_line_that_a_crash_tore_is_cut(root: Path, bag_fd: int) -> None:
     """Wherever it was torn, whole lines stay, and nothing else; a second mend cuts nothing."""
-    whole = manifest(root, (ONE, "a.g3"), (TWO, NAME), (THREE, "é.g3"))
+    whole = write_lines(root, (ONE, "a.g3"), (TWO, NAME), (THREE, "é.g3"))
     ends = [0, 140, 140 + 164 + 3, len(whole)]
     for length in (*range(0, len(whole), 23), *ends, *(end - 1 for end in ends[1:])):
         (root / bag.MANIFEST).write_bytes(whole[:length])
-        bag.mend_manifest(bag_fd)
+        manifest.mend(bag_fd)
         left = (root / bag.MANIFEST).read_bytes()
         assert whole.startswith(left)
         assert left.count(b"\n") == whole[:length].count(b"\n")
         assert left == b"" or left.endswith(b"\n")
-        bag.mend_manifest(bag_fd)
+        manifest.mend(bag_fd)
         assert (root / bag.MANIFEST).read_bytes() == left
 
 
 def test_the_zeros_that_a_power_cut_leaves_are_cut(root: Path, bag_fd: int) -> None:
     """A file may have grown without its bytes having arrived."""
-    whole = manifest(root, *((ONE, f"{number}.g3") for number in range(1000)))
+    whole = write_lines(root, *((ONE, f"{number}.g3") for number in range(1000)))
     (root / bag.MANIFEST).write_bytes(whole + bytes(12_000))
-    bag.mend_manifest(bag_fd)
+    manifest.mend(bag_fd)
     assert (root / bag.MANIFEST).read_bytes() == whole
 
 
@@ -716,10 +716,10 @@ def test_a_manifest_that_we_did_not_write_is_said_with_its_place(
     """Nothing is guessed and nothing is rewritten; the lines before it can be read."""
     whole = f"{TWO}  data/é.g3\n".encode() + damage.encode(errors="surrogateescape")
     (root / bag.MANIFEST).write_bytes(whole)
-    lines = bag.read_manifest(bag_fd)
+    lines = manifest.read(bag_fd)
     assert next(lines).name == "é.g3"
     said = "manifest-sha512.txt: what stands at byte 141 is not a manifest line"
-    for reads in (lambda: next(lines), lambda: bag.drop_line(bag_fd, "é.g3")):
+    for reads in (lambda: next(lines), lambda: manifest.drop_line(bag_fd, "é.g3")):
         with pytest.raises(ManifestDamaged) as caught:
             reads()
         assert str(caught.value) == said
@@ -728,8 +728,8 @@ def test_a_manifest_that_we_did_not_write_is_said_with_its_place(
 
 def test_a_large_manifest_is_read_in_little_memory(root: Path, bag_fd: int) -> None:
     """A million files may be on a disk; lines are handed on one by one."""
-    manifest(root, *((ONE, f"{number}.g3") for number in range(20_000)))
-    lines = bag.read_manifest(bag_fd)
+    write_lines(root, *((ONE, f"{number}.g3") for number in range(20_000)))
+    lines = manifest.read(bag_fd)
     assert [next(lines).name, next(lines).name] == ["0.g3", "1.g3"]
     lines.close()  # type: ignore[attr-defined]
-    assert bag.find_lines(bag_fd, ["19999.g3"])["19999.g3"].sha512 == ONE
+    assert manifest.find_lines(bag_fd, ["19999.g3"])["19999.g3"].sha512 == ONE

@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 import hypothesis.strategies as st
 from hypothesis import given
 
-from poledata import bag, mounts
+from poledata import bag, manifest, mounts
 from poledata.errors import ManifestDamaged
 from poledata.records import ManifestLine
 
@@ -55,10 +55,10 @@ def content_of(root_fd: int) -> bytes:
 def test_what_is_written_as_a_manifest_is_read_back(entries: list[tuple[str, str]]) -> None:
     """Line by line, each at its place, however it was appended."""
     with disk_with(bag.MANIFEST, b"") as root_fd:
-        lines = [line for entry in entries for line in bag.append_manifest(root_fd, [entry])]
-        assert list(bag.read_manifest(root_fd)) == lines
+        lines = [line for entry in entries for line in manifest.append(root_fd, [entry])]
+        assert list(manifest.read(root_fd)) == lines
         assert [(line.sha512, line.name) for line in lines] == entries
-        assert all(bag.stands_in_manifest(root_fd, line) for line in lines)
+        assert all(manifest.stands(root_fd, line) for line in lines)
 
 
 @given(LINES, st.data())
@@ -70,7 +70,7 @@ def test_a_manifest_torn_anywhere_keeps_every_whole_line(
     whole = b"".join(texts)
     torn = whole[: data.draw(st.integers(0, len(whole)))]
     with disk_with(bag.MANIFEST, torn) as root_fd:
-        bag.mend_manifest(root_fd)
+        manifest.mend(root_fd)
         assert content_of(root_fd) == torn[: torn.rfind(b"\n") + 1]
 
 
@@ -79,13 +79,13 @@ def test_whatever_a_manifest_holds_it_is_read_or_said_to_be_damaged(content: byt
     """Nothing else comes out, and nothing is cut that ends with a whole line."""
     with disk_with(bag.MANIFEST, content) as root_fd:
         try:
-            lines = list(bag.read_manifest(root_fd))
+            lines = list(manifest.read(root_fd))
         except ManifestDamaged:
             pass
         else:
             assert b"".join(line.text for line in lines) == content
         try:
-            bag.mend_manifest(root_fd)
+            manifest.mend(root_fd)
         except ManifestDamaged:
             assert content_of(root_fd) == content
         else:

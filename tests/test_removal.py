@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poledata import bag, catalogue, db, removal
+from poledata import bag, catalogue, db, manifest, removal
 from poledata.buffer import Buffer
 from poledata.errors import DiskRefused
 from poledata.identity import HeldDisk
@@ -491,7 +491,7 @@ def made(root: Path) -> Iterator[Station]:
             copy.parent.mkdir(parents=True)
             copy.write_bytes(content)
             os.utime(copy, ns=(stat.mtime_ns, stat.mtime_ns))
-            (line,) = bag.append_manifest(fds[label], [(sha512, NAME)])
+            (line,) = manifest.append(fds[label], [(sha512, NAME)])
             copies.append((disk, Written(VerifiedBy.CACHED, line)))
         catalogue.register(conn, NAME, sha512, stat, copies, AT)
         fds["buffer"] = os.open(root / "buffer", os.O_RDONLY)
@@ -550,7 +550,7 @@ REAL_FAULTS: dict[str, tuple[Callable[[Station], object], str]] = {
     "the copy was touched": (_touched, NO_COPY + "its time has changed"),
     "the copy is a link": (_linked_away, NO_COPY + "the file is not there"),
     "the manifest lost its line": (
-        lambda s: bag.drop_line(s.fds["S01"], NAME),
+        lambda s: manifest.drop_line(s.fds["S01"], NAME),
         NO_COPY + "its manifest line is not there",
     ),
     "the manifest has another line": (_other_line, NO_COPY + "its manifest line is not there"),
@@ -684,9 +684,9 @@ def test_a_manifest_line_that_moved_still_stands(station: Station) -> None:
     """A line dropped above it (a file was set aside) shifts it: it is as durable as before."""
     fd = station.fds["S01"]
     bag.write_file(fd, bag.MANIFEST, b"")
-    bag.append_manifest(fd, [("0" * 128, "older.g3")])
-    (line,) = bag.append_manifest(fd, [(station.sha512, NAME)])
-    bag.drop_line(fd, "older.g3")
+    manifest.append(fd, [("0" * 128, "older.g3")])
+    (line,) = manifest.append(fd, [(station.sha512, NAME)])
+    manifest.drop_line(fd, "older.g3")
     assert station.remove(lines={station.disk("S01").id: line}) == ()
 
 
@@ -694,7 +694,7 @@ def test_a_line_of_another_content_is_no_line(station: Station) -> None:
     """What the lane saw counts only with the catalogue's SHA-512, and only while it stands."""
     line = ManifestLine("0" * 128, NAME, 0)
     _other_line(station)
-    assert bag.stands_in_manifest(station.fds["S01"], line)
+    assert manifest.stands(station.fds["S01"], line)
     assert station.remove(lines={station.disk("S01").id: line}) == (
         NO_COPY + "its manifest line is not there",
     )
@@ -737,7 +737,7 @@ TAKES_AWAY = {
     ("poledata/bag.py", "write_file", "rename"): "a file of ours on a disk, beside data/",
     ("poledata/bag.py", "write_file", "unlink"): "its temporary name, when it can't be written",
     ("poledata/bag.py", "set_aside", "rename"): "to a new, random name in .aside/",
-    ("poledata/bag.py", "mend_manifest", "ftruncate"): "a torn last line",
+    ("poledata/manifest.py", "mend", "ftruncate"): "a torn last line",
     ("poledata/driveids.py", "compare", "remove"): "from a list of what is left to compare",
     ("poledata/finding.py", "_copy_out", "unlink"): "a temporary name where files are restored",
     ("poledata/lane.py", "_clear_away", "unlink"): "a temporary name in .incoming/",

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from poledata import bag, catalogue, db, mounts
+from poledata import bag, catalogue, db, manifest, mounts
 from poledata.config import load
 from poledata.errors import DiskRefused, ExitCode
 from poledata.identity import HeldDisk
@@ -211,7 +211,7 @@ def test_a_disk_always_keeps_the_room_to_be_closed(drives: Rack) -> None:
         held = shelf.hold(disks["P01"])
         before = shelf.room(held).room_bytes
         assert 0 < before < mounts.space(held.root_fd).free_bytes
-        bag.append_manifest(held.root_fd, [(SHA512, f"{n}.g3") for n in range(20_000)])
+        manifest.append(held.root_fd, [(SHA512, f"{n}.g3") for n in range(20_000)])
         line_bytes = len(SHA512) + len("  data/10000.g3\n")
         assert before - shelf.room(held).room_bytes > 1.8 * 20_000 * line_bytes
 
@@ -449,7 +449,7 @@ def test_nothing_is_ever_written_below_a_mount_point(drives: Rack) -> None:
     with drives.batch() as (shelf, disks):
         held = shelf.hold_for_writing(disks["P01"])
         loop(drives).loops["P01"].lazy_unmount()
-        bag.append_manifest(held.root_fd, [(SHA512, "a.g3")])
+        manifest.append(held.root_fd, [(SHA512, "a.g3")])
         assert shelf.hold(disks["P01"]) is held
     assert os.listdir(drives["P01"]) == []
     assert drives.refusal("P01", writing=True) == (
