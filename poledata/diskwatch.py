@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from poledata import catalogue, db
+from poledata import catalogue, closing, db
 from poledata.errors import FULL_ERRNOS, CannotClose, DiskRefused, ManifestDamaged
 from poledata.house import House
 from poledata.notices import DISK_KINDS
@@ -100,7 +100,7 @@ class DiskWatch:
             last = catalogue.last_event(self._house.conn, disk, REFUSED_TO_CLOSE)
             if last is None or abs(time.time() - seconds(last)) > TRY_CLOSE_AGAIN_S:
                 now = lifecycle.the_disk(self._house, disk.serial)
-                self._close(now, partial(lifecycle.close, self._house, now, "it is full"))
+                self._close(now, partial(closing.close, self._house, now, "it is full"))
 
     def look_again(self) -> None:
         """Disks of which a person was told: those that are well again are settled."""
@@ -119,10 +119,8 @@ class DiskWatch:
     def finish_closes(self) -> None:
         """A crash, or a pulled disk, may have cut a close short."""
         for disk in catalogue.unsealed_disks(self._house.conn):
-            from poledata import lifecycle
-
             if disk.held_by is None:
-                self._close(disk, partial(lifecycle.finish_close, self._house, disk))
+                self._close(disk, partial(closing.finish_close, self._house, disk))
 
     def _close(self, disk: Disk, close: Callable[[], str]) -> None:
         try:

@@ -1,4 +1,4 @@
-"""A disk's way: claimed by its first use, then closed, shipped, held, lost or forgotten.
+"""A disk's way after its first use: shipped, held, lost or forgotten; closing.py closes it.
 
 Each function is one thing that a person, or a pass, does to one disk; it returns what the
 person may do now, and refuses what makes no sense. The caller holds the turn (lock.py).
@@ -9,18 +9,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
-from contextlib import closing
-from pathlib import Path
 
-from poledata import bag, beneath, catalogue, db, keepsake, manifest, medium, mounts, sealing
-from poledata.errors import FULL_ERRNOS, CannotClose, DiskRefused, Refused
+from poledata import catalogue, db
+from poledata.errors import DiskRefused, Refused
 from poledata.house import House
-from poledata.identity import HeldDisk, must_be_writable
+from poledata.identity import must_be_writable
 from poledata.notices import DISK_KINDS, SMART_KINDS
-from poledata.records import Disk, DiskState, ManifestLine, Severity, Written
-from poledata.sealing import Found
-from poledata.shelf import SEAL_BYTES, Shelf
-from poledata.texts import seconds, shown, size_text, utc
+from poledata.records import Disk, DiskState, Severity
+from poledata.shelf import Shelf
+from poledata.texts import shown, size_text, utc
 
 HOLD_AFTER_ERRORS = 3  # passes running
 HELD_AT_ONCE = 2  # more failing at once have a common cause: cable, power, controller
@@ -44,160 +41,6 @@ def the_disk(house: House, label_or_serial: str) -> Disk:
     return found[0]
 
 
-# --- close --------------------------------------------------------------------------------
-
-
-def close(house: House, disk: Disk, reason: str) -> str:
-    """Seal a disk in use; nothing is written to it any more. Returns its removal slip.
-
-    Raises Refused, DiskRefused, CannotClose (then the disk stays in use as it was), OSError.
-    """
-    _must_be(disk, "closed", DiskState.ACTIVE)
-    if disk.held_by:
-        raise Refused(
-            f"{disk.label} is held ({disk.held_reason}): nothing is written to it. Nothing was "
-            f"changed. First: data_manager.py unhold {disk.label}"
-        )
-    with house.shelf() as shelf:
-        held = shelf.hold_for_writing(disk)
-        sealing.nothing_aside(held.root_fd)
-        house.board.settle_about("name-conflict", f"{disk.label} ")
-        _reconcile(house, held)
-        sealing.sort_manifest(held.root_fd)  # without room for it nothing has changed yet
-        with db.transaction(house.conn):
-            catalogue.set_state(house.conn, disk, DiskState.CLOSED, reason, _now())
-        _keep_catalogue(house, held)
-        return _finish(house, held, reason)
-
-
-def close_for_a_person(house: House, disk: Disk) -> str:
-    """The same, at a person's word. Raises Refused, DiskRefused, CannotClose."""
-    try:
-        return close(house, disk, "a person closed it")
-    except CannotClose as fault:
-        raise CannotClose(
-            f"{disk.label} can't be closed: {fault}. Nothing on it is lost. See copy-damaged in "
-            "docs/operators.md"
-        ) from fault
-    except OSError as fault:
-        if the_disk(house, disk.serial).state is DiskState.CLOSED:
-            left = "It takes no more files. Leave it mounted: the next pass finishes closing it"
-        else:
-            left = "It stays in use, and nothing on it is lost. Mend that, and close it again"
-        raise CannotClose(
-            f"{disk.label} can't be closed: {fault.strerror or fault}. {left}. If it repeats, look "
-            "at the kernel's log"
-        ) from fault
-
-
-def _keep_catalogue(house: House, held: HeldDisk) -> None:
-    """The last copy of the database that this disk gets: the tag manifest holds it."""
-    manifest = beneath.stat(held.root_fd, bag.MANIFEST)
-    seal_bytes = SEAL_BYTES + (manifest.st_size if manifest else 0)
-    room_bytes = mounts.space(held.root_fd).free_bytes - seal_bytes
-    try:
-        keepsake.keep(house.conn, house.config.db_path, held.root_fd, room_bytes)
-    except OSError as fault:
-        if fault.errno not in FULL_ERRNOS:
-            raise
-        log.info("%s is closed without a fresh copy of the database: no room", held.disk.label)
-
-
-def finish_close(house: House, disk: Disk) -> str:
-    """Finish a close that was cut short. Raises DiskRefused, OSError."""
-    with house.shelf() as shelf:
-        held = shelf.hold(disk)
-        must_be_writable(held)
-        return _finish(house, held, "a close that was cut short is finished")
-
-
-def _finish(house: House, held: HeldDisk, reason: str) -> str:
-    disk, closed_at = held.disk, _now()
-    payload = sealing.seal(held.root_fd, closed_at)
-    lists = house.config.db_path.with_name("packing-lists")
-    try:
-        packing_list = sealing.keep_packing_list(
-            held.root_fd, lists, disk.label, disk.serial, closed_at
-        )
-    except OSError as fault:  # the station's fault: this disk has not failed
-        raise CannotClose(f"its packing list can't be kept in {lists}: {fault.strerror}") from fault
-    room = mounts.space(held.root_fd)
-    slip = removal_slip(house, disk, payload, held.path, packing_list, reason)
-    house.board.settle(("copy-damaged", *DISK_KINDS), disk.label)
-    house.board.tell("disk-closed", disk.label, slip)  # first: after "sealed" nobody comes back
-    with db.transaction(house.conn):
-        catalogue.measure(
-            house.conn,
-            disk,
-            room.capacity_bytes,
-            room.used_bytes,
-            room.free_bytes,
-            disk.last_used_at or closed_at,
-        )
-        catalogue.note_event(house.conn, disk.id, closed_at, "sealed", reason)
-    return slip
-
-
-def removal_slip(
-    house: House,
-    disk: Disk,
-    payload: sealing.Payload,
-    place: Path,
-    packing_list: Path,
-    reason: str,
-) -> str:
-    """What a person needs who takes a full disk out."""
-    disks = [d for d in catalogue.disks(house.conn) if d.role is disk.role]
-    states = {state: sum(d.state is state for d in disks) for state in DiskState}
-    first, last = disk.first_used_at or _now(), disk.last_used_at or _now()
-    days = (seconds(last) - seconds(first)) / 86_400
-    rate = f", {size_text(payload.size_bytes / days)} a day" if days >= 1 else ""
-    return "\n".join(
-        (
-            f"{disk.label} is closed: {reason}.",
-            f"Role {disk.role.value}, serial {disk.serial}, logical ID {disk.logical_id}.",
-            f"In use from {first} to {last}: {payload.files} files, "
-            f"{size_text(payload.size_bytes)}{rate}.",
-            f"Packing list: {packing_list}",
-            f"Now: 1. umount {place}  2. take the drive out and store it  "
-            f"3. when it leaves: data_manager.py ship {disk.label}",
-            f"{disk.role.value} disks: {states[DiskState.SPARE]} spare, "
-            f"{states[DiskState.ACTIVE]} in use, {states[DiskState.CLOSED]} closed, "
-            f"{states[DiskState.SHIPPED]} shipped.",
-        )
-    )
-
-
-def _reconcile(house: House, held: HeldDisk) -> None:
-    """Make catalogue, manifest and data/ one, by reading what they differ on."""
-    rows = catalogue.copies_on(house.conn, held.disk)
-    differing = [found for found in sealing.survey(held.root_fd, rows) if not found.agrees]
-    with closing(medium.HashingReader()) as reader:
-        for found in differing:
-            _adopt(house, held, found, reader)
-
-
-def _adopt(house: House, held: HeldDisk, found: Found, reader: medium.HashingReader) -> None:
-    """Write down a file that one of the three did not know; by now it is read back."""
-    name = found.name
-    if why := bag.why_not_carried(name):
-        raise CannotClose(f"data/{shown(name)} can't stand in a manifest: {why}")
-    if found.size_bytes is None:
-        raise CannotClose(f"data/{shown(name)} is not there any more")
-    copy = held.read_copy(name, reader, lambda _: None)
-    sealing.must_be_settled(found, copy.sha512)
-    known = catalogue.file(house.conn, name)
-    if known and known.sha512 != copy.sha512:
-        raise CannotClose(f"data/{shown(name)} is not what the database knows by this name")
-    line = ManifestLine(copy.sha512, name, 0)
-    if found.manifest_sha512 is None:
-        line = manifest.append(held.root_fd, [(copy.sha512, name)])[0]
-    written = Written(copy.verified_by, line)
-    with db.transaction(house.conn):
-        catalogue.register(house.conn, name, copy.sha512, copy.stat, [(held.disk, written)], _now())
-    log.warning("%s: data/%s was not registered in full; it is now", held.disk.label, shown(name))
-
-
 # --- ship, lose, forget -------------------------------------------------------------------
 
 
@@ -206,7 +49,7 @@ def ship(house: House, disks: Iterable[Disk]) -> str:
     disks = list(dict.fromkeys(disks))
     unsealed = {disk.id for disk in catalogue.unsealed_disks(house.conn)}
     for disk in disks:
-        _must_be(disk, "shipped", DiskState.CLOSED)
+        must_be(disk, "shipped", DiskState.CLOSED)
         if disk.id in unsealed:
             first = f"data_manager.py unhold {disk.label}, mount it" if disk.held_by else "Mount it"
             raise Refused(
@@ -383,7 +226,7 @@ def _is_usable(shelf: Shelf, disk: Disk) -> bool:
         return False
 
 
-def _must_be(disk: Disk, what: str, state: DiskState) -> None:
+def must_be(disk: Disk, what: str, state: DiskState) -> None:
     if disk.state is not state:
         raise Refused(
             f"{disk.label} is {disk.state.value}: only a disk that is {state.value} can be {what}. "

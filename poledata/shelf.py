@@ -32,6 +32,12 @@ SEAL_BYTES = 1024**2
 SEAL_INODES = 8
 
 
+def seal_bytes(held: HeldDisk) -> int:
+    """The room that closing a disk takes. Raises OSError."""
+    info = beneath.stat(held.root_fd, bag.MANIFEST)
+    return SEAL_BYTES + (info.st_size if info else 0)
+
+
 class Shelf:
     """Holds disks for one batch: each is looked at once, and let go at the end."""
 
@@ -75,10 +81,9 @@ class Shelf:
         """What may still be put on a disk: free for ordinary users, less the headroom."""
         with disk_faults(held.disk):
             space = mounts.space(held.root_fd)
-            manifest = beneath.stat(held.root_fd, bag.MANIFEST)
-        seal_bytes = SEAL_BYTES + (manifest.st_size if manifest else 0)
+            to_seal_bytes = seal_bytes(held)
         inodes = math.inf if space.free_inodes is None else space.free_inodes - SEAL_INODES
-        headroom_bytes = max(self._config.min_free_bytes, seal_bytes)
+        headroom_bytes = max(self._config.min_free_bytes, to_seal_bytes)
         return Room(
             held.disk,
             space.free_bytes - headroom_bytes,

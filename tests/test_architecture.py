@@ -61,6 +61,7 @@ FLOORS = {
         "batchwork",
         "care",
         "checkup",
+        "closing",
         "companion",
         "delivery",
         "diskset",

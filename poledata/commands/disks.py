@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from poledata import cli, lifecycle
+from poledata import cli, closing, lifecycle
 from poledata.commands.common import LABEL, LABELS, WHY, house_of_command
 from poledata.errors import ExitCode
 
@@ -15,7 +15,7 @@ from poledata.errors import ExitCode
 def close(label: str) -> ExitCode:
     """Seal a disk in use, though it is not full: nothing is written to it any more."""
     with house_of_command() as house:
-        click.echo(lifecycle.close_for_a_person(house, lifecycle.the_disk(house, label)))
+        click.echo(closing.close_for_a_person(house, lifecycle.the_disk(house, label)))
     return ExitCode.DONE
 
 
