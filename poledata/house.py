@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from poledata import db, mounts
+from poledata import catalogue, db, mounts
 from poledata.config import Config
 from poledata.notices import Board
-from poledata.records import Disk
+from poledata.records import Disk, Role
 
 if TYPE_CHECKING:
     from poledata.shelf import Shelf
@@ -39,3 +39,15 @@ def is_here(config: Config, disk: Disk, mounted: frozenset[str] | None) -> bool:
     if mounted is None:
         return any(mounts.device_at(place) is not None for place in places)
     return any(os.path.realpath(place) in mounted for place in places)
+
+
+def in_the_buffer(config: Config, conn: db.Connection) -> frozenset[int]:
+    """The ids of files that are known, not archived yet, and still in the buffer."""
+    names = catalogue.unarchived(conn)
+    return frozenset(n for n, name in names if os.path.lexists(config.buffer / name))
+
+
+def count_lacking(config: Config, conn: db.Connection) -> int:
+    """How many copies are to be made again: of files that are no more in the buffer."""
+    waiting = in_the_buffer(config, conn)
+    return sum(len(set(catalogue.ids_lacking(conn, role)) - waiting) for role in Role)

@@ -49,6 +49,13 @@ class HeldDisk:
             sha512, how = medium.read_back(fd, self.direct, reader, tick)
         return ReadCopy(sha512, how, FileStat.of(info))
 
+    def answers(self) -> bool:
+        """Whether the disk as a whole still gives back its own mark."""
+        try:
+            return bag.read_mark(self.root_fd) is not None
+        except (OSError, ValueError):
+            return False
+
     @property
     def target(self) -> CopyTarget:
         return CopyTarget(self.disk.role, self.disk.label, self.root_fd, self.direct)

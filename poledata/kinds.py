@@ -161,6 +161,7 @@ KINDS = {
         _W, "a copy is damaged or missing", "copies are damaged or missing",
         "The other copy of each file is not touched.",
         ("Do not write to that disk. Who changed it? dmesg -T | tail -50",
+         "Make the copies again from the good ones: data_manager.py repair",
          "Read it whole when there is time: data_manager.py verify and its label.",
          "More than a few are bad? data_manager.py hold and its label."),
     ),

@@ -64,6 +64,7 @@ class Planner:
     promised_bytes: dict[int, int]  # in a dry run nothing is written: what would have been
     is_dry: bool
     lacking: Callable[[KnownFile | None], list[Role]] | None = None  # else: what can't be seen
+    what_is_safe: str = "Files stay safe in the buffer."
     _batch: Batch = field(default_factory=Batch)
     _limit: choice.BatchLimit = field(default_factory=lambda: choice.BatchLimit({}))
     _none_from_bytes: dict[Role, int] = field(default_factory=dict)
@@ -180,7 +181,7 @@ class Planner:
             "no-disk",
             role.value,
             f"No {role.value} disk can take {shown(waiting.name)} ({size_text(size_bytes)}). "
-            f"Files stay safe in the buffer. Mount a spare {role.value} disk."
+            f"{self.what_is_safe} Mount a spare {role.value} disk."
             f"{self._held_ones(role)}",
         )
         return None

@@ -1,35 +1,38 @@
 """Make copies again that are damaged or missing, from good ones that are verified on the way.
 
-Works in batches as a pass does, and takes turns with it. Nothing is deleted: a damaged copy
-on a disk in use is set aside with its manifest line; a closed bag is never altered.
+Works in batches as a pass does, and takes turns with it. Nothing is deleted, and a closed bag is
+never altered. A copy that was found damaged is read once more: only where it is still bad, and
+only once there is a proved one, is it set aside with its manifest line.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
-from poledata import bag, beneath, catalogue, copying, db, lifecycle, lock, manifest
+from poledata import bag, beneath, catalogue, copying, db, lifecycle, lock
 from poledata.choice import BATCH_FILES
 from poledata.copying import Result
 from poledata.diskwatch import DiskWatch
 from poledata.errors import (
     DISK_ERRNOS,
     FULL_ERRNOS,
-    DiskRefused,
     FileFault,
+    PoleError,
     Refused,
     SourceChanged,
     Stopped,
 )
-from poledata.house import House
+from poledata.house import House, in_the_buffer
 from poledata.identity import HeldDisk
+from poledata.leftovers import Leftovers, held_if_here
 from poledata.planning import Batch, Planner, Work
 from poledata.records import (
     CopyState,
@@ -55,7 +58,8 @@ class Outcome:
 
     copied_files: int = 0
     copied_bytes: int = 0
-    no_good_copy: list[str] = field(default_factory=list)
+    to_labels: set[str] = field(default_factory=set)
+    no_good_copy: set[str] = field(default_factory=set)
     not_here: dict[str, int] = field(default_factory=dict)  # label of a disk with good copies
     without_disk: int = 0
     failed: dict[str, str] = field(default_factory=dict)
@@ -67,10 +71,11 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class _Todo:
-    """A file that lacks a copy."""
+    """A file that lacks a copy; ``tried`` are disks whose copy did not prove good."""
 
     file_id: int
     tries: int = 0
+    tried: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,24 +122,38 @@ def repair(
 
     Raises Refused, Stopped.
     """
-    if emptied and emptied.held_by is None:
-        raise Refused(
-            f"{emptied.label} is not held: passes still write to it. Nothing was changed. First: "
-            f'data_manager.py hold {emptied.label} --why "…"'
-        )
+    if emptied:
+        _must_be_held(emptied)
     outcome = Outcome()
     for role in Role:
         if emptied is None or emptied.role is role:
             _Repair(house, stop, watcher, role, emptied, is_dry, outcome).run()
     if not is_dry:
-        _tell_what_has_none(house)
+        _tell_how_disks_are(house)
     return outcome
 
 
-def _tell_what_has_none(house: House) -> None:
+def _must_be_held(disk: Disk) -> None:
+    if disk.state is not DiskState.ACTIVE:
+        raise Refused(
+            f"{disk.label} is {disk.state.value}: nothing is written to it. Nothing was changed. "
+            f"If it is dead: data_manager.py lost {disk.label}, then repair without a label."
+        )
+    if disk.held_by is None:
+        raise Refused(
+            f"{disk.label} is not held: passes still write to it. Nothing was changed. First: "
+            f'data_manager.py hold {disk.label} --why "…"'
+        )
+
+
+def _tell_how_disks_are(house: House) -> None:
+    """Notices of damaged copies end where none is left without another one in its role."""
     for disk in catalogue.disks(house.conn):
         if catalogue.bad_copies_on(house.conn, disk):
             lifecycle.tell_no_good_copy(house, disk)
+        else:
+            about = disk.serial if disk.state is DiskState.SHIPPED else disk.label
+            house.board.settle(["copy-damaged"], about)
     lifecycle.settle_no_good_copy(house)
 
 
@@ -155,11 +174,13 @@ class _Repair:
         self._role, self._emptied, self._is_dry = role, emptied, is_dry
         self._outcome = outcome
         self._disks = DiskWatch(house)
+        self._leftovers = Leftovers(house, role, self._disks)
         self._ready: set[int] = set()
+        self._mute: set[int] = set()  # disks that no more is read from
         self._promised_bytes: dict[int, int] = {}
 
     def run(self) -> None:
-        ids = catalogue.ids_lacking(self._house.conn, self._role, self._emptied)
+        ids = self._lacking()
         for at in range(0, len(ids), BATCH_FILES):
             todo = [_Todo(file_id) for file_id in ids[at : at + BATCH_FILES]]
             while todo:
@@ -167,6 +188,12 @@ class _Repair:
                     raise Stopped("interrupted; what is copied counts, and the rest can follow")
                 with self._turn():
                     todo = self._one_batch(todo)
+
+    def _lacking(self) -> list[int]:
+        """What the buffer still holds is for the passes: they copy it from there."""
+        ids = catalogue.ids_lacking(self._house.conn, self._role, self._emptied)
+        waiting = in_the_buffer(self._house.config, self._house.conn)
+        return [file_id for file_id in ids if file_id not in waiting]
 
     def _turn(self) -> AbstractContextManager[None]:
         return nullcontext() if self._is_dry else lock.between_batches(self._house.config.db_path)
@@ -193,24 +220,36 @@ class _Repair:
             self._promised_bytes,
             self._is_dry,
             lacking=lambda _known: [self._role],
+            what_is_safe="Its other copy stays as it is.",
         )
 
     # --- from which copy -------------------------------------------------------------------
 
     def _choose(self, shelf: Shelf, todo: _Todo) -> _Chosen | None:
-        """A good copy that is here; the other role's first. Noted, if there is none."""
+        """The first copy that is here and was not tried; noted, if there is none.
+
+        Good ones first, the other role's before this one's. One that was found damaged may have
+        been so for a moment: reading it tells.
+        """
         known = catalogue.file_by_id(self._house.conn, todo.file_id)
-        good = [c for c in known.copies if c.state is CopyState.GOOD]
-        good = [c for c in good if c.disk.state is not DiskState.LOST]
-        for copy in sorted(good, key=lambda c: (c.disk.role is self._role, bool(c.disk.held_by))):
-            if (held := _held(shelf, copy.disk)) and (waiting := _waiting(held, known)):
+        there = [c for c in known.copies if c.state is not CopyState.MISSING]
+        there = [c for c in there if c.disk.state is not DiskState.LOST]
+        for copy in sorted(there, key=self._how_dear):
+            if copy.disk.id in todo.tried | self._mute:
+                continue
+            if (held := held_if_here(shelf, copy.disk)) and (waiting := _waiting(held, known)):
                 return _Chosen(todo, known, copy, held, waiting)
+        good = [c for c in there if c.state is CopyState.GOOD]
         if not good:
-            self._outcome.no_good_copy.append(shown(known.name))
+            self._outcome.no_good_copy.add(shown(known.name))
         for copy in good:
             label = copy.disk.label
             self._outcome.not_here[label] = self._outcome.not_here.get(label, 0) + 1
         return None
+
+    def _how_dear(self, copy: KnownCopy) -> tuple[bool, bool, bool]:
+        is_bad = copy.state is not CopyState.GOOD
+        return (is_bad, copy.disk.role is self._role, bool(copy.disk.held_by))
 
     # --- copying ---------------------------------------------------------------------------
 
@@ -225,7 +264,6 @@ class _Repair:
     def _copy(self, batch: Batch, shelf: Shelf, chosen: dict[str, _Chosen]) -> list[_Todo]:
         if not batch.jobs:
             return []
-        self._clear_the_way(shelf, [chosen[job.name].known for job in batch.jobs])
         self._watcher.batch(batch.bytes_by_label())
         source = _FromDisks(chosen.values())
         targets = [held.target for held in batch.disks.values()]
@@ -233,33 +271,9 @@ class _Repair:
         with db.transaction(self._house.conn):
             for result in results:
                 self._register(batch.disks[self._role].disk, result)
+        self._leftovers.clear(shelf, batch.disks[self._role].disk, results)
         again = (self._judge(r, batch.disks[self._role], chosen[r.job.name]) for r in results)
         return [todo for todo in again if todo]
-
-    def _clear_the_way(self, shelf: Shelf, files: Sequence[KnownFile]) -> None:
-        """What is left of bad copies on disks in use goes to .aside/, its manifest line first."""
-        bad: dict[Disk, list[KnownFile]] = {}
-        for known in files:
-            for copy in known.copies:
-                if copy.state is not CopyState.GOOD and copy.disk.state is DiskState.ACTIVE:
-                    bad.setdefault(copy.disk, []).append(known)
-        for disk, of_disk in bad.items():
-            if disk.held_by is None and (held := _held(shelf, disk, for_writing=True)):
-                self._set_aside(held, of_disk)
-
-    def _set_aside(self, held: HeldDisk, files: Sequence[KnownFile]) -> None:
-        try:
-            manifest.drop_lines(held.root_fd, {known.name for known in files})
-            for known in files:
-                if beneath.stat(held.root_fd, f"{bag.DATA}/{known.name}"):
-                    bag.set_aside(held.root_fd, f"{bag.DATA}/{known.name}", time.time())
-        except OSError as fault:
-            self._disks.leave_out(held.disk, fault)
-            return
-        with db.transaction(self._house.conn):
-            for known in files:
-                missing = CopyState.MISSING
-                catalogue.set_copy_state(self._house.conn, known.id, held.disk, missing)
 
     def _register(self, disk: Disk, result: Result) -> None:
         copy = result.copies.get(self._role)
@@ -270,6 +284,7 @@ class _Repair:
             self._house.conn, result.job.name, result.sha512, source, [(disk, copy)], _now()
         )
         self._disks.used(disk)
+        self._outcome.to_labels.add(disk.label)
         self._outcome.copied_files += 1
         self._outcome.copied_bytes += source.size_bytes
 
@@ -282,17 +297,24 @@ class _Repair:
         if isinstance(fault, Stopped):
             return one.todo
         if result.fault is not None:
-            self._note_damaged(one)
-        elif isinstance(fault, OSError) and fault.errno in DISK_ERRNOS | FULL_ERRNOS:
+            self._note_source(one, result.fault)
+            return replace(one.todo, tried=one.todo.tried | {one.copy.disk.id})
+        if isinstance(fault, OSError) and fault.errno in DISK_ERRNOS | FULL_ERRNOS:
             self._disks.leave_out(held.disk, fault)
         if one.todo.tries + 1 < TRIES:
             return replace(one.todo, tries=one.todo.tries + 1)
         self._outcome.failed[shown(one.known.name)] = str(fault)
         return None
 
-    def _note_damaged(self, one: _Chosen) -> None:
-        """The copy that was to be the source is not good; perhaps another one is."""
-        disk = one.copy.disk
+    def _note_source(self, one: _Chosen, fault: PoleError) -> None:
+        """The copy that was to be the source did not prove good; or its whole disk is dead."""
+        disk, why = one.copy.disk, fault.__cause__
+        if isinstance(why, OSError) and not one.held.answers():
+            self._mute.add(disk.id)
+            self._disks.leave_out(disk, OSError(errno.EIO, why.strerror or str(why)))
+            return
+        if one.copy.state is not CopyState.GOOD:
+            return  # known
         with db.transaction(self._house.conn):
             catalogue.set_copy_state(self._house.conn, one.known.id, disk, CopyState.DAMAGED)
         self._house.board.tell(
@@ -300,13 +322,6 @@ class _Repair:
             shown(one.known.name),
             f"Its copy on {disk.label} was to be copied from, and does not read back as it was.",
         )
-
-
-def _held(shelf: Shelf, disk: Disk, for_writing: bool = False) -> HeldDisk | None:
-    try:
-        return shelf.hold_for_writing(disk) if for_writing else shelf.hold(disk)
-    except DiskRefused:
-        return None  # said: a disk with good copies that is not here
 
 
 def _waiting(held: HeldDisk, known: KnownFile) -> Waiting | None:

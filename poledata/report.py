@@ -13,7 +13,7 @@ from typing import Any
 from poledata import buffer, catalogue, choice, lock, mounts, sending
 from poledata.config import Config
 from poledata.db import Connection
-from poledata.house import is_here
+from poledata.house import count_lacking, is_here
 from poledata.kinds import KINDS
 from poledata.records import (
     Disk,
@@ -99,7 +99,7 @@ class Status:
     buffer: BufferStatus
     disks: tuple[DiskStatus, ...]
     archived: Archived
-    lacking_copies: int  # how many copies of archived files are damaged or missing
+    lacking_copies: int  # to be made again: damaged, missing, or never made
     pending: tuple[Pending, ...]
     notices: tuple[Notice, ...]
     last_pass: PassRow | None
@@ -123,7 +123,7 @@ def collect(config: Config, conn: Connection) -> Status:
         buffer=_look_at_buffer(config),
         disks=tuple(_look_at_disks(config, conn, archived, now_s)),
         archived=archived,
-        lacking_copies=catalogue.count_lacking(conn),
+        lacking_copies=count_lacking(config, conn),
         pending=tuple(catalogue.pending(conn).values()),
         notices=tuple(catalogue.open_notices(conn)),
         last_pass=catalogue.last_pass(conn),

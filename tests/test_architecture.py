@@ -72,6 +72,7 @@ FLOORS = {
         "identity",
         "inventory",
         "keepsake",
+        "leftovers",
         "lifecycle",
         "metrics",
         "notices",
@@ -103,6 +104,7 @@ CATCH_ALLS = {
 # What stands in SQL that is put together: names of ours, and never a value.
 IN_SQL = {
     "DISK_COLUMNS",
+    "_MADE_AGAIN",
     "NOTICE_COLUMNS",
     "statement",
     "here",

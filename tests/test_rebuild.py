@@ -195,7 +195,7 @@ def harm_kind(world: World) -> str:
 def harm_time(world: World) -> str:
     mark = world.disks["P01"] / "bag-info.txt"
     mark.write_text(re.sub("(?m)^Pole-Opened: .*", "Pole-Opened: long ago", mark.read_text()))
-    return "P01: it can't be read: time data 'long ago' does not match format"
+    return "P01: it can't be read: not a time of the database: 'long ago'"
 
 
 def harm_manifest(world: World) -> str:

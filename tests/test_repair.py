@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from tests.loopdisks import LoopWorld
 from tests.test_after_a_crash import needs_strace
 from tests.test_at_the_rack import answer, in_first_batch, make_busy, waiting_command
 from tests.test_bad_input import notice_text
+from tests.test_filling import plug_in_again, pull
+from tests.test_verify import standing_still_at
 from tests.world import Run, World
 
 
@@ -42,6 +45,13 @@ def harm(world: World, label: str, name: str) -> None:
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
+def done(count: int, size: str, *labels: str) -> str:
+    """What a repair says that left nothing undone."""
+    to = f", to {' and '.join(labels)}" if labels else ""
+    every = "Every archived file that is no more in the buffer has two good copies.\n"
+    return f"{count} files copied ({size}){to}.\n{every}"
+
+
 def copies(world: World, name: str) -> dict[str, str]:
     """Label → state of every copy of a file."""
     rows = world.sql(
@@ -67,14 +77,15 @@ def test_a_flipped_bit_on_a_disk_in_use_is_copied_again(loop_world: LoopWorld) -
     verify(loop_world, "P01", check=1)
     assert copies(loop_world, "d/a.g3") == {"P01": "damaged", "S01": "good"}
     run = repair(loop_world)
-    assert run.out == "1 files copied (20 kB).\n"
+    assert run.out == done(1, "20 kB", "P01")
     assert copies(loop_world, "d/a.g3") == {"P01": "good", "S01": "good"}
     assert len(aside(loop_world, "P01")) == 1
     assert before.differences(loop_world.snapshot(loop_world.disks["S01"])) == []
     assert sorted(loop_world.manifest("P01")) == ["d/a.g3", "d/b.g3"]
+    assert "ALL WELL" in loop_world.status().out
     verify(loop_world, "P01", "S01")
     assert loop_world.notices() == set()
-    assert repair(loop_world).out == "0 files copied (0 B).\n"
+    assert repair(loop_world).out == done(0, "0 B")
 
 
 def test_a_deleted_copy_is_made_again(world: World) -> None:
@@ -115,6 +126,9 @@ def test_a_closed_bag_is_never_altered(loop_world: LoopWorld) -> None:
     repair(loop_world)
     assert before.differences(loop_world.snapshot(loop_world.disks["P01"])) == []
     assert copies(loop_world, "a.g3") == {"P01": "damaged", "P02": "good", "S01": "good"}
+    assert "ALL WELL" in loop_world.status().out
+    verify(loop_world, "P01")  # of a copy that is made again elsewhere nobody is told any more
+    assert loop_world.notices() == {("disk-closed", "P01")}
     rows = loop_world.sql("SELECT primary_label FROM file_locations WHERE name = 'a.g3'")
     assert [row["primary_label"] for row in rows] == ["P02"]
 
@@ -147,9 +161,81 @@ def test_a_bad_copy_on_a_full_disk_in_use_goes_aside_though_the_new_one_stands_e
     world.loops["S01"].remount("rw")
     verify(world, "P01", check=1)
     repair(world)
-    assert copies(world, "large.g3") == {"P01": "missing", "P02": "good", "S01": "good"}
+    assert copies(world, "large.g3") == {"P02": "good", "S01": "good"}
     assert "large.g3" not in world.manifest("P01")
-    assert len(aside(world, "P01")) == 1
+    (thing,) = aside(world, "P01")
+    assert "ALL WELL" in world.status().out
+    verify(world, "P01")
+    thing.unlink()
+    world.run_pass("close", "P01", check=0)
+    verify(world, "P01")
+    assert world.notices() == {("disk-closed", "P01")}
+
+
+def test_a_copy_that_was_bad_for_a_moment_is_good_again_and_stays(world: World) -> None:
+    """A loose cable: the last good copy was noted as damaged. It is read, and nothing is lost."""
+    filled(world, "a.g3", "b.g3")
+    world.sql("UPDATE copies SET state = 'damaged' WHERE disk_id = 1")
+    harm(world, "S01", "a.g3")  # nobody knows of it yet
+    repair(world)
+    assert copies(world, "a.g3") == copies(world, "b.g3") == {"P01": "good", "S01": "good"}
+    assert aside(world, "P01") == []
+    assert len(aside(world, "S01")) == 1
+    verify(world, "P01", "S01")
+    assert "ALL WELL" in world.status().out
+
+
+def test_nothing_is_set_aside_before_there_is_a_proved_copy(world: World) -> None:
+    """The source is as bad as what it was to mend: both stay where they are."""
+    filled(world, "a.g3")
+    for label in ("P01", "S01"):
+        harm(world, label, "a.g3")
+        world.spoil(label, "a.g3", "the test harms it")
+    verify(world, "P01", check=1)
+    assert "NO GOOD COPY of a.g3" in repair(world, check=1).out
+    assert copies(world, "a.g3") == {"P01": "damaged", "S01": "damaged"}
+    assert aside(world, "P01") == aside(world, "S01") == []
+    assert "a.g3" in world.manifest("P01")
+    world.leave_unchecked("both copies of a file were harmed")
+
+
+# --- files that never had both ----------------------------------------------------------------
+
+
+def test_a_file_with_a_copy_in_one_role_alone_gets_the_other_one(world: World) -> None:
+    """The database was lost, and the copy disk with it: what is left is not two copies."""
+    filled(world, "a.g3", "d/b.g3")
+    world.disks["S01"].rename(world.root / "dead")
+    world.disks["S01"].mkdir()
+    world.spoil("S01", None, "it is dead")
+    for path in world.db_path.parent.glob("pole.sqlite*"):
+        path.unlink()
+    world.run(
+        "generate_db.py", "--from-disks", "--disk-map", str(world.disk_map_path), check={0, 1}
+    )
+    said = world.status().out
+    assert "LOOK TODAY: 2 copies are damaged or missing: data_manager.py repair" in said
+    assert repair(world).out.startswith("2 files copied (40 kB), to S0")
+    assert "ALL WELL" in world.status().out
+    assert world.sql("SELECT name FROM files WHERE archived_at IS NULL") == []
+
+
+def test_what_the_buffer_still_holds_is_for_the_passes(tmp_path: Path) -> None:
+    """A file whose second copy waits for a disk lacks nothing that repair could give."""
+    world = World(tmp_path, primaries=["P01"], copies=["S01"])
+    try:
+        world.put("a.g3", 20_000)
+        world.generate()
+        world.disks["S01"].rmdir()
+        world.run_pass(check=1)
+        assert copies(world, "a.g3") == {"P01": "good"}
+        assert "damaged or missing" not in world.status().out
+        world.disks["S01"].mkdir()
+        assert repair(world).out == done(0, "0 B")
+        world.run_pass(check=0)
+        assert copies(world, "a.g3") == {"P01": "good", "S01": "good"}
+    finally:
+        world.close()
 
 
 # --- a disk that is to go --------------------------------------------------------------------
@@ -164,7 +250,7 @@ def test_a_held_disk_is_emptied_onto_others(world: World) -> None:
     before = world.snapshot(world.disks["P01"])
     run = repair(world, "P01")
     assert run.out == (
-        "2 files copied (40 kB).\n"
+        "2 files copied (40 kB), to P02.\n"
         "All that was on P01 is elsewhere too. When it is gone for good:\n"
         '  data_manager.py lost P01 --why "…"\n'
     )
@@ -172,7 +258,7 @@ def test_a_held_disk_is_emptied_onto_others(world: World) -> None:
     assert copies(world, "a.g3") == {"P01": "good", "P02": "good", "S01": "good"}
     world.run_pass("lost", "P01", "--why", "it rattles", check=0)
     world.spoil("P01", None, "it is given up")
-    assert repair(world).out == "0 files copied (0 B).\n"
+    assert repair(world).out == done(0, "0 B")
     assert world.notices() == set()
 
 
@@ -199,7 +285,7 @@ def test_where_no_good_copy_is_left_it_says_so(world: World) -> None:
     verify(world, "P01", "S01", check=1)
     run = repair(world, check=1)
     assert run.out.splitlines()[0].startswith("NO GOOD COPY of a.g3: see no-good-copy")
-    assert "1 files copied (20 kB)." in run.out
+    assert run.out.splitlines()[1:] == ["1 files copied (20 kB), to P01."]
     assert copies(world, "a.g3") == {"P01": "damaged", "S01": "damaged"}
     assert copies(world, "b.g3") == {"P01": "good", "S01": "good"}
     assert ("no-good-copy", "ZTP01AA") in world.notices()
@@ -262,6 +348,31 @@ def test_a_target_that_fails_is_left_for_the_next_one(
     assert world.archived("P03") == {"a.g3"}
 
 
+@needs_strace
+def test_a_source_disk_that_dies_is_told_of_and_none_of_its_copies_is_blamed(
+    make_loop_world: Callable[..., LoopWorld],
+) -> None:
+    """What was read counts; the rest can be copied once it answers again."""
+    world = make_loop_world()
+    names = [f"{number}.g3" for number in range(4)]
+    filled(world, *names)
+    world.run_pass("lost", "P01", "--why", "it fell", check=0)
+    world.spoil("P01", None, "it is lost")
+    at_work, thread = standing_still_at(world, "1.g3", "S01", ["repair"])
+    pull(world, "S01")
+    os.kill(thread, signal.SIGCONT)
+    assert at_work.wait(timeout=60) == 1
+    world.unfinished = False
+    said = (world.root / "out").read_text()
+    assert "could be copied from S01: mount it, then repair again" in said
+    assert {copies(world, name)["S01"] for name in names} == {"good"}
+    assert ("disk-error", "S01") in world.notices()
+    plug_in_again(world, "S01")
+    repair(world)
+    assert world.archived("P02") == set(names)
+    assert aside(world, "S01") == []
+
+
 # --- looking first, and beside a pass --------------------------------------------------------
 
 
@@ -291,9 +402,17 @@ def test_it_takes_turns_with_a_running_pass(make_loop_world: Callable[..., LoopW
     halted = in_first_batch(world)
     waiting = waiting_command(world, "repair")
     halted.let_go()
-    assert answer(waiting) == "1 files copied (100 B).\n"
+    assert answer(waiting) == done(1, "100 B", "P01")
     halted.end(check=0)
     assert world.waiting() == set()
+
+
+def test_only_a_held_disk_in_use_is_emptied(world: World) -> None:
+    """Of another one it says what it is."""
+    filled(world, "a.g3")
+    world.run_pass("close", "P01", check=0)
+    run = repair(world, "P01", check=2)
+    assert "P01 is closed: nothing is written to it. Nothing was changed." in run.err
 
 
 @pytest.mark.parametrize("argument", ["nobody", "S01"])

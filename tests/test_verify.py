@@ -311,13 +311,15 @@ def test_what_the_machine_holds_is_given_back_when_all_reads_well(world: World) 
         assert world.sql("SELECT held_by FROM disks WHERE label = 'P01'")[0][0] == after
 
 
-def standing_still_at(world: World, name: str) -> tuple[subprocess.Popen[str], int]:
-    """``verify P01``, halted where it begins to read this file; and the thread that reads."""
+def standing_still_at(
+    world: World, name: str, label: str = "P01", args: Sequence[str] = ("verify", "P01")
+) -> tuple[subprocess.Popen[str], int]:
+    """A command, halted where it begins to read this file; and the thread that reads."""
     trace = world.root / "trace"
     trace.unlink(missing_ok=True)
     calls = "preadv,preadv2"
-    prefix = strace(world, calls, [world.data("P01") / name], "signal=SIGSTOP:when=1")
-    reading = world.start("data_manager.py", "verify", "P01", prefix=prefix)
+    prefix = strace(world, calls, [world.data(label) / name], "signal=SIGSTOP:when=1")
+    reading = world.start("data_manager.py", *args, prefix=prefix)
     until(lambda: trace.exists() and "stopped by SIGSTOP" in trace.read_text(), "it stands still")
     stopped = [line for line in trace.read_text().splitlines() if "stopped by SIGSTOP" in line]
     return reading, int(stopped[0].split()[0])

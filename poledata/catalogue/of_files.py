@@ -114,6 +114,11 @@ def set_copy_state(conn: Connection, file_id: int, disk: Disk, state: CopyState)
     )
 
 
+def drop_copy(conn: Connection, file_id: int, disk: Disk) -> None:
+    """Nothing of this file is expected on a disk any more: what was there was set aside."""
+    conn.execute("DELETE FROM copies WHERE file_id = ? AND disk_id = ?", (file_id, disk.id))
+
+
 def removed(conn: Connection, name: str, at: str) -> None:
     """The file has left the buffer; what was remembered of it there goes too."""
     conn.execute("UPDATE files SET removed_from_buffer_at = ? WHERE name = ?", (at, name))
@@ -203,16 +208,10 @@ def archived_by_day(conn: Connection, since: str) -> list[DayDone]:
     return [DayDone(row["day"], row["files"], row["bytes"]) for row in rows]
 
 
-def count_lacking(conn: Connection) -> int:
-    """How many copies are damaged or missing for which no good one of their role came."""
-    row = conn.execute(
-        "SELECT count(*) AS n FROM copies c JOIN disks d ON d.id = c.disk_id "
-        "WHERE c.disk_id IN (SELECT id FROM disks) AND c.state IN ('damaged', 'missing') "
-        "AND NOT EXISTS (SELECT 1 FROM copies o JOIN disks e ON e.id = o.disk_id "
-        "WHERE o.file_id = c.file_id AND o.state = 'good' AND e.role = d.role "
-        "AND e.state <> 'lost')"
-    ).fetchone()
-    return int(row["n"])
+def unarchived(conn: Connection) -> list[tuple[int, str]]:
+    """Id and name of each file that had no good copy in each role so far."""
+    rows = conn.execute("SELECT id, name FROM files WHERE archived_at IS NULL")
+    return [(row["id"], row["name"]) for row in rows]
 
 
 def oldest_verified_at(conn: Connection, disk: Disk) -> str | None:
@@ -226,16 +225,24 @@ def oldest_verified_at(conn: Connection, disk: Disk) -> str | None:
 
 # --- the copies on one disk ---------------------------------------------------------------
 
+# Of a copy ``c`` on the disk ``d``.
+_MADE_AGAIN = (
+    "EXISTS (SELECT 1 FROM copies o JOIN disks e ON e.id = o.disk_id WHERE o.file_id = c.file_id "
+    "AND o.disk_id <> c.disk_id AND o.state = 'good' AND e.role = d.role AND e.state <> 'lost')"
+)
+
 
 def copy_ids_on(conn: Connection, disk: Disk, not_since: str | None = None) -> array[int]:
     """The ids of the files that should be on a disk, the least recently verified first.
 
-    ``not_since``: only copies that were not verified since then. As copies_on else.
+    ``not_since``: only copies that were not verified since then. As copies_on else, but without
+    bad ones that were made again elsewhere: nobody counts on them any more.
     """
     rows = conn.execute(
         "SELECT c.file_id FROM copies c JOIN files f ON f.id = c.file_id "
         "JOIN disks d ON d.id = c.disk_id WHERE d.id = ? "
         "AND NOT (c.state = 'missing' AND c.written_at < coalesce(d.first_used_at, '9')) "
+        f"AND NOT (c.state <> 'good' AND {_MADE_AGAIN}) "
         "AND coalesce(c.verified_at, '') < coalesce(?, '9') ORDER BY c.verified_at, f.name",
         (disk.id, not_since),
     )
@@ -253,29 +260,32 @@ def copy_on(conn: Connection, disk: Disk, file_id: int) -> CopyOnDisk | None:
 
 
 def bad_copies_on(conn: Connection, disk: Disk) -> int:
-    """How many copies on a disk are noted as damaged or missing."""
+    """How many copies on a disk are damaged or missing, and were not made again elsewhere."""
     row = conn.execute(
         "SELECT count(*) AS n FROM copies c JOIN disks d ON d.id = c.disk_id WHERE d.id = ? "
-        "AND c.state IN ('damaged', 'missing') AND c.written_at >= coalesce(d.first_used_at, '9')",
+        "AND c.state IN ('damaged', 'missing') AND c.written_at >= coalesce(d.first_used_at, '9') "
+        f"AND NOT {_MADE_AGAIN}",
         (disk.id,),
     ).fetchone()
     return int(row["n"])
 
 
 def ids_lacking(conn: Connection, role: Role, emptied: Disk | None = None) -> array[int]:
-    """The ids of archived files that have no good copy in a role, by name.
+    """The ids of files that have a copy, but no good one in a role, by name.
 
     Copies on a lost disk, or on the one that is ``emptied``, do not count.
     """
     but = emptied.id if emptied else -1
     rows = conn.execute(
-        "SELECT DISTINCT f.id, f.name FROM copies c JOIN disks d ON d.id = c.disk_id "
-        "JOIN files f ON f.id = c.file_id WHERE c.disk_id IN (SELECT id FROM disks) "
-        "AND d.role = ? AND (c.state IN ('damaged', 'missing') OR c.disk_id = ?) "
-        "AND f.archived_at NOT NULL AND NOT EXISTS ("
+        "SELECT f.id FROM files f WHERE f.id IN ("
+        "SELECT c.file_id FROM copies c JOIN disks d ON d.id = c.disk_id "
+        "WHERE c.disk_id IN (SELECT id FROM disks) AND d.role = ? "
+        "AND (c.state IN ('damaged', 'missing') OR c.disk_id = ?) "
+        "UNION SELECT id FROM files WHERE archived_at IS NULL AND ? < 0) "
+        "AND EXISTS (SELECT 1 FROM copies WHERE file_id = f.id) AND NOT EXISTS ("
         "SELECT 1 FROM copies o JOIN disks e ON e.id = o.disk_id WHERE o.file_id = f.id "
         "AND o.state = 'good' AND e.role = ? AND e.state <> 'lost' AND e.id <> ?) ORDER BY f.name",
-        (role.value, but, role.value, but),
+        (role.value, but, but, role.value, but),
     )
     return array("q", (row["id"] for row in rows))
 

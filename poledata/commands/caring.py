@@ -145,7 +145,7 @@ def repair(label: str | None, dry_run: bool) -> ExitCode:
 
 
 def _print_left(outcome: Outcome) -> None:
-    for name in outcome.no_good_copy:
+    for name in sorted(outcome.no_good_copy):
         click.echo(f"NO GOOD COPY of {name}: see no-good-copy in docs/operators.md")
     for name, why in outcome.failed.items():
         click.echo(f"NOT COPIED {name}: {why}")
@@ -156,10 +156,13 @@ def _print_left(outcome: Outcome) -> None:
 
 
 def _print_done(outcome: Outcome, label: str | None) -> None:
-    click.echo(f"{outcome.copied_files} files copied ({size_text(outcome.copied_bytes)}).")
+    to = f", to {' and '.join(sorted(outcome.to_labels))}" if outcome.to_labels else ""
+    click.echo(f"{outcome.copied_files} files copied ({size_text(outcome.copied_bytes)}){to}.")
     if label and outcome.is_whole:
         click.echo(f"All that was on {label} is elsewhere too. When it is gone for good:")
         click.echo(f'  data_manager.py lost {label} --why "…"')
+    elif outcome.is_whole:
+        click.echo("Every archived file that is no more in the buffer has two good copies.")
 
 
 # --- locate and restore -------------------------------------------------------------------

@@ -1,0 +1,90 @@
+"""What is left of bad copies on disks in use, once there are proved ones in their place."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+
+from poledata import bag, beneath, catalogue, db, manifest, medium
+from poledata.copying import Result
+from poledata.diskwatch import DiskWatch
+from poledata.errors import DiskRefused
+from poledata.house import House
+from poledata.identity import HeldDisk
+from poledata.records import CopyOnDisk, CopyState, Disk, DiskState, KnownFile, Role, Written
+from poledata.shelf import Shelf
+from poledata.texts import shown, utc
+
+
+class Leftovers:
+    """Read once more, then set aside: a disk that holds what its manifest does not say can't be
+    closed."""
+
+    def __init__(self, house: House, role: Role, disks: DiskWatch) -> None:
+        self._house, self._role, self._disks = house, role, disks
+
+    def clear(self, shelf: Shelf, target: Disk, results: list[Result]) -> None:
+        """Bad copies on other disks in use of this role, of files that have a proved one by now."""
+        for result in results:
+            if not isinstance(result.copies.get(self._role), Written):
+                continue
+            known = catalogue.file(self._house.conn, result.job.name)
+            for copy in known.copies if known else ():
+                is_bad = copy.state is not CopyState.GOOD and copy.disk.id != target.id
+                if is_bad and copy.disk.role is self._role and _takes_data(copy.disk):
+                    assert known
+                    self._clear_one(shelf, known, copy.disk)
+
+    def _clear_one(self, shelf: Shelf, known: KnownFile, disk: Disk) -> None:
+        """Set aside what is still bad; its row goes, for nothing is expected there any more."""
+        held = held_if_here(shelf, disk, for_writing=True)
+        if held is None:
+            return
+        try:
+            if self._is_good_after_all(held, known):
+                return
+            manifest.drop_lines(held.root_fd, {known.name})
+            if beneath.stat(held.root_fd, f"{bag.DATA}/{known.name}"):
+                bag.set_aside(held.root_fd, f"{bag.DATA}/{known.name}", time.time())
+        except OSError as fault:
+            self._disks.leave_out(held.disk, fault)
+            return
+        with db.transaction(self._house.conn):
+            catalogue.drop_copy(self._house.conn, known.id, disk)
+            catalogue.note_event(self._house.conn, disk.id, _now(), "set-aside", shown(known.name))
+
+    def _is_good_after_all(self, held: HeldDisk, known: KnownFile) -> bool:
+        """Then it counts again. Raises OSError where the disk as a whole does not answer."""
+        try:
+            with closing(medium.HashingReader()) as reader:
+                found = held.read_copy(known.name, reader, lambda _: None)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            if held.answers():
+                return False  # the medium is bad there
+            raise
+        if found.sha512 != known.sha512:
+            return False
+        copy = CopyOnDisk(known.id, known.name, known.size_bytes, known.sha512, CopyState.DAMAGED)
+        with db.transaction(self._house.conn):
+            catalogue.verified(
+                self._house.conn, copy, held.disk, CopyState.GOOD, found.verified_by, _now()
+            )
+        return True
+
+
+def _takes_data(disk: Disk) -> bool:
+    return disk.state is DiskState.ACTIVE and disk.held_by is None
+
+
+def held_if_here(shelf: Shelf, disk: Disk, for_writing: bool = False) -> HeldDisk | None:
+    """The disk, proved; None where it can't be used now."""
+    try:
+        return shelf.hold_for_writing(disk) if for_writing else shelf.hold(disk)
+    except DiskRefused:
+        return None
+
+
+def _now() -> str:
+    return utc(time.time())
