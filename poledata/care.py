@@ -10,54 +10,23 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, field
 
-from poledata import (
-    bag,
-    beneath,
-    catalogue,
-    db,
-    lifecycle,
-    manifest,
-    medium,
-    mounts,
-    sealing,
-    sending,
-)
+from poledata import bag, beneath, catalogue, db, manifest, medium, mounts, sealing, sending
 from poledata.config import Config
-from poledata.errors import DISK_ERRNOS, CannotClose, DiskRefused, ManifestDamaged, Refused, Stopped
+from poledata.errors import DISK_ERRNOS, DiskRefused, Refused, Stopped
 from poledata.house import House, is_here
 from poledata.identity import HeldDisk
 from poledata.lifecycle import the_disk
+from poledata.medium import HashingReader
 from poledata.notices import Board
 from poledata.records import CopyOnDisk, CopyState, Disk, DiskState, VerifiedBy
 from poledata.texts import shown, utc
+from poledata.verdicts import GIVEN_UP, Verdict, reading_faults, tell
 
+__all__ = ["Verdict", "due", "must_not_be_lost", "verify", "verify_all"]
 AT_ONCE = 8  # disks that are read at the same time: more than the processors can hash
-GIVEN_UP = (DiskState.LOST, DiskState.SPARE)
 Tick = Callable[[str, str, int], None]  # label, file name, bytes read
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Verdict:
-    """What a reading of one disk found; names are shown names."""
-
-    label: str
-    good: int = 0
-    good_bytes: int = 0
-    damaged: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unregistered: list[str] = field(default_factory=list)
-    unlisted: list[str] = field(default_factory=list)  # without their line in the manifest
-    left: int = 0  # copies that were due and were not read: it was stopped, or time was up
-    fault: str | None = None  # why the reading could not go on
-
-    @property
-    def is_well(self) -> bool:
-        return not (
-            self.damaged or self.missing or self.unregistered or self.unlisted or self.fault
-        )
 
 
 def must_not_be_lost(disks: Iterable[Disk]) -> None:
@@ -111,8 +80,9 @@ def verify(
     ``not_since``: only copies that were not verified since then (as the database writes times).
     """
     verdict = Verdict(disk.label)
+    held = refusal = None
     try:
-        with house.shelf() as shelf, closing(medium.HashingReader()) as reader:
+        with reading_faults(disk), house.shelf() as shelf, closing(HashingReader()) as reader:
             held = shelf.hold(disk)
             if held.mark is None:
                 return verdict  # a spare that was never used: there is nothing on it
@@ -121,18 +91,16 @@ def verify(
             verdict.unlisted = _unlisted(house, held)
     except Stopped:
         pass  # ``left`` says how much
-    except (DiskRefused, CannotClose, ManifestDamaged) as fault:
-        verdict.fault = str(fault)
-    except OSError as fault:
-        verdict.fault = f"{disk.label} does not give its data back: {fault.strerror or fault}"
-    _tell(house, disk, verdict)
+    except DiskRefused as fault:
+        refusal, verdict.fault = fault, str(fault)
+    tell(house, disk, verdict, refusal, was_held=held is not None)
     return verdict
 
 
 def _verify_copies(
     house: House,
     held: HeldDisk,
-    reader: medium.HashingReader,
+    reader: HashingReader,
     verdict: Verdict,
     stop: threading.Event,
     tick: Tick,
@@ -153,7 +121,7 @@ def _verify_one(
     house: House,
     held: HeldDisk,
     copy: CopyOnDisk,
-    reader: medium.HashingReader,
+    reader: HashingReader,
     verdict: Verdict,
     stop: threading.Event,
     tick: Tick,
@@ -189,7 +157,7 @@ def _must_still_count(house: House, disk: Disk) -> None:
 def _read_state(
     held: HeldDisk,
     copy: CopyOnDisk,
-    reader: medium.HashingReader,
+    reader: HashingReader,
     tick: Callable[[int], None],
 ) -> tuple[CopyState, VerifiedBy | None]:
     """Raises OSError where the disk as a whole does not work."""
@@ -207,9 +175,11 @@ def _read_state(
 
 
 def _answers(held: HeldDisk) -> bool:
-    """Whether the disk still gives back its own mark."""
+    """Whether the disk still gives back its own mark; what memory has of it proves nothing."""
     try:
-        return bag.read_mark(held.root_fd) is not None
+        with beneath.opened(held.root_fd, bag.MARK) as fd:
+            medium.evict(fd)
+            return bool(os.pread(fd, 1, 0))
     except OSError:
         return False
 
@@ -231,27 +201,3 @@ def _unlisted(house: House, held: HeldDisk) -> list[str]:
     copies = catalogue.copies_on(house.conn, held.disk)
     good = (copy for copy in copies if copy.state is CopyState.GOOD)
     return sorted(shown(copy.name) for copy in good if lines.get(copy.name) != copy.sha512)
-
-
-def _tell(house: House, disk: Disk, verdict: Verdict) -> None:
-    disk = the_disk(house, disk.serial)  # as it is by now
-    if disk.state in GIVEN_UP:
-        return
-    bad = [*verdict.damaged, *verdict.missing]
-    # The label of a shipped disk may be another drive's by now.
-    about = disk.serial if disk.state is DiskState.SHIPPED else disk.label
-    if bad:
-        house.board.tell(
-            "copy-damaged",
-            about,
-            f"{len(verdict.damaged)} copies on {disk.label} are damaged, {len(verdict.missing)} "
-            f"missing, {bad[0]} among them. The other copy of each is not touched.",
-            value=float(len(bad)),
-        )
-    lifecycle.tell_no_good_copy(house, disk)
-    if not verdict.is_well or verdict.left or catalogue.bad_copies_on(house.conn, disk):
-        return
-    house.board.settle(["copy-damaged", "disk-error"], about)
-    if disk.held_by == "machine" and not lifecycle.is_held_for_smart(disk):
-        with db.transaction(house.conn):
-            catalogue.unhold(house.conn, disk, "all its copies read well", utc(time.time()))

@@ -86,6 +86,7 @@ FLOORS = {
         "shelf",
         "smartwatch",
         "trends",
+        "verdicts",
         "watch",
     },
     "top": {"cli", "commands"},

@@ -16,6 +16,7 @@ import pytest
 from tests.loopdisks import LoopDisk, LoopWorld, _position_on_device
 from tests.test_after_a_crash import HaltedPass, needs_strace, strace
 from tests.test_at_the_rack import until
+from tests.test_filling import plug_in_again, pull
 from tests.world import Run, World
 
 LONG_AGO = "2020-01-01T00:00:00Z"
@@ -242,6 +243,105 @@ def test_a_drive_that_has_dropped_off_says_nothing_about_its_copies(loop_world: 
     run = verify(world, "S01", check=1)
     assert "S01: COULD NOT BE READ TO THE END" in run.out
     assert states(world, "S01") == {"a.g3": "good", "b.g3": "good"}
+
+
+# --- a disk that can't be read to its end ---------------------------------------------------
+
+
+def undone(disk: LoopDisk, what: str) -> None:
+    """One of the disk's own files is put aside, or brought back."""
+    here, away = disk.mount_point / what, disk.mount_point / f"{what}-away"
+    os.rename(away, here) if away.exists() else os.rename(here, away)
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("bag-info.txt", "it was used before, but {place} has no mark"),
+        ("manifest-sha512.txt", "manifest-sha512.txt is not there"),
+    ],
+)
+@pytest.mark.parametrize("is_closed", [False, True], ids=["in-use", "closed"])
+def test_a_disk_that_lacks_a_part_of_its_bag_is_told_of_till_it_is_read_to_its_end(
+    loop_world: LoopWorld, what: str, why: str, is_closed: bool
+) -> None:
+    """A notice, a warning in the log, a line of ``status``; passes that look do not end it."""
+    world = filled(loop_world, "a.g3")
+    if is_closed:
+        world.run_pass("close", "P01", check=0)
+        world.sql("UPDATE notices SET resolved_at = opened_at")
+    undone(world.loops["P01"], what)
+    why = why.format(place=world.disks["P01"])
+    assert f"P01: COULD NOT BE READ TO THE END: P01: {why}" in verify(world, "P01", check=1).out
+    assert world.notices() == {("disk-wrong", "P01")}
+    assert notice(world, "disk-wrong", "P01").startswith(why)
+    assert f"WARNING P01 could not be read to the end: P01: {why}" in world.log()
+    world.run_pass(check=0)
+    assert world.status().out.startswith("LOOK TODAY: P01: what is mounted is not this disk")
+    undone(world.loops["P01"], what)
+    verify(world, "P01")
+    assert world.notices() == set()
+    assert world.status().out.startswith("ALL WELL")
+
+
+def test_a_disk_that_answers_nothing_is_told_of(loop_world: LoopWorld) -> None:
+    """EIO from the first look on: no copy is called damaged; mounted anew and read, it is over."""
+    world = filled(loop_world, "a.g3")
+    for label in ("P01", "S01"):
+        pull(world, label)
+        run = verify(world, label, check=1)
+        assert f"READ TO THE END: {label}: it does not work: Input/output error" in run.out
+        assert f"WARNING {label} could not be read to the end" in world.log()
+        assert notice(world, "disk-error", label).startswith(
+            "it does not work: Input/output error."
+        )
+        assert world.status().out.startswith(f"LOOK TODAY: {label}: the disk answers with errors")
+        assert states(world, label) == {"a.g3": "good"}
+        plug_in_again(world, label)
+        verify(world, label)
+        assert world.notices() == set()
+
+
+@needs_strace
+def test_a_disk_that_dies_while_it_is_read_is_told_of(loop_world: LoopWorld) -> None:
+    """What was read before counts, no other copy is touched, and a pass that looks ends nothing.
+
+    A disk that was read to its end, or that a pass has used, is well again.
+    """
+    world = filled(loop_world, "a.g3", "b.g3", "c.g3")
+    reading, thread = standing_still_at(world, "b.g3")
+    pull(world, "P01")
+    os.kill(thread, signal.SIGCONT)
+    assert reading.wait(timeout=60) == 1
+    world.unfinished = False
+    assert states(world) == {"a.g3": "good", "b.g3": "good", "c.g3": "good"}
+    assert "P01: COULD NOT BE READ TO THE END" in (world.root / "out").read_text()
+    assert world.notices() == {("disk-error", "P01")}
+    plug_in_again(world, "P01")
+    world.run_pass(check=0)
+    assert world.notices() == {("disk-error", "P01")}
+    world.put("d.g3")
+    world.run_pass(check=0)
+    assert world.notices() == set()
+
+
+def test_a_disk_in_use_that_is_not_mounted_is_missing_any_other_is_on_the_shelf(
+    loop_world: LoopWorld,
+) -> None:
+    """No notice for a closed, held or spare disk that is not there: only the output says it."""
+    world = filled(loop_world, "a.g3")
+    for command in (["close", "P01"], ["hold", "S02", "--why", "it rattles"]):
+        world.run_pass(*command, check=0)
+    world.sql("UPDATE notices SET resolved_at = opened_at")
+    for label in ("P01", "P02", "S01", "S02"):
+        world.loops[label].umount()
+        run = verify(world, label, check=1)
+        assert f"nothing is mounted at {world.disks[label]}" in run.out
+    assert world.notices() == {("disk-missing", "S01")}
+    for loop in world.loops.values():
+        loop.mount()
+    world.run_pass(check=0)
+    assert world.notices() == set()
 
 
 # --- whose disk, and when -----------------------------------------------------------------
