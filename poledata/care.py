@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -9,11 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 
 from poledata import bag, beneath, catalogue, db, manifest, medium, mounts, sealing, sending
 from poledata.config import Config
-from poledata.errors import DISK_ERRNOS, DiskRefused, Refused, Stopped
+from poledata.errors import DISK_ERRNOS, OBSTACLE_ERRNOS, DiskRefused, Refused, Stopped
 from poledata.house import House, is_here
 from poledata.identity import HeldDisk
 from poledata.lifecycle import the_disk
@@ -21,7 +23,7 @@ from poledata.medium import HashingReader
 from poledata.notices import Board
 from poledata.records import CopyOnDisk, CopyState, Disk, DiskState, VerifiedBy
 from poledata.texts import shown, utc
-from poledata.verdicts import GIVEN_UP, Verdict, reading_faults, tell
+from poledata.verdicts import GIVEN_UP, OF_US_ERRNOS, Verdict, reading_faults, tell
 
 __all__ = ["Verdict", "due", "must_not_be_lost", "verify", "verify_all"]
 AT_ONCE = 8  # disks that are read at the same time: more than the processors can hash
@@ -131,16 +133,12 @@ def _verify_one(
             raise Stopped()
         tick(held.disk.label, copy.name, n_bytes)
 
-    state, how = _read_state(held, copy, reader, tick_or_stop)
-    if state is CopyState.GOOD:
-        verdict.good += 1
-        verdict.good_bytes += copy.size_bytes
-    else:
-        bad = verdict.damaged if state is CopyState.DAMAGED else verdict.missing
-        bad.append(shown(copy.name))
+    found = _read_state(held, copy, reader, tick_or_stop)
+    verdict.note(copy, found.state, found.io_error)
     with db.transaction(house.conn):
         _must_still_count(house, held.disk)
-        catalogue.verified(house.conn, copy, held.disk, state, how, utc(time.time()))
+        at = utc(time.time())
+        catalogue.verified(house.conn, copy, held.disk, found.state, found.how, at)
 
 
 def _must_still_count(house: House, disk: Disk) -> None:
@@ -154,24 +152,49 @@ def _must_still_count(house: House, disk: Disk) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What became of reading a copy; ``io_error``: what the system said in place of its bytes."""
+
+    state: CopyState
+    how: VerifiedBy | None = None
+    io_error: str | None = None
+
+
 def _read_state(
     held: HeldDisk,
     copy: CopyOnDisk,
     reader: HashingReader,
     tick: Callable[[int], None],
-) -> tuple[CopyState, VerifiedBy | None]:
-    """Raises OSError where the disk as a whole does not work."""
-    try:
-        if beneath.stat(held.root_fd, f"{bag.DATA}/{copy.name}") is None:
-            return CopyState.MISSING, None
-        found = held.read_copy(copy.name, reader, tick)
-    except OSError as fault:
-        if fault.errno in DISK_ERRNOS and not _answers(held):
-            raise
-        log.warning("%s: %s can't be read: %s", held.disk.label, shown(copy.name), fault)
-        return CopyState.DAMAGED, None  # the medium is bad there
+) -> _Found:
+    """Raises OSError where the disk as a whole does not work.
+
+    So does a directory that is there and can't be opened: that is no fault of the files in it.
+    """
+    parent, _, base = f"{bag.DATA}/{copy.name}".rpartition("/")
+    with ExitStack() as stack:
+        try:
+            parent_fd = stack.enter_context(beneath.directory(held.root_fd, parent))
+        except (FileNotFoundError, NotADirectoryError):
+            return _Found(CopyState.MISSING)
+        try:
+            found = held.read_in(parent_fd, base, reader, tick)
+        except FileNotFoundError:
+            return _Found(CopyState.MISSING)
+        except OSError as fault:
+            return _not_read(held, copy, fault)
     is_good = found.sha512 == copy.sha512 and found.stat.size_bytes == copy.size_bytes
-    return (CopyState.GOOD if is_good else CopyState.DAMAGED), found.verified_by
+    return _Found(CopyState.GOOD if is_good else CopyState.DAMAGED, found.verified_by)
+
+
+def _not_read(held: HeldDisk, copy: CopyOnDisk, fault: OSError) -> _Found:
+    """One copy alone, for the medium is bad there. Raises the fault where it is not so."""
+    if fault.errno in OF_US_ERRNOS or (fault.errno in DISK_ERRNOS and not _answers(held)):
+        raise fault
+    log.warning("%s: %s can't be read: %s", held.disk.label, shown(copy.name), fault)
+    is_no_file = fault.errno in (*OBSTACLE_ERRNOS, errno.EISDIR)
+    why = None if is_no_file else fault.strerror or str(fault)
+    return _Found(CopyState.DAMAGED, io_error=why)
 
 
 def _answers(held: HeldDisk) -> bool:

@@ -44,7 +44,19 @@ class HeldDisk:
         self, name: str, reader: medium.HashingReader, tick: Callable[[int], None]
     ) -> ReadCopy:
         """One copy, read from the medium. Raises OSError."""
-        with beneath.opened(self.root_fd, f"{bag.DATA}/{name}") as fd:
+        parent, _, base = f"{bag.DATA}/{name}".rpartition("/")
+        with beneath.directory(self.root_fd, parent) as parent_fd:
+            return self.read_in(parent_fd, base, reader, tick)
+
+    def read_in(
+        self,
+        parent_fd: int,
+        base: str,
+        reader: medium.HashingReader,
+        tick: Callable[[int], None],
+    ) -> ReadCopy:
+        """The same, of a file in this directory of the disk. Raises OSError."""
+        with beneath.opened_in(parent_fd, base) as fd:
             info = os.fstat(fd)
             sha512, how = medium.read_back(fd, self.direct, reader, tick)
         return ReadCopy(sha512, how, FileStat.of(info))

@@ -19,12 +19,20 @@ from poledata.house import House
 from poledata.identity import disk_faults
 from poledata.kinds import DISK_KINDS
 from poledata.lifecycle import the_disk
-from poledata.records import Disk, DiskState
-from poledata.texts import utc
+from poledata.records import CopyOnDisk, CopyState, Disk, DiskState
+from poledata.texts import shown, utc
 
 GIVEN_UP = (DiskState.LOST, DiskState.SPARE)
 OF_US_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # neither file nor disk
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class IoError:
+    """A copy that the disk, though it answers, does not give back."""
+
+    name: str
+    why: str  # as the system says it
 
 
 @dataclass(slots=True)
@@ -34,6 +42,7 @@ class Verdict:
     label: str
     good: int = 0
     good_bytes: int = 0
+    io_errors: list[IoError] = field(default_factory=list)  # these are damaged, too
     damaged: list[str] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     unregistered: list[str] = field(default_factory=list)
@@ -46,6 +55,19 @@ class Verdict:
         return not (
             self.damaged or self.missing or self.unregistered or self.unlisted or self.fault
         )
+
+    def note(self, copy: CopyOnDisk, state: CopyState, io_error: str | None) -> None:
+        """Count one copy."""
+        name = shown(copy.name)
+        if state is CopyState.GOOD:
+            self.good += 1
+            self.good_bytes += copy.size_bytes
+        elif state is CopyState.MISSING:
+            self.missing.append(name)
+        else:
+            self.damaged.append(name)
+        if io_error:
+            self.io_errors.append(IoError(name, io_error))
 
 
 @contextmanager
@@ -140,7 +162,16 @@ def _tell_bad_copies(house: House, disk: Disk, verdict: Verdict) -> None:
             "copy-damaged",
             _about(disk),
             f"{len(verdict.damaged)} copies on {disk.label} are damaged, {len(verdict.missing)} "
-            f"missing, {bad[0]} among them. The other copy of each is not touched.",
+            f"missing, {bad[0]} among them. {_io_errors_text(verdict)}"
+            "The other copy of each is not touched.",
             value=float(len(bad)),
         )
     lifecycle.tell_no_good_copy(house, disk)
+
+
+def _io_errors_text(verdict: Verdict) -> str:
+    """The drive itself could not read them: that is graver than bytes that were changed."""
+    if not verdict.io_errors:
+        return ""
+    first, count = verdict.io_errors[0], len(verdict.io_errors)
+    return f"I/O ERROR at {count} of them ({first.name}: {first.why}): the drive may be failing. "

@@ -191,19 +191,34 @@ def last_on_the_medium(disk: LoopDisk, names: Sequence[str]) -> str:
 
 
 def test_a_region_that_can_not_be_read_is_loud_and_the_rest_is_read(loop_world: LoopWorld) -> None:
-    """EIO inside one file: that copy is damaged, the others are verified, the exit code is 1."""
+    """EIO inside one file: the first line of all, also before those of other disks.
+
+    That copy is damaged, the others are verified; the notice says that it was the drive.
+    """
     names = ["a.g3", "b.g3", "c.g3"]
     world = filled(loop_world, *names)
     os.sync()
     bad = last_on_the_medium(world.loops["P01"], names)
     cut_off(world.loops["P01"], bad, 8192)
-    world.spoil("P01", bad, "the test took it from the medium")
-    run = verify(world, "P01", check=1)
-    assert f"P01: DAMAGED {bad}\n" in run.out
-    assert "P01: 2 copies are good (" in run.out
+    for label in ("P01", "S01"):
+        world.spoil(label, bad, "the test took it from the medium")
+    (other,) = (world.data("S01") / name for name in names if name == bad)
+    other.unlink()
+    run = verify(world, "S01", "P01", check=1)
+    first, *rest = run.out.splitlines()
+    assert first == f"P01: I/O ERROR {bad}: Input/output error"
+    assert f"S01: MISSING {bad}" in rest and f"P01: DAMAGED {bad}" not in rest
+    assert any(line.startswith("P01: 2 copies are good (") for line in rest)
+    assert any(", 1 damaged, 0 missing" in line for line in rest)
     assert states(world) == {name: "damaged" if name == bad else "good" for name in names}
     assert just_verified(world) == set(names)
-    assert "1 copies on P01 are damaged" in notice(world, "copy-damaged", "P01")
+    assert notice(world, "copy-damaged", "P01").startswith(
+        f"1 copies on P01 are damaged, 0 missing, {bad} among them. I/O ERROR at 1 of them "
+        f"({bad}: Input/output error): the drive may be failing."
+    )
+    (found,) = verify(world, "P01", "--json", check=1).json()
+    assert found["io_errors"] == [{"name": bad, "why": "Input/output error"}]
+    assert found["damaged"] == [bad]
 
 
 def test_a_directory_that_can_not_be_read_is_loud_and_the_rest_is_read(
@@ -227,6 +242,28 @@ def test_a_directory_that_can_not_be_read_is_loud_and_the_rest_is_read(
     assert just_verified(world, "S01") >= {"b/2.g3", "c.g3"}
     assert "S01: 2 copies are good" in run.out
     assert notice(world, "copy-damaged", "S01")
+
+
+@needs_strace
+@pytest.mark.parametrize("error", ["EIO", "EACCES", "ESTALE", "EMFILE"])
+def test_a_directory_that_can_not_be_opened_is_no_fault_of_its_files(
+    loop_world: LoopWorld, error: str
+) -> None:
+    """No row is touched and the reading ends, with a notice; the next one finds all good."""
+    world = filled(loop_world, "a/1.g3", "a/2.g3", "b/3.g3")
+    before = [tuple(row) for row in world.sql("SELECT * FROM copies ORDER BY 1, 2")]
+    prefix = strace(world, "openat", [world.data("P01")], f"error={error}:when=1")
+    run = verify(world, "P01", check=1, prefix=prefix)
+    assert run.out.startswith("P01: COULD NOT BE READ TO THE END: P01: ")
+    assert "DAMAGED" not in run.out and "3 are still to be read" in run.out
+    assert [tuple(row) for row in world.sql("SELECT * FROM copies ORDER BY 1, 2")] == before
+    kind = "disk-read-only" if error == "EACCES" else "disk-error"
+    assert world.notices() == {(kind, "P01")}
+    said = {"EACCES": "this user may not use it (a)", "EMFILE": "it could not be read on: Too many"}
+    assert notice(world, kind, "P01").startswith(said.get(error, "it does not work: "))
+    verify(world, "P01")
+    world.run_pass(check=0)
+    assert world.notices() == set()
 
 
 def test_a_drive_that_has_dropped_off_says_nothing_about_its_copies(loop_world: LoopWorld) -> None:
