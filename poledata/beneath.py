@@ -74,9 +74,16 @@ def opened(root_fd: int, path: str, flags: int = os.O_RDONLY) -> Iterator[int]:
     """A descriptor of the existing file ``path`` below ``root_fd``; links are refused."""
     parent, _, base = path.rpartition("/")
     _must_be_plain(base)
-    with directory(root_fd, parent) as parent_fd:
-        # O_NONBLOCK: a FIFO in a file's place must not keep us waiting for its writer.
-        fd = os.open(base, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent_fd)
+    with directory(root_fd, parent) as parent_fd, opened_in(parent_fd, base, flags) as fd:
+        yield fd
+
+
+@contextmanager
+def opened_in(parent_fd: int, base: str, flags: int = os.O_RDONLY) -> Iterator[int]:
+    """The same for a file that stands in the directory ``parent_fd`` itself."""
+    _must_be_plain(base)
+    # O_NONBLOCK: a FIFO in a file's place must not keep us waiting for its writer.
+    fd = os.open(base, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent_fd)
     try:
         yield fd
     finally:

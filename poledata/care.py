@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -9,55 +10,25 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
-from dataclasses import dataclass, field
+from contextlib import ExitStack, closing
+from dataclasses import dataclass
 
-from poledata import (
-    bag,
-    beneath,
-    catalogue,
-    db,
-    lifecycle,
-    manifest,
-    medium,
-    mounts,
-    sealing,
-    sending,
-)
+from poledata import bag, beneath, catalogue, db, manifest, mounts, sealing, sending
 from poledata.config import Config
-from poledata.errors import DISK_ERRNOS, CannotClose, DiskRefused, ManifestDamaged, Refused, Stopped
+from poledata.errors import DISK_ERRNOS, OBSTACLE_ERRNOS, DiskRefused, Refused, Stopped
 from poledata.house import House, is_here
 from poledata.identity import HeldDisk
 from poledata.lifecycle import the_disk
+from poledata.medium import HashingReader
 from poledata.notices import Board
 from poledata.records import CopyOnDisk, CopyState, Disk, DiskState, VerifiedBy
 from poledata.texts import shown, utc
+from poledata.verdicts import GIVEN_UP, OF_US_ERRNOS, Verdict, reading_faults, tell, tell_bad_copies
 
+__all__ = ["Verdict", "due", "must_not_be_lost", "verify", "verify_all"]
 AT_ONCE = 8  # disks that are read at the same time: more than the processors can hash
-GIVEN_UP = (DiskState.LOST, DiskState.SPARE)
 Tick = Callable[[str, str, int], None]  # label, file name, bytes read
 log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class Verdict:
-    """What a reading of one disk found; names are shown names."""
-
-    label: str
-    good: int = 0
-    good_bytes: int = 0
-    damaged: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    unregistered: list[str] = field(default_factory=list)
-    unlisted: list[str] = field(default_factory=list)  # without their line in the manifest
-    left: int = 0  # copies that were due and were not read: it was stopped, or time was up
-    fault: str | None = None  # why the reading could not go on
-
-    @property
-    def is_well(self) -> bool:
-        return not (
-            self.damaged or self.missing or self.unregistered or self.unlisted or self.fault
-        )
 
 
 def must_not_be_lost(disks: Iterable[Disk]) -> None:
@@ -90,7 +61,20 @@ def verify_all(
             return verify(House(config, conn, board), disk, stop, tick, not_since)
 
     with ThreadPoolExecutor(AT_ONCE, "verify", initializer=_leave_signals_to_main) as pool:
-        return list(pool.map(one, disks))
+        verdicts = list(pool.map(one, disks))
+    _tell_again(config, dict(zip(disks, verdicts, strict=True)))
+    return verdicts
+
+
+def _tell_again(config: Config, found: dict[Disk, Verdict]) -> None:
+    """What was true of the other copies when a disk was done may have been found wrong since."""
+    bad = {disk: verdict for disk, verdict in found.items() if verdict.damaged or verdict.missing}
+    if len(bad) < 2:
+        return
+    with db.connect(config.db_path) as conn:
+        house = House(config, conn, Board(conn, sending.channels(config.secrets)))
+        for disk, verdict in bad.items():
+            tell_bad_copies(house, the_disk(house, disk.serial), verdict)
 
 
 def _leave_signals_to_main() -> None:
@@ -111,8 +95,9 @@ def verify(
     ``not_since``: only copies that were not verified since then (as the database writes times).
     """
     verdict = Verdict(disk.label)
+    held = refusal = None
     try:
-        with house.shelf() as shelf, closing(medium.HashingReader()) as reader:
+        with reading_faults(disk), house.shelf() as shelf, closing(HashingReader()) as reader:
             held = shelf.hold(disk)
             if held.mark is None:
                 return verdict  # a spare that was never used: there is nothing on it
@@ -121,18 +106,16 @@ def verify(
             verdict.unlisted = _unlisted(house, held)
     except Stopped:
         pass  # ``left`` says how much
-    except (DiskRefused, CannotClose, ManifestDamaged) as fault:
-        verdict.fault = str(fault)
-    except OSError as fault:
-        verdict.fault = f"{disk.label} does not give its data back: {fault.strerror or fault}"
-    _tell(house, disk, verdict)
+    except DiskRefused as fault:
+        refusal, verdict.fault = fault, str(fault)
+    tell(house, disk, verdict, refusal, was_held=held is not None)
     return verdict
 
 
 def _verify_copies(
     house: House,
     held: HeldDisk,
-    reader: medium.HashingReader,
+    reader: HashingReader,
     verdict: Verdict,
     stop: threading.Event,
     tick: Tick,
@@ -153,7 +136,7 @@ def _verify_one(
     house: House,
     held: HeldDisk,
     copy: CopyOnDisk,
-    reader: medium.HashingReader,
+    reader: HashingReader,
     verdict: Verdict,
     stop: threading.Event,
     tick: Tick,
@@ -163,16 +146,12 @@ def _verify_one(
             raise Stopped()
         tick(held.disk.label, copy.name, n_bytes)
 
-    state, how = _read_state(held, copy, reader, tick_or_stop)
-    if state is CopyState.GOOD:
-        verdict.good += 1
-        verdict.good_bytes += copy.size_bytes
-    else:
-        bad = verdict.damaged if state is CopyState.DAMAGED else verdict.missing
-        bad.append(shown(copy.name))
+    found = _read_state(held, copy, reader, tick_or_stop)
+    verdict.note(copy, found.state, found.io_error)
     with db.transaction(house.conn):
         _must_still_count(house, held.disk)
-        catalogue.verified(house.conn, copy, held.disk, state, how, utc(time.time()))
+        at = utc(time.time())
+        catalogue.verified(house.conn, copy, held.disk, found.state, found.how, at)
 
 
 def _must_still_count(house: House, disk: Disk) -> None:
@@ -186,32 +165,49 @@ def _must_still_count(house: House, disk: Disk) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What became of reading a copy; ``io_error``: what the system said in place of its bytes."""
+
+    state: CopyState
+    how: VerifiedBy | None = None
+    io_error: str | None = None
+
+
 def _read_state(
     held: HeldDisk,
     copy: CopyOnDisk,
-    reader: medium.HashingReader,
+    reader: HashingReader,
     tick: Callable[[int], None],
-) -> tuple[CopyState, VerifiedBy | None]:
-    """Raises OSError where the disk as a whole does not work."""
-    try:
-        if beneath.stat(held.root_fd, f"{bag.DATA}/{copy.name}") is None:
-            return CopyState.MISSING, None
-        found = held.read_copy(copy.name, reader, tick)
-    except OSError as fault:
-        if fault.errno in DISK_ERRNOS and not _answers(held):
-            raise
-        log.warning("%s: %s can't be read: %s", held.disk.label, shown(copy.name), fault)
-        return CopyState.DAMAGED, None  # the medium is bad there
+) -> _Found:
+    """Raises OSError where the disk as a whole does not work.
+
+    So does a directory that is there and can't be opened: that is no fault of the files in it.
+    """
+    parent, _, base = f"{bag.DATA}/{copy.name}".rpartition("/")
+    with ExitStack() as stack:
+        try:
+            parent_fd = stack.enter_context(beneath.directory(held.root_fd, parent))
+        except (FileNotFoundError, NotADirectoryError):
+            return _Found(CopyState.MISSING)
+        try:
+            found = held.read_in(parent_fd, base, reader, tick)
+        except FileNotFoundError:
+            return _Found(CopyState.MISSING)
+        except OSError as fault:
+            return _not_read(held, copy, fault)
     is_good = found.sha512 == copy.sha512 and found.stat.size_bytes == copy.size_bytes
-    return (CopyState.GOOD if is_good else CopyState.DAMAGED), found.verified_by
+    return _Found(CopyState.GOOD if is_good else CopyState.DAMAGED, found.verified_by)
 
 
-def _answers(held: HeldDisk) -> bool:
-    """Whether the disk still gives back its own mark."""
-    try:
-        return bag.read_mark(held.root_fd) is not None
-    except OSError:
-        return False
+def _not_read(held: HeldDisk, copy: CopyOnDisk, fault: OSError) -> _Found:
+    """One copy alone, for the medium is bad there. Raises the fault where it is not so."""
+    if fault.errno in OF_US_ERRNOS or (fault.errno in DISK_ERRNOS and not held.answers()):
+        raise fault
+    log.warning("%s: %s can't be read: %s", held.disk.label, shown(copy.name), fault)
+    is_no_file = fault.errno in (*OBSTACLE_ERRNOS, errno.EISDIR)
+    why = None if is_no_file else fault.strerror or str(fault)
+    return _Found(CopyState.DAMAGED, io_error=why)
 
 
 def _unregistered(house: House, held: HeldDisk) -> list[str]:
@@ -231,27 +227,3 @@ def _unlisted(house: House, held: HeldDisk) -> list[str]:
     copies = catalogue.copies_on(house.conn, held.disk)
     good = (copy for copy in copies if copy.state is CopyState.GOOD)
     return sorted(shown(copy.name) for copy in good if lines.get(copy.name) != copy.sha512)
-
-
-def _tell(house: House, disk: Disk, verdict: Verdict) -> None:
-    disk = the_disk(house, disk.serial)  # as it is by now
-    if disk.state in GIVEN_UP:
-        return
-    bad = [*verdict.damaged, *verdict.missing]
-    # The label of a shipped disk may be another drive's by now.
-    about = disk.serial if disk.state is DiskState.SHIPPED else disk.label
-    if bad:
-        house.board.tell(
-            "copy-damaged",
-            about,
-            f"{len(verdict.damaged)} copies on {disk.label} are damaged, {len(verdict.missing)} "
-            f"missing, {bad[0]} among them. The other copy of each is not touched.",
-            value=float(len(bad)),
-        )
-    lifecycle.tell_no_good_copy(house, disk)
-    if not verdict.is_well or verdict.left or catalogue.bad_copies_on(house.conn, disk):
-        return
-    house.board.settle(["copy-damaged", "disk-error"], about)
-    if disk.held_by == "machine" and not lifecycle.is_held_for_smart(disk):
-        with db.transaction(house.conn):
-            catalogue.unhold(house.conn, disk, "all its copies read well", utc(time.time()))

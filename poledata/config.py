@@ -22,10 +22,10 @@ from poledata.records import Role
 from poledata.settings import KEYS, LABEL, Key, Place, duration_s, fixed_part, said, size_bytes
 from poledata.texts import shown
 
-__all__ = ["KEYS", "Config", "Secrets", "duration_s", "load", "size_bytes"]
+__all__ = ["KEYS", "Config", "Secrets", "duration_s", "load", "page_faults", "size_bytes"]
 
 _KEY_OF = {key.name.lower(): key for key in KEYS}
-_FILES = ("FilenameDB", "LogFile", "StatusPage", "MetricsFile")
+_FILES = ("FilenameDB", "LogFile", "MetricsFile", "StatusPage")
 _LISTS = ("DiskMountPoints", "Extension")
 _WRITTEN_WITH = {"StatusPage": "jinja2", "MetricsFile": "prometheus_client"}
 INSTALL_PAGE = "in the program's directory: venv/bin/pip install '.[page]'"
@@ -229,6 +229,14 @@ def _overlaps(values: Mapping[str, Any], ini: _Ini) -> Iterator[str]:
         if values.get(key.sets) is not None:
             path = Path(os.path.realpath(values[key.sets]))
             yield from (f"{key.name}: {why}" for why in _file_overlaps(path, buffer, shapes))
+
+
+def page_faults(config: Config, path: Path) -> list[str]:
+    """Why no page may be written there: what StatusPage would be refused for."""
+    values = {key.sets: getattr(config, key.sets) for key in KEYS} | {"status_page": path}
+    ini = _Ini({"statuspage": str(path)}, {}, ())
+    faults = (*_same_files(values, config.path), *_overlaps(values, ini))
+    return [fault.partition(": ")[2] for fault in faults]
 
 
 def _buffer_overlaps(buffer: Path, shapes: list[tuple[str, list[str]]]) -> Iterator[str]:

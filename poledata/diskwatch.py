@@ -108,13 +108,17 @@ class DiskWatch:
         labels = {label for kind in DISK_KINDS for label in board.open_keys(kind)}
         if not labels:
             return
-        # A held disk's notice stands till it is given back, a half closed one's till it is closed.
-        unsealed = {disk.id for disk in catalogue.unsealed_disks(self._house.conn)}
         with self._house.shelf() as shelf:
             for disk in catalogue.disks(self._house.conn):
-                stands = disk.label not in labels or disk.held_by or disk.id in unsealed
-                if not stands and not _is_at_fault(shelf, disk):
+                if disk.label in labels and not (self._stands(disk) or _is_at_fault(shelf, disk)):
                     board.settle(DISK_KINDS, disk.label)
+
+    def _stands(self, disk: Disk) -> bool:
+        """A notice that no look ends: of a held disk, till it is given back; of a half closed one,
+        till it is closed; of one that could not be read to its end, till it was, or is used."""
+        unsealed = {unsealed.id for unsealed in catalogue.unsealed_disks(self._house.conn)}
+        is_unread = catalogue.is_unread(self._house.conn, disk)
+        return bool(disk.held_by) or disk.id in unsealed or is_unread
 
     def finish_closes(self) -> None:
         """A crash, or a pulled disk, may have cut a close short."""

@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from poledata import bag, beneath, medium, mounts
 from poledata.config import Config
 from poledata.errors import DiskRefused, ManifestDamaged
+from poledata.medium import HashingReader
 from poledata.records import CopyTarget, Disk, DiskState, FileStat, VerifiedBy
 
 
@@ -40,21 +41,33 @@ class HeldDisk:
     mark: bag.Mark | None  # None: a spare that was never used
     direct: bool  # direct reads of its file system are proved
 
-    def read_copy(
-        self, name: str, reader: medium.HashingReader, tick: Callable[[int], None]
-    ) -> ReadCopy:
+    def read_copy(self, name: str, reader: HashingReader, tick: Callable[[int], None]) -> ReadCopy:
         """One copy, read from the medium. Raises OSError."""
-        with beneath.opened(self.root_fd, f"{bag.DATA}/{name}") as fd:
+        parent, _, base = f"{bag.DATA}/{name}".rpartition("/")
+        with beneath.directory(self.root_fd, parent) as parent_fd:
+            return self.read_in(parent_fd, base, reader, tick)
+
+    def read_in(
+        self,
+        parent_fd: int,
+        base: str,
+        reader: HashingReader,
+        tick: Callable[[int], None],
+    ) -> ReadCopy:
+        """The same, of a file in this directory of the disk. Raises OSError."""
+        with beneath.opened_in(parent_fd, base) as fd:
             info = os.fstat(fd)
             sha512, how = medium.read_back(fd, self.direct, reader, tick)
         return ReadCopy(sha512, how, FileStat.of(info))
 
     def answers(self) -> bool:
-        """Whether the disk as a whole still gives back its own mark."""
+        """Whether the disk still gives back its own mark; what memory has of it proves nothing."""
         try:
-            return bag.read_mark(self.root_fd) is not None
-        except (OSError, ValueError):
+            with beneath.opened(self.root_fd, bag.MARK) as fd, closing(HashingReader()) as reader:
+                medium.read_back(fd, self.direct, reader, lambda _: None)
+        except OSError:
             return False
+        return True
 
     @property
     def target(self) -> CopyTarget:

@@ -87,6 +87,7 @@ FLOORS = {
         "shelf",
         "smartwatch",
         "trends",
+        "verdicts",
         "watch",
     },
     "top": {"cli", "commands"},

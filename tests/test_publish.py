@@ -257,13 +257,39 @@ def test_status_writes_a_page_where_it_is_told(world: World, tmp_path: Path) -> 
 def test_status_writes_over_nothing_that_is_not_ours(world: World) -> None:
     """A slip of the pen must not cost the database."""
     world.generate()
-    before = world.db_path.read_bytes()
-    said = world.status("--html", str(world.db_path), check=2)
+    before = world.snapshot(world.root)
+    said = world.status("--html", str(world.disk_map_path), check=2)
     assert said.err == (
-        f"{world.db_path} is not written: what stands there is not ours. "
+        f"{world.disk_map_path} is not written: what stands there is not ours. "
         "Name another file, or move that one away.\n"
     )
-    assert world.db_path.read_bytes() == before
+    assert world.snapshot(world.root) == before
+
+
+def test_status_writes_no_page_where_the_configuration_may_name_none(world: World) -> None:
+    """Buffer, disks (mounted or not), and the archive's own files; also through a link."""
+    world.generate()
+    world.configure(MetricsFile="pole.prom", StatusPage="status.html")
+    (world.root / "way").symlink_to(world.buffer)
+    before = world.snapshot(world.root)
+    in_buffer = "lies inside the buffer; put it elsewhere"
+    on_disk = f"lies on a disk ({world.mounts}/{{label}}); put it elsewhere"
+    own = "names the same file as {}; give it one of its own"
+    for target, real, why in (
+        (world.buffer / "x.html", world.buffer / "x.html", in_buffer),
+        (world.root / "way/x.html", world.buffer / "x.html", in_buffer),
+        (world.disks["P01"] / "x.html", world.disks["P01"] / "x.html", on_disk),
+        (world.mounts / "P77/data/x.html", world.mounts / "P77/data/x.html", on_disk),
+        (world.db_path, None, own.format("FilenameDB")),
+        (world.log_path, None, own.format("LogFile")),
+        (world.root / "pole.prom", None, own.format("MetricsFile")),
+        (world.config_path, None, own.format("this configuration")),
+    ):
+        said = world.status("--html", str(target), check=2)
+        why = f"{real} {why}" if real else why
+        assert said.err == f"{target} is not written: {why}. Nothing was changed.\n"
+    assert world.snapshot(world.root) == before
+    world.status("--html", str(world.root / "status.html"), check=0)
 
 
 @pytest.mark.parametrize("other", ["--json", "--send"])

@@ -16,6 +16,7 @@ import pytest
 from tests.loopdisks import LoopDisk, LoopWorld, _position_on_device
 from tests.test_after_a_crash import HaltedPass, needs_strace, strace
 from tests.test_at_the_rack import until
+from tests.test_filling import plug_in_again, pull
 from tests.world import Run, World
 
 LONG_AGO = "2020-01-01T00:00:00Z"
@@ -105,8 +106,8 @@ def test_every_harm_to_a_copy_is_found_and_told_apart(loop_world: LoopWorld, lab
     changed = before.differences(world.snapshot(world.mounts))
     assert changed == [f"{label}/data/flipped.g3: content changed"]  # it is no longer in memory
     assert notice(world, "copy-damaged", label).startswith(
-        f"2 copies on {label} are damaged, 1 missing, cut.g3 among them. The other copy of each is "
-        "not touched."
+        f"2 copies on {label} are damaged, 1 missing, cut.g3 among them. By what was last read of "
+        "the others, each file has a good copy elsewhere."
     )
     (found,) = json.loads(verify(world, label, "--json", check=1).out)
     assert found["damaged"] == ["cut.g3", "flipped.g3"]
@@ -190,19 +191,34 @@ def last_on_the_medium(disk: LoopDisk, names: Sequence[str]) -> str:
 
 
 def test_a_region_that_can_not_be_read_is_loud_and_the_rest_is_read(loop_world: LoopWorld) -> None:
-    """EIO inside one file: that copy is damaged, the others are verified, the exit code is 1."""
+    """EIO inside one file: the first line of all, also before those of other disks.
+
+    That copy is damaged, the others are verified; the notice says that it was the drive.
+    """
     names = ["a.g3", "b.g3", "c.g3"]
     world = filled(loop_world, *names)
     os.sync()
     bad = last_on_the_medium(world.loops["P01"], names)
     cut_off(world.loops["P01"], bad, 8192)
-    world.spoil("P01", bad, "the test took it from the medium")
-    run = verify(world, "P01", check=1)
-    assert f"P01: DAMAGED {bad}\n" in run.out
-    assert "P01: 2 copies are good (" in run.out
+    for label in ("P01", "S01"):
+        world.spoil(label, bad, "the test took it from the medium")
+    (other,) = (world.data("S01") / name for name in names if name == bad)
+    other.unlink()
+    run = verify(world, "S01", "P01", check=1)
+    first, *rest = run.out.splitlines()
+    assert first == f"P01: I/O ERROR {bad}: Input/output error"
+    assert f"S01: MISSING {bad}" in rest and f"P01: DAMAGED {bad}" not in rest
+    assert any(line.startswith("P01: 2 copies are good (") for line in rest)
+    assert any(", 1 damaged, 0 missing" in line for line in rest)
     assert states(world) == {name: "damaged" if name == bad else "good" for name in names}
     assert just_verified(world) == set(names)
-    assert "1 copies on P01 are damaged" in notice(world, "copy-damaged", "P01")
+    assert notice(world, "copy-damaged", "P01").startswith(
+        f"1 copies on P01 are damaged, 0 missing, {bad} among them. I/O ERROR at 1 of them "
+        f"({bad}: Input/output error): the drive may be failing."
+    )
+    (found,) = verify(world, "P01", "--json", check=1).json()
+    assert found["io_errors"] == [{"name": bad, "why": "Input/output error"}]
+    assert found["damaged"] == [bad]
 
 
 def test_a_directory_that_can_not_be_read_is_loud_and_the_rest_is_read(
@@ -228,6 +244,28 @@ def test_a_directory_that_can_not_be_read_is_loud_and_the_rest_is_read(
     assert notice(world, "copy-damaged", "S01")
 
 
+@needs_strace
+@pytest.mark.parametrize("error", ["EIO", "EACCES", "ESTALE", "EMFILE"])
+def test_a_directory_that_can_not_be_opened_is_no_fault_of_its_files(
+    loop_world: LoopWorld, error: str
+) -> None:
+    """No row is touched and the reading ends, with a notice; the next one finds all good."""
+    world = filled(loop_world, "a/1.g3", "a/2.g3", "b/3.g3")
+    before = [tuple(row) for row in world.sql("SELECT * FROM copies ORDER BY 1, 2")]
+    prefix = strace(world, "openat", [world.data("P01")], f"error={error}:when=1")
+    run = verify(world, "P01", check=1, prefix=prefix)
+    assert run.out.startswith("P01: COULD NOT BE READ TO THE END: P01: ")
+    assert "DAMAGED" not in run.out and "3 are still to be read" in run.out
+    assert [tuple(row) for row in world.sql("SELECT * FROM copies ORDER BY 1, 2")] == before
+    kind = "disk-read-only" if error == "EACCES" else "disk-error"
+    assert world.notices() == {(kind, "P01")}
+    said = {"EACCES": "this user may not use it (a)", "EMFILE": "it could not be read on: Too many"}
+    assert notice(world, kind, "P01").startswith(said.get(error, "it does not work: "))
+    verify(world, "P01")
+    world.run_pass(check=0)
+    assert world.notices() == set()
+
+
 def test_a_drive_that_has_dropped_off_says_nothing_about_its_copies(loop_world: LoopWorld) -> None:
     """No read at all is a fault of cable or drive: loud, but no copy is called damaged.
 
@@ -242,6 +280,105 @@ def test_a_drive_that_has_dropped_off_says_nothing_about_its_copies(loop_world: 
     run = verify(world, "S01", check=1)
     assert "S01: COULD NOT BE READ TO THE END" in run.out
     assert states(world, "S01") == {"a.g3": "good", "b.g3": "good"}
+
+
+# --- a disk that can't be read to its end ---------------------------------------------------
+
+
+def undone(disk: LoopDisk, what: str) -> None:
+    """One of the disk's own files is put aside, or brought back."""
+    here, away = disk.mount_point / what, disk.mount_point / f"{what}-away"
+    os.rename(away, here) if away.exists() else os.rename(here, away)
+
+
+@pytest.mark.parametrize(
+    ("what", "why"),
+    [
+        ("bag-info.txt", "it was used before, but {place} has no mark"),
+        ("manifest-sha512.txt", "manifest-sha512.txt is not there"),
+    ],
+)
+@pytest.mark.parametrize("is_closed", [False, True], ids=["in-use", "closed"])
+def test_a_disk_that_lacks_a_part_of_its_bag_is_told_of_till_it_is_read_to_its_end(
+    loop_world: LoopWorld, what: str, why: str, is_closed: bool
+) -> None:
+    """A notice, a warning in the log, a line of ``status``; passes that look do not end it."""
+    world = filled(loop_world, "a.g3")
+    if is_closed:
+        world.run_pass("close", "P01", check=0)
+        world.sql("UPDATE notices SET resolved_at = opened_at")
+    undone(world.loops["P01"], what)
+    why = why.format(place=world.disks["P01"])
+    assert f"P01: COULD NOT BE READ TO THE END: P01: {why}" in verify(world, "P01", check=1).out
+    assert world.notices() == {("disk-wrong", "P01")}
+    assert notice(world, "disk-wrong", "P01").startswith(why)
+    assert f"WARNING P01 could not be read to the end: P01: {why}" in world.log()
+    world.run_pass(check=0)
+    assert world.status().out.startswith("LOOK TODAY: P01: what is mounted is not this disk")
+    undone(world.loops["P01"], what)
+    verify(world, "P01")
+    assert world.notices() == set()
+    assert world.status().out.startswith("ALL WELL")
+
+
+def test_a_disk_that_answers_nothing_is_told_of(loop_world: LoopWorld) -> None:
+    """EIO from the first look on: no copy is called damaged; mounted anew and read, it is over."""
+    world = filled(loop_world, "a.g3")
+    for label in ("P01", "S01"):
+        pull(world, label)
+        run = verify(world, label, check=1)
+        assert f"READ TO THE END: {label}: it does not work: Input/output error" in run.out
+        assert f"WARNING {label} could not be read to the end" in world.log()
+        assert notice(world, "disk-error", label).startswith(
+            "it does not work: Input/output error."
+        )
+        assert world.status().out.startswith(f"LOOK TODAY: {label}: the disk answers with errors")
+        assert states(world, label) == {"a.g3": "good"}
+        plug_in_again(world, label)
+        verify(world, label)
+        assert world.notices() == set()
+
+
+@needs_strace
+def test_a_disk_that_dies_while_it_is_read_is_told_of(loop_world: LoopWorld) -> None:
+    """What was read before counts, no other copy is touched, and a pass that looks ends nothing.
+
+    A disk that was read to its end, or that a pass has used, is well again.
+    """
+    world = filled(loop_world, "a.g3", "b.g3", "c.g3")
+    reading, thread = standing_still_at(world, "b.g3")
+    pull(world, "P01")
+    os.kill(thread, signal.SIGCONT)
+    assert reading.wait(timeout=60) == 1
+    world.unfinished = False
+    assert states(world) == {"a.g3": "good", "b.g3": "good", "c.g3": "good"}
+    assert "P01: COULD NOT BE READ TO THE END" in (world.root / "out").read_text()
+    assert world.notices() == {("disk-error", "P01")}
+    plug_in_again(world, "P01")
+    world.run_pass(check=0)
+    assert world.notices() == {("disk-error", "P01")}
+    world.put("d.g3")
+    world.run_pass(check=0)
+    assert world.notices() == set()
+
+
+def test_a_disk_in_use_that_is_not_mounted_is_missing_any_other_is_on_the_shelf(
+    loop_world: LoopWorld,
+) -> None:
+    """No notice for a closed, held or spare disk that is not there: only the output says it."""
+    world = filled(loop_world, "a.g3")
+    for command in (["close", "P01"], ["hold", "S02", "--why", "it rattles"]):
+        world.run_pass(*command, check=0)
+    world.sql("UPDATE notices SET resolved_at = opened_at")
+    for label in ("P01", "P02", "S01", "S02"):
+        world.loops[label].umount()
+        run = verify(world, label, check=1)
+        assert f"nothing is mounted at {world.disks[label]}" in run.out
+    assert world.notices() == {("disk-missing", "S01")}
+    for loop in world.loops.values():
+        loop.mount()
+    world.run_pass(check=0)
+    assert world.notices() == set()
 
 
 # --- whose disk, and when -----------------------------------------------------------------
@@ -462,6 +599,13 @@ def test_both_copies_bad_is_said_as_such(world: World) -> None:
         whole = path.read_bytes()
         path.write_bytes(b"x" * len(whole))
     verify(world, "P01", "S01", check=1)
-    told = world.notices() - {("copy-damaged", "P01"), ("copy-damaged", "S01")}
-    assert told and told <= {("no-good-copy", "ZTP01AA"), ("no-good-copy", "ZTS01AA")}
+    serials = {"P01": "ZTP01AA", "S01": "ZTS01AA"}
+    for label, serial in serials.items():
+        assert notice(world, "copy-damaged", label).startswith(
+            f"1 copies on {label} are damaged, 0 missing, a.g3 among them. Files of this disk with "
+            "no good copy left on any other: 1 (no-good-copy)."
+        )
+        assert notice(world, "no-good-copy", serial)
+    assert len(world.notices()) == 4
+    assert world.status().out.startswith("ACT NOW: files without a good copy: 1 (no-good-copy)\n")
     world.leave_unchecked("both copies were harmed")

@@ -12,6 +12,8 @@ from poledata.records import (
     Role,
 )
 
+# Events of a disk: verify could not read it to its end; it could again.
+NOT_READ, READ = "not read", "read again"
 DISK_COLUMNS = (
     "d.id, d.label, d.role, d.serial, d.logical_id, d.state, d.held_by, d.held_reason, "
     "d.stand_in, d.capacity_bytes, d.used_bytes, d.free_bytes, d.first_used_at, d.last_used_at"
@@ -68,6 +70,12 @@ def last_event(conn: Connection, disk: Disk, event: str) -> str | None:
         "SELECT max(at) AS at FROM disk_events WHERE disk_id = ? AND event = ?", (disk.id, event)
     ).fetchone()
     return row["at"] if row else None
+
+
+def is_unread(conn: Connection, disk: Disk) -> bool:
+    """Whether a disk could not be read to its end, and was not since."""
+    last = last_event(conn, disk, NOT_READ)
+    return last is not None and last > (last_event(conn, disk, READ) or "")
 
 
 def last_health(conn: Connection) -> dict[int, HealthCheck]:

@@ -58,7 +58,7 @@ def verify(labels: tuple[str, ...], how_long: float | None, as_json: bool) -> Ex
     if as_json:
         click.echo(json.dumps([asdict(verdict) for verdict in verdicts], indent=2))
     else:
-        for verdict in sorted(verdicts, key=lambda one: one.fault is None):
+        for verdict in sorted(verdicts, key=lambda one: (not one.io_errors, one.fault is None)):
             if not (cli.SETTINGS.quiet and verdict.is_well):
                 print_verdict(verdict)
     if stop.is_set():
@@ -104,11 +104,15 @@ def _be_humble() -> None:
 
 def print_verdict(verdict: Verdict) -> None:
     """What a reading of one disk found, the worst first."""
+    for error in verdict.io_errors:
+        click.echo(f"{verdict.label}: I/O ERROR {error.name}: {error.why}")
     if verdict.fault:
         click.echo(f"{verdict.label}: COULD NOT BE READ TO THE END: {verdict.fault}")
+    said = {error.name for error in verdict.io_errors}
     for what in ("damaged", "missing", "unregistered", "unlisted"):
         for name in getattr(verdict, what):
-            click.echo(f"{verdict.label}: {what.upper()} {name}")
+            if name not in said:
+                click.echo(f"{verdict.label}: {what.upper()} {name}")
     good = f"{verdict.good} copies are good ({size_text(verdict.good_bytes)})"
     bad = f"{len(verdict.damaged)} damaged, {len(verdict.missing)} missing"
     left = f"; {verdict.left} are still to be read" if verdict.left else ""

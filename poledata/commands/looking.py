@@ -10,7 +10,8 @@ import click
 
 from poledata import archive, catalogue, cli, db
 from poledata.commands.common import JSON, house_of_command
-from poledata.errors import ExitCode, UsageFault
+from poledata.config import page_faults
+from poledata.errors import ExitCode, NotWritten, UsageFault
 
 
 @click.command()
@@ -44,6 +45,8 @@ def _write_page(path: Path) -> ExitCode:
     from poledata import publish, report
 
     config = cli.SETTINGS.config()
+    for fault in page_faults(config, path):
+        raise NotWritten(path, fault, "Nothing was changed.")
     with db.connect(config.db_path, read_only=True) as conn:
         publish.write_page(path, config, conn, report.collect(config, conn))
     if not cli.SETTINGS.quiet:
