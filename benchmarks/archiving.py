@@ -96,4 +96,4 @@ def _conditions(workload: Workload, rounds: int, limit_s: float, rate: float, lo
 
 
 def _footnotes() -> list[str]:
-    return sorted({f"(*) {way.note}." for way in WAYS if way.note})
+    return [f"(*) {way.name}: {way.note}." for way in WAYS if way.note]

@@ -71,8 +71,7 @@ def goals(sections: Iterable[Section]) -> str:
 
 
 def details(section: Section) -> str:
-    notes = "".join(f"\n{note}" for note in section.notes)
-    return f"### {section.title}\n\n{table(section.head, section.rows)}\n{notes}"
+    return "\n\n".join((f"### {section.title}", table(section.head, section.rows), *section.notes))
 
 
 def rendered(page: str, sections: Sequence[Section]) -> str:
