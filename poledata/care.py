@@ -23,7 +23,7 @@ from poledata.medium import HashingReader
 from poledata.notices import Board
 from poledata.records import CopyOnDisk, CopyState, Disk, DiskState, VerifiedBy
 from poledata.texts import shown, utc
-from poledata.verdicts import GIVEN_UP, OF_US_ERRNOS, Verdict, reading_faults, tell
+from poledata.verdicts import GIVEN_UP, OF_US_ERRNOS, Verdict, reading_faults, tell, tell_bad_copies
 
 __all__ = ["Verdict", "due", "must_not_be_lost", "verify", "verify_all"]
 AT_ONCE = 8  # disks that are read at the same time: more than the processors can hash
@@ -61,7 +61,20 @@ def verify_all(
             return verify(House(config, conn, board), disk, stop, tick, not_since)
 
     with ThreadPoolExecutor(AT_ONCE, "verify", initializer=_leave_signals_to_main) as pool:
-        return list(pool.map(one, disks))
+        verdicts = list(pool.map(one, disks))
+    _tell_again(config, dict(zip(disks, verdicts, strict=True)))
+    return verdicts
+
+
+def _tell_again(config: Config, found: dict[Disk, Verdict]) -> None:
+    """What was true of the other copies when a disk was done may have been found wrong since."""
+    bad = {disk: verdict for disk, verdict in found.items() if verdict.damaged or verdict.missing}
+    if len(bad) < 2:
+        return
+    with db.connect(config.db_path) as conn:
+        house = House(config, conn, Board(conn, sending.channels(config.secrets)))
+        for disk, verdict in bad.items():
+            tell_bad_copies(house, the_disk(house, disk.serial), verdict)
 
 
 def _leave_signals_to_main() -> None:

@@ -58,11 +58,12 @@ KINDS = {
          "If it is damaged: stop, copy the whole directory away, follow docs/operators.md."),
     ),
     "no-good-copy": Kind(
-        _C, "files that were on it have no good copy", "lost disks left files without a good copy",
-        "Those still in the buffer are copied anew. The others may be gone but for that drive.",
-        ("Do not wipe the drive, and do not throw it away.",
-         "Try it in another slot and another machine, read-only.",
-         "Tell the people up north today."),
+        _C, "files of this disk have no good copy left", "disks have files without a good copy",
+        "Those still in the buffer are copied anew. The others may be gone but for these drives.",
+        ("Do not wipe the drives of their copies, and throw none away.",
+         "Tell the people up north today.",
+         "Look for the files in .aside/ of the disks, and at other media.",
+         "A drive is dead? Try it in another slot and another machine, read-only."),
     ),
     "copy-failed": Kind(
         _W, "can't be archived", "files can't be archived",
@@ -159,7 +160,7 @@ KINDS = {
     ),
     "copy-damaged": Kind(
         _W, "a copy is damaged or missing", "copies are damaged or missing",
-        "The other copy of each file is not touched.",
+        "Nothing was changed or removed. A file with no good copy at all has its own notice.",
         ("Do not write to that disk. Who changed it? dmesg -T | tail -50",
          "Read it whole when there is time: data_manager.py verify and its label.",
          "More than a few are bad? data_manager.py hold and its label."),

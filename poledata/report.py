@@ -104,6 +104,7 @@ class Status:
     notices: tuple[Notice, ...]
     last_pass: PassRow | None
     looked_at_s: float | None  # when a pass last began, also one with nothing to do
+    without_good_copy: int = 0  # files with copies, and not one that is good
     pause: Pause | None = None
     undelivered: tuple[Undelivered, ...] = ()
     warnings: tuple[str, ...] = ()  # of the configuration
@@ -124,6 +125,7 @@ def collect(config: Config, conn: Connection) -> Status:
         disks=tuple(_look_at_disks(config, conn, archived, now_s)),
         archived=archived,
         lacking_copies=catalogue.count_lacking(conn),
+        without_good_copy=catalogue.count_without_good_copy(conn),
         pending=tuple(catalogue.pending(conn).values()),
         notices=tuple(catalogue.open_notices(conn)),
         last_pass=catalogue.last_pass(conn),
@@ -236,6 +238,9 @@ def _told(status: Status, severity: Severity) -> Iterator[str]:
     open_ones = [n for n in status.notices if n.severity is severity]
     unknown = [n for n in open_ones if not (n.acked_until and n.acked_until > now)]
     for kind, group in groupby(sorted(unknown, key=lambda n: n.kind), key=lambda n: n.kind):
+        if kind == "no-good-copy" and status.without_good_copy:
+            yield f"files without a good copy: {status.without_good_copy} ({kind})"
+            continue  # they may stand in the notices of several disks
         keys = [notice.key for notice in group]
         one = f"{keys[0]}: {KINDS[kind].headline} ({kind})"
         yield one if len(keys) == 1 else f"{len(keys)} {KINDS[kind].many} ({kind})"

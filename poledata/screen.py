@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+from poledata.kinds import KINDS
 from poledata.records import Disk, DiskState, Role
 from poledata.report import DiskStatus, Status
 from poledata.texts import people_time, seconds, size_text
@@ -276,11 +277,15 @@ def _pending_lines(status: Status) -> Iterator[str]:
 def _notice_lines(status: Status) -> Iterator[str]:
     if not status.notices:
         yield "No open notice."
+    told = set[str]()
     for notice in status.notices[: 2 * LISTED]:
         since = people_time(seconds(notice.opened_at), status.at_s)
         known = f", silent until {notice.acked_until}" if notice.acked_until else ""
         yield f"{notice.severity.value.upper()} {notice.kind} {notice.key}, since {since}{known}:"
         yield textwrap.indent(notice.text, "  ")
+        if notice.kind not in told:
+            yield from (f"  {no}. {step}" for no, step in enumerate(KINDS[notice.kind].steps, 1))
+        told.add(notice.kind)
     if len(status.notices) > 2 * LISTED:
         yield f"… and {len(status.notices) - 2 * LISTED} more notices (status --json lists all)"
     for waiting in status.undelivered:

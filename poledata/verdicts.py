@@ -111,7 +111,7 @@ def tell(
         _tell_refused(house, disk, refusal, was_held)
     if disk.state in GIVEN_UP:
         return
-    _tell_bad_copies(house, disk, verdict)
+    tell_bad_copies(house, disk, verdict)
     if refusal is None and not verdict.left:
         _note_that_it_was_read(house, disk)
     if not verdict.is_well or verdict.left or catalogue.bad_copies_on(house.conn, disk):
@@ -155,15 +155,15 @@ def _note_that_it_was_read(house: House, disk: Disk) -> None:
         house.board.settle(DISK_KINDS, _about(disk))
 
 
-def _tell_bad_copies(house: House, disk: Disk, verdict: Verdict) -> None:
+def tell_bad_copies(house: House, disk: Disk, verdict: Verdict) -> None:
+    """Which copies are not good, and whether their files have others that are."""
     bad = [*verdict.damaged, *verdict.missing]
     if bad:
         house.board.tell(
             "copy-damaged",
             _about(disk),
             f"{len(verdict.damaged)} copies on {disk.label} are damaged, {len(verdict.missing)} "
-            f"missing, {bad[0]} among them. {_io_errors_text(verdict)}"
-            "The other copy of each is not touched.",
+            f"missing, {bad[0]} among them. {_io_errors_text(verdict)}{_others_text(house, disk)}",
             value=float(len(bad)),
         )
     lifecycle.tell_no_good_copy(house, disk)
@@ -175,3 +175,11 @@ def _io_errors_text(verdict: Verdict) -> str:
         return ""
     first, count = verdict.io_errors[0], len(verdict.io_errors)
     return f"I/O ERROR at {count} of them ({first.name}: {first.why}): the drive may be failing. "
+
+
+def _others_text(house: House, disk: Disk) -> str:
+    """Only what is known: the other copy may be bad, too, or never have been made."""
+    gone = len(catalogue.without_good_copy(house.conn, disk))
+    if gone:
+        return f"Files of this disk with no good copy left on any other: {gone} (no-good-copy)."
+    return "By what was last read of the others, each file has a good copy elsewhere."

@@ -267,6 +267,7 @@ def _notice(severity: Severity, kind: str, **more: Any) -> Notice:
 
 
 NO_DISK = _notice(Severity.CRITICAL, "no-disk")
+NO_GOOD_COPY = _notice(Severity.CRITICAL, "no-good-copy")
 MISSING = _notice(Severity.WARNING, "disk-missing")
 LATER = "2026-11-24T00:00:00Z"
 WELL = "ALL WELL: nothing has to be done."
@@ -308,6 +309,10 @@ LACKING = "7 copies are damaged or missing: data_manager.py repair"
         (
             {"looked_at_s": NOON - 7200, "pause": Pause(AT, "the rack is open", None)},
             "LOOK TODAY: the archive is paused: the rack is open",
+        ),
+        (
+            {"notices": (NO_GOOD_COPY,) * 2, "without_good_copy": 1},
+            "ACT NOW: files without a good copy: 1 (no-good-copy)",
         ),
         (
             {"lacking_copies": 7},
@@ -387,17 +392,33 @@ def test_files_that_failed_are_named_with_their_fault() -> None:
 
 
 def test_open_notices_are_told_in_full() -> None:
-    """How grave, which, about what, since when; and the text, which may have several lines."""
+    """How grave, which, about what, since when; the text, which may have several lines; what to do.
+
+    The steps of a kind stand once, below its first notice.
+    """
     assert "No open notice." in lines()
     said = lines(
         notices=(
             Notice("no-disk", "copy", Severity.CRITICAL, "No copy disk.\nMount one.", AT),
             Notice("disk-closed", "P01", Severity.INFO, "P01 is full.", AT),
+            Notice("disk-closed", "P02", Severity.INFO, "P02 is full.", AT),
         )
     )
     at = said.index("CRITICAL no-disk copy, since 11:30 UTC (30 min ago):")
     assert said[at + 1 : at + 3] == ["  No copy disk.", "  Mount one."]
-    assert said[at + 3] == "INFO disk-closed P01, since 11:30 UTC (30 min ago):"
+    assert said[at + 3 : at + 6] == [
+        "  1. data_manager.py status: which disks are here, which are full?",
+        "  2. Mount a spare disk of this role. The next pass uses it by itself.",
+        "  3. None is left? Tell the people up north at once.",
+    ]
+    assert said[at + 6 :] == [
+        "INFO disk-closed P01, since 11:30 UTC (30 min ago):",
+        "  P01 is full.",
+        "  1. umount it, take the drive out, compare the serial, store it.",
+        "  2. Are there spares left of its role? Mount one.",
+        "INFO disk-closed P02, since 11:30 UTC (30 min ago):",
+        "  P02 is full.",
+    ]
 
 
 def test_no_line_ends_with_a_blank() -> None:

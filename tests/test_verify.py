@@ -106,8 +106,8 @@ def test_every_harm_to_a_copy_is_found_and_told_apart(loop_world: LoopWorld, lab
     changed = before.differences(world.snapshot(world.mounts))
     assert changed == [f"{label}/data/flipped.g3: content changed"]  # it is no longer in memory
     assert notice(world, "copy-damaged", label).startswith(
-        f"2 copies on {label} are damaged, 1 missing, cut.g3 among them. The other copy of each is "
-        "not touched."
+        f"2 copies on {label} are damaged, 1 missing, cut.g3 among them. By what was last read of "
+        "the others, each file has a good copy elsewhere."
     )
     (found,) = json.loads(verify(world, label, "--json", check=1).out)
     assert found["damaged"] == ["cut.g3", "flipped.g3"]
@@ -597,6 +597,13 @@ def test_both_copies_bad_is_said_as_such(world: World) -> None:
         whole = path.read_bytes()
         path.write_bytes(b"x" * len(whole))
     verify(world, "P01", "S01", check=1)
-    told = world.notices() - {("copy-damaged", "P01"), ("copy-damaged", "S01")}
-    assert told and told <= {("no-good-copy", "ZTP01AA"), ("no-good-copy", "ZTS01AA")}
+    serials = {"P01": "ZTP01AA", "S01": "ZTS01AA"}
+    for label, serial in serials.items():
+        assert notice(world, "copy-damaged", label).startswith(
+            f"1 copies on {label} are damaged, 0 missing, a.g3 among them. Files of this disk with "
+            "no good copy left on any other: 1 (no-good-copy)."
+        )
+        assert notice(world, "no-good-copy", serial)
+    assert len(world.notices()) == 4
+    assert world.status().out.startswith("ACT NOW: files without a good copy: 1 (no-good-copy)\n")
     world.leave_unchecked("both copies were harmed")

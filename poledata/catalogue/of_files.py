@@ -340,6 +340,16 @@ def without_good_copy(conn: Connection, disk: Disk) -> list[str]:
     return [row["name"] for row in rows]
 
 
+def count_without_good_copy(conn: Connection) -> int:
+    """How many files have copies, and not one that is good."""
+    row = conn.execute(
+        "SELECT count(DISTINCT c.file_id) AS n FROM copies c "
+        "WHERE c.disk_id IN (SELECT id FROM disks) AND c.state IN ('damaged', 'missing') "
+        "AND NOT EXISTS (SELECT 1 FROM copies o WHERE o.file_id = c.file_id AND o.state = 'good')"
+    ).fetchone()
+    return int(row["n"])
+
+
 def copies_are_missing(conn: Connection, disk: Disk) -> None:
     """A disk is lost, with all that was on it."""
     conn.execute("UPDATE copies SET state = 'missing' WHERE disk_id = ?", (disk.id,))
