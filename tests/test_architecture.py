@@ -82,6 +82,7 @@ FLOORS = {
         "removal",
         "repair",
         "report",
+        "restoring",
         "screen",
         "shelf",
         "smartwatch",
