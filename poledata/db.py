@@ -22,6 +22,10 @@ from poledata.errors import DatabaseTrouble, DatabaseUnusable
 APPLICATION_ID = 0x506F6C65  # "Pole": tells our files from other SQLite files
 SCHEMA_VERSION = 2
 BUSY_TIMEOUT_S = 60.0
+_WHICH_ONE = (
+    "Name the right FilenameDB. If this is the one, it is damaged: see database-error in "
+    "docs/operators.md."
+)
 
 Connection = sqlite3.Connection
 
@@ -192,7 +196,7 @@ def _version(conn: Connection, path: Path) -> int:
         raise DatabaseUnusable(
             path,
             "this SQLite file was not made by generate_db.py",
-            "Name the right FilenameDB in the configuration.",
+            _WHICH_ONE,
         )
     if version > SCHEMA_VERSION:
         raise DatabaseUnusable(
@@ -278,8 +282,7 @@ def _sqlite_faults(path: Path) -> Iterator[None]:
             raise DatabaseUnusable(
                 path,
                 "this is not an SQLite database",
-                "Name the right FilenameDB. If this is the one, it is damaged: "
-                "see database-error in docs/operators.md.",
+                _WHICH_ONE,
             ) from fault
         if not said.startswith(_WORLD_FAULTS):
             raise

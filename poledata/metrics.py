@@ -145,6 +145,7 @@ def _disks(status: Status) -> Iterator[Metric]:
     yield _labelled("disks", "Disks by their state.", ("role", "state"), count.items())
     here = [item for item in status.disks if item.disk.state not in _GONE]
     yield from _each_disk(here)
+    yield from _each_reading(here)
     yield from _each_drive(here)
 
 
@@ -177,10 +178,26 @@ def _each_disk(items: list[DiskStatus]) -> Iterator[Metric]:
             "When a disk in use will be full at the last week's rate.",
             [i.full_at_s for i in items],
         ),
+    ):
+        yield _of_disks(name, what, items, values)
+
+
+def _each_reading(items: list[DiskStatus]) -> Iterator[Metric]:
+    for name, what, values in (
         (
             "disk_oldest_verified_timestamp_seconds",
             "When the disk's copy was read that was not read for longest.",
             [i.oldest_verified_at and seconds(i.oldest_verified_at) for i in items],
+        ),
+        (
+            "disk_never_read_copies",
+            "Good copies on the disk that were never read back.",
+            [i.never_read for i in items],
+        ),
+        (
+            "disk_overdue_copies",
+            "Copies that were not read for twice VerifyEvery; 0 for a disk on the shelf.",
+            [i.overdue for i in items],
         ),
     ):
         yield _of_disks(name, what, items, values)

@@ -91,6 +91,30 @@ def mount_of(fd: int) -> Mount | None:
     return read_mounts().get(int(match[1])) if match else None
 
 
+def lies_in(fd: int, place: Path) -> bool:
+    """Whether an open directory is ``place``, or lies in it, whichever mounts lead to the two."""
+    try:
+        other_fd = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False  # there is no such directory to lie in
+    try:
+        here, there = _in_its_file_system(fd), _in_its_file_system(other_fd)
+    finally:
+        os.close(other_fd)
+    if here is None or there is None:
+        return False
+    return here[0] == there[0] and here[1].is_relative_to(there[1])
+
+
+def _in_its_file_system(fd: int) -> tuple[str, Path] | None:
+    """The device of an open directory, and its path there: the same through a bind mount."""
+    mount = mount_of(fd)
+    if mount is None:
+        return None
+    below = os.path.relpath(os.path.realpath(f"/proc/self/fd/{fd}"), mount.mount_point)
+    return mount.device, Path(mount.root, below)
+
+
 def is_mount_point(fd: int, path: Path) -> bool:
     """Whether the open directory ``path`` is where a file system is mounted, as a whole."""
     mount = mount_of(fd)

@@ -49,6 +49,8 @@ class DiskStatus:
     full_at_s: float | None = None  # of one in use, at the last week's rate
     oldest_verified_at: str | None = None  # its copy that was not read for longest
     health: HealthCheck | None = None
+    never_read: int = 0  # good copies that were never read back
+    overdue: int = 0  # good copies here that were not read for twice VerifyEvery
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,13 +154,24 @@ def _look_at_disks(
     mounted = mounts.mounted_places() if config.require_mount else None
     health = catalogue.last_health(conn)
     for disk in sorted(catalogue.disks(conn), key=_primaries_first):
+        is_mounted = is_here(config, disk, mounted)
         yield DiskStatus(
             disk,
-            is_here(config, disk, mounted),
+            is_mounted,
             _full_at_s(config, disk, archived, now_s),
             catalogue.oldest_verified_at(conn, disk),
             health.get(disk.id),
+            catalogue.never_read(conn, disk),
+            _overdue(config, conn, disk, is_mounted, now_s),
         )
+
+
+def _overdue(config: Config, conn: Connection, disk: Disk, is_mounted: bool, now_s: float) -> int:
+    """Of a disk in use, or a closed one that is not on the shelf."""
+    is_expected = disk.state is DiskState.ACTIVE or (disk.state is DiskState.CLOSED and is_mounted)
+    if not is_expected or not config.verify_every_s:
+        return 0
+    return catalogue.not_read_since(conn, disk, utc(now_s - 2 * config.verify_every_s))
 
 
 def _full_at_s(config: Config, disk: Disk, archived: Archived, now_s: float) -> float | None:
@@ -268,5 +281,10 @@ def _to_look_at(status: Status) -> Iterator[str]:
         yield f"{len(status.pending)} files failed so far"
     if status.lacking_copies:
         yield f"{status.lacking_copies} copies are damaged or missing: data_manager.py repair"
+    late = [item for item in status.disks if item.overdue]
+    if late:
+        labels = " ".join(item.disk.label for item in late)
+        count = sum(item.overdue for item in late)
+        yield f"{count} copies were not read for twice VerifyEvery: data_manager.py verify {labels}"
     for waiting in status.undelivered:
         yield f"{waiting.notices} notices could not be sent through {waiting.channel}"

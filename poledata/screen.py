@@ -136,11 +136,19 @@ def _archived_lines(status: Status) -> Iterator[str]:
         f"{done.day_files} ({size_text(done.day_bytes)}), in the last week {done.week_files} "
         f"({size_text(done.week_bytes)})"
     )
-    read = [i for i in status.disks if i.oldest_verified_at and i.disk.state in _OURS]
-    if read:
+    said = list(_verified(status))
+    if said:
+        yield f"Verified   {'; '.join(said)}"
+
+
+def _verified(status: Status) -> Iterator[str]:
+    ours = [item for item in status.disks if item.disk.state in _OURS]
+    if read := [item for item in ours if item.oldest_verified_at]:
         item = min(read, key=lambda one: one.oldest_verified_at or "")
         age = people_time(seconds(item.oldest_verified_at or ""), status.at_s)
-        yield f"Verified   the copy not read for longest is on {item.disk.label}: {age}"
+        yield f"the copy not read for longest is on {item.disk.label}: {age}"
+    if unread := sum(item.never_read for item in ours):
+        yield f"{unread} copies were never read"
 
 
 def _pass_text(status: Status) -> str:

@@ -83,6 +83,7 @@ FLOORS = {
         "removal",
         "repair",
         "report",
+        "restoring",
         "screen",
         "shelf",
         "smartwatch",

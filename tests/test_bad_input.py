@@ -191,7 +191,7 @@ def _a_locked_up_one(path: Path) -> None:
     ("replace", "parts"),
     [
         (_no_database, ["there is no database", "generate_db.py --disk-map"]),
-        (_an_empty_file, ["was not made by generate_db.py", "FilenameDB"]),
+        (_an_empty_file, ["was not made by generate_db.py", "FilenameDB", "see database-error"]),
         (_a_text_file, ["not an SQLite database", "FilenameDB"]),
         (_somebody_elses, ["was not made by generate_db.py", "FilenameDB"]),
         (_a_newer_one, ["version 99 is newer", "Run the newer program"]),
@@ -209,7 +209,7 @@ def test_a_database_that_is_not_ours_is_refused_and_left_as_it_is(
     world.leave_unchecked("its database is not ours")
     before = world.snapshot(world.buffer), world.snapshot(world.mounts)
     database = world.snapshot(world.db_path) if world.db_path.exists() else None
-    for args in ([], ["status"]):
+    for args in ([], ["status"], ["verify"]):
         assert_refused(world.run_pass(*args, prefix=POWERLESS), str(world.db_path), *parts)
     assert before == (world.snapshot(world.buffer), world.snapshot(world.mounts))
     assert database == (world.snapshot(world.db_path) if world.db_path.exists() else None)

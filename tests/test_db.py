@@ -142,7 +142,8 @@ def test_another_programs_database_is_refused(tmp_path: Path) -> None:
     before = path.read_bytes()
     assert refusal(path) == (
         f"{path}: this SQLite file was not made by generate_db.py. Nothing was changed. "
-        "Name the right FilenameDB in the configuration."
+        "Name the right FilenameDB. If this is the one, it is damaged: see database-error in "
+        "docs/operators.md."
     )
     assert path.read_bytes() == before
 
@@ -163,7 +164,11 @@ def test_an_empty_file_is_no_database(tmp_path: Path) -> None:
     """SQLite would take it for a new one."""
     path = tmp_path / "pole.sqlite"
     path.touch()
-    assert "was not made by generate_db.py" in refusal(path)
+    assert refusal(path) == (
+        f"{path}: this SQLite file was not made by generate_db.py. Nothing was changed. "
+        "Name the right FilenameDB. If this is the one, it is damaged: see database-error in "
+        "docs/operators.md."
+    )
     assert path.stat().st_size == 0
 
 

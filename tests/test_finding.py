@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from poledata.finding import as_glob
-from tests.loopdisks import LoopWorld
+from tests.loopdisks import SEARCHED, LoopWorld
+from tests.test_after_a_crash import needs_strace, strace
+from tests.test_command_line import POWERLESS
 from tests.test_repair import filled, harm
 from tests.world import Run, World
 
@@ -100,8 +103,43 @@ def test_what_is_not_archived_is_not_found(world: World) -> None:
     """Exit 1, and it says so on standard error; JSON is an empty list."""
     filled(world, NAMES[2])
     run = locate(world, "nothing", check=1)
-    assert (run.out, run.err) == ("", "No archived file has such a name.\n")
+    assert (run.out, run.err) == ("", "nothing: no archived file has such a name.\n")
     assert locate(world, "nothing", "--json", check=1).json() == []
+
+
+def test_of_several_patterns_each_answers_and_each_file_is_listed_once(world: World) -> None:
+    """One without a match is named on standard error, and the exit code is 1."""
+    filled(world, *NAMES)
+    run = locate(world, "raw", "nothing", "raw/x.g3", "0000", "--json", check=1)
+    assert [one["name"] for one in run.json()] == [NAMES[2], *NAMES[:2]]
+    assert run.err == "nothing: no archived file has such a name.\n"
+    assert locate(world, "raw", "0000").err == ""
+
+
+def test_the_file_of_just_that_name_comes_first(world: World) -> None:
+    """Also where its name holds what is a wild card; then what the pattern matches else."""
+    filled(world, "odd/a[1].g3", "odd/a1.g3", "odd/a[1].g3.g3", "b.g3", "a/b.g3")
+    for pattern, found in (
+        ("odd/a[1].g3", ["odd/a[1].g3", "odd/a1.g3"]),
+        ("b.g3", ["b.g3", "a/b.g3"]),
+    ):
+        assert [one["name"] for one in locate(world, pattern, "--json").json()] == found
+
+
+@pytest.mark.parametrize("pattern", ["data/raw/x.g3", "data/raw/*", "data/odd/a[1].g3"])
+def test_a_name_as_it_stands_in_a_manifest_is_understood(
+    world: World, to: Path, pattern: str
+) -> None:
+    """With ``data/`` before it: by ``restore``, too. A file that is called so has precedence."""
+    filled(world, NAMES[2], "odd/a[1].g3")
+    (one,) = locate(world, pattern, "--json").json()
+    assert one["name"] in (NAMES[2], "odd/a[1].g3")
+    if "*" not in pattern:
+        assert restore(world, to, pattern).out == f"{one['name']}: P01\n"
+    world.put("data/raw/x.g3", 5)
+    world.run_pass(check=0)
+    (one,) = locate(world, "data/raw/x.g3", "--json").json()
+    assert one["size_bytes"] == 5
 
 
 def test_a_damaged_copy_is_called_so(world: World) -> None:
@@ -150,7 +188,10 @@ def test_a_copy_that_is_not_good_is_never_published(loop_world: LoopWorld, to: P
     loop_world.spoil("P01", NAMES[0], "the test flips a bit")
     run = restore(loop_world, to, NAMES[0])
     assert run.out == f"{NAMES[0]}: S01\n"
-    assert f"{NAMES[0]}: P01: its copy is not what was archived\n" in run.err
+    assert (
+        f"{NAMES[0]}: P01: its copy is not what was archived. Next: data_manager.py verify P01\n"
+        in run.err
+    )
     assert (to / NAMES[0]).read_bytes() == (loop_world.data("S01") / NAMES[0]).read_bytes()
 
 
@@ -165,7 +206,7 @@ def test_where_no_copy_proves_good_nothing_appears(world: World, to: Path) -> No
     assert f"{NAMES[2]}: NOT RESTORED: no copy that is here proves good" in run.out
     assert f"{NAMES[0]}: P01" in run.out  # the others come back
     assert "P01: its copy is not what was archived" in run.err
-    assert "S01: No such file or directory" in run.err
+    assert "S01: No such file or directory. Next: data_manager.py verify S01" in run.err
     assert list((to / "raw").iterdir()) == []
 
 
@@ -185,15 +226,42 @@ def test_nothing_is_written_through_what_stands_in_the_way(
     world: World, to: Path, what: str
 ) -> None:
     """A file or a link where a directory must be."""
-    filled(world, NAMES[2])
+    filled(world, NAMES[2], NAMES[0])
     outside = to.parent / "outside"
     outside.mkdir()
     if what == "file":
         (to / "raw").write_bytes(b"mine")
     else:
         (to / "raw").symlink_to(outside)
-    assert "NOT RESTORED" in restore(world, to, NAMES[2], check=1).out
+    run = restore(world, to, NAMES[2], NAMES[0], check=1)
+    assert run.out.splitlines() == [
+        f"{NAMES[2]}: NOT RESTORED: it can't be written: in the target raw is a file or a link "
+        "where a directory must be. It was left as it is: move it away, or name another --to",
+        f"{NAMES[0]}: P01",
+    ]
+    assert "P01" not in run.err and "S01" not in run.err  # nothing is wrong with the copies
     assert list(outside.iterdir()) == []
+
+
+def test_a_target_that_takes_nothing_is_said(world: World, to: Path) -> None:
+    """No right to write there: no copy is blamed."""
+    filled(world, NAMES[2])
+    to.chmod(0o555)
+    run = world.run(
+        "data_manager.py", "restore", NAMES[2], "--to", str(to), check=1, prefix=POWERLESS
+    )
+    assert run.out == f"{NAMES[2]}: NOT RESTORED: it can't be written: Permission denied\n"
+    assert "P01" not in run.err
+
+
+@needs_strace
+def test_a_disk_that_can_not_be_read_is_not_taken_for_a_bad_target(world: World, to: Path) -> None:
+    """The other copy is taken."""
+    filled(world, NAMES[2])
+    prefix = strace(world, "openat", [world.data("P01") / "raw"], "error=EACCES")
+    run = world.run("data_manager.py", "restore", NAMES[2], "--to", str(to), check=0, prefix=prefix)
+    assert run.out == f"{NAMES[2]}: S01\n"
+    assert "P01: Permission denied. Next: data_manager.py verify P01" in run.err
 
 
 @pytest.mark.parametrize("place", ["buffer", "disk"])
@@ -205,6 +273,28 @@ def test_it_never_restores_into_the_archive_itself(world: World, place: str) -> 
     run = restore(world, to, NAMES[2], check=2)
     assert "which the archive itself works with. Nothing was restored." in run.err
     assert before == world.snapshot(world.root)
+
+
+@pytest.mark.parametrize("what", ["buffer", "buffer/sub", "P02"])
+def test_no_bind_mount_leads_into_the_archive(loop_world: LoopWorld, to: Path, what: str) -> None:
+    """Nor one of a part of the buffer, nor of a spare that is mounted at its own place."""
+    filled(loop_world, NAMES[2])
+    (loop_world.buffer / "sub").mkdir()
+    place = loop_world.disks["P02"] if what == "P02" else loop_world.root / what
+    mount("--bind", str(place), str(to))
+    try:
+        before = loop_world.snapshot(place)
+        run = restore(loop_world, to, NAMES[2], check=2)
+        assert "which the archive itself works with. Nothing was restored." in run.err
+        assert before == loop_world.snapshot(place)
+    finally:
+        mount("--umount", str(to))
+    assert restore(loop_world, to, NAMES[2]).out == f"{NAMES[2]}: P01\n"
+
+
+def mount(how: str, *places: str) -> None:
+    command = ["umount"] if how == "--umount" else ["mount", how]
+    subprocess.run([*command, *places], check=True, env={"PATH": SEARCHED})
 
 
 def test_bad_words_are_said(world: World, to: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -38,7 +39,7 @@ from poledata.report import (
     judged,
 )
 from poledata.screen import as_text, headline, state_lines
-from poledata.texts import people_time
+from poledata.texts import people_time, utc
 from tests.loopdisks import LoopWorld
 from tests.world import World
 
@@ -155,6 +156,13 @@ def test_the_first_lines_say_how_it_stands() -> None:
     assert line("Verified") == (
         "Verified   the copy not read for longest is on P01: 11:30 UTC (30 min ago)"
     )
+    unread = replace(STATUS.disks[0], never_read=6)
+    assert line("Verified", disks=(unread,)) == (
+        "Verified   the copy not read for longest is on P01: 11:30 UTC (30 min ago); "
+        "6 copies were never read"
+    )
+    unread = replace(unread, oldest_verified_at=None)
+    assert line("Verified", disks=(unread,)) == "Verified   6 copies were never read"
     assert line("Buffer") == (
         "Buffer     3 finished files wait (1.5 GB, the oldest of 10:00 UTC (2 h ago)); "
         "42 % of the room is used"
@@ -317,6 +325,11 @@ LACKING = "7 copies are damaged or missing: data_manager.py repair"
         (
             {"lacking_copies": 7},
             f"LOOK TODAY: {LACKING}",
+        ),
+        (
+            {"disks": (replace(STATUS.disks[0], overdue=3), replace(STATUS.disks[1], overdue=2))},
+            "LOOK TODAY: 5 copies were not read for twice VerifyEvery: "
+            "data_manager.py verify P01 P02",
         ),
         (
             {"undelivered": (Undelivered("notify-1-mailto", 3, 9, "refused"),)},
@@ -509,6 +522,36 @@ def test_a_drive_is_there_if_it_is_mounted(make_loop_world: Callable[..., LoopWo
     world.loops["P01"].lazy_unmount()
     assert [item.is_mounted for item in collect(world).disks] == [False]
     world.leave_unchecked("the disk was taken away")
+
+
+def test_copies_that_nobody_read_are_counted(make_loop_world: Callable[..., LoopWorld]) -> None:
+    """Never, and not for twice VerifyEvery; a closed disk on the shelf can't be read there."""
+    world = make_loop_world(primaries=("P01",), copies=("S01",), VerifyEvery="10 d")
+    for name in ("a.g3", "b.g3", "c.g3"):
+        world.put(name)
+    world.generate()
+    world.run_pass(check=0)
+    at = utc(time.time() - 19 * 86_400), utc(time.time() - 21 * 86_400)
+    for name, verified_at, written_at in (
+        ("a.g3", *at),
+        ("b.g3", at[1], at[1]),
+        ("c.g3", None, at[1]),
+    ):
+        of = "file_id = (SELECT id FROM files WHERE name = ?)"
+        sets = f"UPDATE copies SET verified_at = ?, written_at = ? WHERE {of}"
+        world.sql(sets, verified_at, written_at, name)
+    counts = [(item.never_read, item.overdue) for item in collect(world).disks]
+    assert counts == [(1, 2), (1, 2)]
+    reason = "4 copies were not read for twice VerifyEvery: data_manager.py verify P01 S01"
+    assert collect(world).reasons == (reason,)
+    world.run_pass("close", "P01", check=0)
+    assert [item.overdue for item in collect(world).disks] == [2, 2]
+    world.loops["P01"].umount()
+    assert [item.overdue for item in collect(world).disks] == [0, 2]
+    world.loops["P01"].mount()
+    world.run_pass("verify", check=0)
+    assert [(i.never_read, i.overdue) for i in collect(world).disks] == [(0, 0), (0, 0)]
+    assert collect(world).reasons == ()
 
 
 def test_odd_names_are_told_as_they_can_be_printed(world: World, tmp_path: Path) -> None:

@@ -316,7 +316,7 @@ def test_a_disk_that_lacks_a_part_of_its_bag_is_told_of_till_it_is_read_to_its_e
     world.run_pass(check=0)
     assert world.status().out.startswith("LOOK TODAY: P01: what is mounted is not this disk")
     undone(world.loops["P01"], what)
-    verify(world, "P01")
+    verify(world, "P01", "S01")
     assert world.notices() == set()
     assert world.status().out.startswith("ALL WELL")
 

@@ -223,6 +223,25 @@ def oldest_verified_at(conn: Connection, disk: Disk) -> str | None:
     return row["at"] if row else None
 
 
+def never_read(conn: Connection, disk: Disk, written_before: str | None = None) -> int:
+    """How many good copies of a disk were never read back, of all or of those of that age."""
+    row = conn.execute(
+        "SELECT count(*) AS n FROM copies WHERE disk_id = ? AND state = 'good' "
+        "AND verified_at IS NULL AND written_at < coalesce(?, '9')",
+        (disk.id, written_before),
+    ).fetchone()
+    return int(row["n"])
+
+
+def not_read_since(conn: Connection, disk: Disk, at: str) -> int:
+    """How many good copies of a disk are older than that, and were not read since."""
+    row = conn.execute(
+        "SELECT count(*) AS n FROM copies WHERE disk_id = ? AND state = 'good' AND verified_at < ?",
+        (disk.id, at),
+    ).fetchone()
+    return int(row["n"]) + never_read(conn, disk, at)
+
+
 # --- the copies on one disk ---------------------------------------------------------------
 
 # Of a copy ``c`` on the disk ``d``.

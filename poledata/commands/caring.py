@@ -19,12 +19,13 @@ import click
 from poledata import cli, db, lifecycle
 from poledata.commands.common import JSON, Would, duration_option, house_of_command, watcher
 from poledata.errors import ExitCode
-from poledata.texts import people_time, seconds, size_text, unshown, utc
+from poledata.texts import people_time, seconds, shown, size_text, unshown, utc
 
 if TYPE_CHECKING:
     from poledata.care import Verdict
-    from poledata.finding import Located, Restored
+    from poledata.finding import Located
     from poledata.repair import Outcome
+    from poledata.restoring import Restored
 
 log = logging.getLogger(__name__)
 
@@ -182,15 +183,15 @@ def locate(patterns: tuple[str, ...], as_json: bool) -> ExitCode:
 
     config = cli.SETTINGS.config()
     with db.connect(config.db_path, read_only=True) as conn:
-        found = [one for p in patterns for one in finding.locate(config, conn, unshown(p))]
+        answer = finding.locate(config, conn, map(unshown, patterns))
     if as_json:
-        click.echo(json.dumps([asdict(one) for one in found], indent=2))
+        click.echo(json.dumps([asdict(one) for one in answer.files], indent=2))
     else:
-        for one in found:
+        for one in answer.files:
             _print_located(one)
-    if not found:
-        click.echo("No archived file has such a name.", err=True)
-    return ExitCode.DONE if found else ExitCode.LOOK
+    for pattern in answer.unmatched:
+        click.echo(f"{shown(pattern)}: no archived file has such a name.", err=True)
+    return ExitCode.LOOK if answer.unmatched else ExitCode.DONE
 
 
 def _print_located(one: Located) -> None:
@@ -220,13 +221,13 @@ def _read_text(verified_at: str) -> str:
 )
 def restore(names: tuple[str, ...], to: Path) -> ExitCode:
     """Get archived files back, from whichever mounted copy proves good; nothing is overwritten."""
-    from poledata import finding
+    from poledata import restoring
 
     config = cli.SETTINGS.config()
     stop = cli.stop_on_signals()
     is_whole = True
     with db.connect(config.db_path, read_only=True) as conn:
-        for one in finding.restore(config, conn, list(map(unshown, names)), to, stop):
+        for one in restoring.restore(config, conn, list(map(unshown, names)), to, stop):
             is_whole &= one.fault is None
             _print_restored(one)
     return ExitCode.DONE if is_whole else ExitCode.LOOK
