@@ -140,7 +140,7 @@ class _Reading:
         lines = self._plain_lines()
         while chunk := list(islice(lines, CHUNK_LINES)):
             if stop.is_set():
-                raise Stopped("Interrupted: what was read is registered. Run this again.")
+                raise Stopped("Interrupted: the database is not complete. Run this again.")
             listed = list(_with_files(self.held.root_fd, chunk))
             with db.transaction(self.house.conn):
                 doubtful = [one for one in listed if not self._write_down(one)]

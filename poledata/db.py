@@ -90,7 +90,39 @@ def create(path: Path) -> None:
 
     Raises DatabaseUnusable, DatabaseTrouble; FileExistsError.
     """
-    fresh = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
+    with _made_aside(path, path.with_name(f".{path.name}.{os.urandom(4).hex()}")):
+        pass  # empty as it is
+
+
+@contextmanager
+def in_the_making(path: Path) -> Iterator[Path]:
+    """A new database under another name, to be filled; it gets its own when all went well.
+
+    Nothing is at ``path`` before it is whole. For who has the turn (lock.py). Raises
+    DatabaseUnusable (also where another one stands there by then), DatabaseTrouble.
+    """
+    forget_unfinished(path)
+    try:
+        with _made_aside(path, _unfinished(path)) as fresh:
+            yield fresh
+    except FileExistsError as fault:
+        raise DatabaseUnusable(
+            path, "another database was made here meanwhile", "Look at that one first."
+        ) from fault
+
+
+def forget_unfinished(path: Path) -> None:
+    """What a run that was killed had in the making goes. For who has the turn (lock.py)."""
+    _forget(_unfinished(path))
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f".{path.name}.unfinished")
+
+
+@contextmanager
+def _made_aside(path: Path, fresh: Path) -> Iterator[Path]:
+    """An empty database at ``fresh``, which takes its place at ``path`` when the context ends."""
     _must_not_inherit(path)
     try:
         os.close(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644))
@@ -104,9 +136,10 @@ def create(path: Path) -> None:
         if os.geteuid() == 0:  # the cron user owns the directory, and must own this
             owner = path.parent.stat()
             os.chown(fresh, owner.st_uid, owner.st_gid)
+        yield fresh
         os.link(fresh, path)
     finally:
-        fresh.unlink(missing_ok=True)
+        _forget(fresh)
     beneath.fsync_path(path.parent)
 
 

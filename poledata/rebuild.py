@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from poledata import bagreading, catalogue, db, mounts, sealing
@@ -17,8 +17,12 @@ from poledata.diskmap import Entry
 from poledata.house import House
 from poledata.identity import HeldDisk
 from poledata.inventory import Find, Inventory, NotUsed
-from poledata.records import Disk, DiskState
+from poledata.records import Disk, DiskState, Severity
 from poledata.texts import utc
+
+COMMAND = "generate_db.py --from-disks"
+INCOMPLETE = "database-error"  # with a key of ours: the database lacks what is on some disk
+_ANSWERS = "database"  # the key of a database that did not answer (delivery.py): not ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ def rebuild(
     is_dry: bool = False,
 ) -> Rebuilt:
     """The whole of it; the caller has the turn. Raises Stopped: run it again, and it goes on."""
+    _note_begin(house)
     _register_disks(house, inventory, spares)
     rows = {disk.serial: disk for disk in catalogue.disks(house.conn)}
     helds = [replace(find.held, disk=rows[_serial(find)]) for find in inventory.finds]
@@ -54,6 +59,7 @@ def rebuild(
         if held.disk.state is DiskState.CLOSED and not is_dry:
             _keep_packing_list(house, held, report)
         _tell(house, report)
+    _note_end(house, inventory)
     labels = {disk.label for disk in rows.values()}
     return Rebuilt(
         str(house.config.db_path),
@@ -64,6 +70,52 @@ def rebuild(
         tuple(label for label in inventory.empty if label not in labels),
         tuple(entry.label for entry in spares),
     )
+
+
+# --- is it complete? ----------------------------------------------------------------------
+
+
+def _note_begin(house: House) -> None:
+    """Stored before the first row, so that a run which is killed can't pass for a whole one."""
+    house.board.tell(
+        INCOMPLETE,
+        "rebuild",
+        f"{COMMAND} began at {_now()} and has not ended: the database does not know all that is "
+        f"on the disks. No file is lost by it. Run it again: {COMMAND}",
+        Severity.WARNING,
+    )
+
+
+def _note_end(house: House, inventory: Inventory) -> None:
+    """What this run could not read is said until another one reads it, or a person noted it."""
+    lacking = dict(_not_read(house, inventory))
+    for key in house.board.open_keys(INCOMPLETE):
+        if key not in (*lacking, _ANSWERS):
+            house.board.settle([INCOMPLETE], key)
+    for key, why in lacking.items():
+        house.board.tell(INCOMPLETE, key, why, Severity.WARNING)
+
+
+def _not_read(house: House, inventory: Inventory) -> Iterator[tuple[str, str]]:
+    """A key and a text each. A closed disk gets no files: of it the database knows all."""
+    for place in inventory.not_used:
+        yield (
+            place.path,
+            f"What is mounted there was not used: {place.why}. The database may not know all that "
+            f"is on that disk. Mount it where it belongs, or take it out; then: {COMMAND}",
+        )
+    unsealed = {disk.id for disk in catalogue.unsealed_disks(house.conn)}
+    for disk in inventory.absent:
+        if disk.state is DiskState.ACTIVE or disk.id in unsealed:
+            yield (
+                disk.label,
+                f"{disk.label} ({disk.serial}) was not mounted: the database may not know all that "
+                f"is on it. Mount it, then: {COMMAND}. If it has left: data_manager.py ship "
+                f"{disk.label}; if it is dead or gone: data_manager.py lost {disk.label}",
+            )
+
+
+# --- registering --------------------------------------------------------------------------
 
 
 def _serial(find: Find) -> str:

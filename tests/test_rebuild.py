@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -524,20 +523,6 @@ def test_options_that_make_no_sense_together_are_refused(
     run = world.run("generate_db.py", *args, check=2)
     assert said in run.err and "Nothing was changed." in run.err
     assert os.listdir(world.db_path.parent) == []
-
-
-@needs_strace
-@pytest.mark.parametrize("nth", [1, 5, 9])
-def test_a_killed_run_is_simply_run_again(world: World, nth: int) -> None:
-    """SIGKILL amid a commit: what is there is whole, and the next run completes it."""
-    filled(world)
-    expected = [rows(world, query) for query in (FILES, DISKS, COPIES)]
-    lose_database(world)
-    prefix = strace(world, "fdatasync,fsync", [], f"signal=SIGKILL:when={nth}")
-    run = world.run("generate_db.py", "--from-disks", prefix=prefix)
-    assert run.code in (-signal.SIGKILL, 128 + signal.SIGKILL), run
-    rebuilt(world)
-    assert [rows(world, query) for query in (FILES, DISKS, COPIES)] == expected
 
 
 def test_a_lost_databases_journal_is_not_played_into_a_new_one(world: World) -> None:

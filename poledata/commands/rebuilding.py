@@ -91,12 +91,17 @@ def _spares(
 
 @contextmanager
 def _database(path: Path, is_dry: bool) -> Iterator[db.Connection]:
-    """The one to be completed, or a new one; for a dry run a copy, which is thrown away."""
+    """The one to be completed, or a new one, which is there once it is whole.
+
+    For a dry run a copy, which is thrown away.
+    """
     with ExitStack() as stack:
         if is_dry:
             path = _copied(path, Path(stack.enter_context(TemporaryDirectory())))
-        if not path.exists():
-            db.create(path)
+        if path.exists():
+            db.forget_unfinished(path)
+        else:
+            path = stack.enter_context(db.in_the_making(path))
         yield stack.enter_context(db.connect(path))
 
 
