@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from poledata import beneath, buffer, catalogue, choice, db, sending
@@ -36,6 +36,9 @@ def look(config: Config, conn: db.Connection) -> Iterator[Finding]:
     for warning in config.warnings:
         yield Finding(False, warning)
     yield _database(config)
+    if faults := db.faults(conn):
+        yield _damaged(config, faults)
+        return  # what it says of the rest is not to be trusted
     yield from _whole(conn)
     yield _clock(conn)
     if pause := catalogue.current_pause(conn, utc(time.time())):
@@ -59,6 +62,15 @@ def _database(config: Config) -> Finding:
     if mode & 0o022:
         return Finding(False, f"{directory} is writable by others: chmod go-w {directory}")
     return Finding(True, f"database {config.db_path}")
+
+
+def _damaged(config: Config, faults: Sequence[str]) -> Finding:
+    return Finding(
+        False,
+        f"{config.db_path} is damaged inside ({faults[0]}). No file is lost with it. Stop the "
+        "passes (crontab), put it aside, and make it again from the disks: the steps are under "
+        "database-error in docs/operators.md",
+    )
 
 
 def _whole(conn: db.Connection) -> Iterator[Finding]:

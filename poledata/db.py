@@ -281,11 +281,43 @@ def _back_up(conn: Connection, path: Path, version: int) -> None:
 
 
 def _must_be_whole(conn: Connection, path: Path) -> None:
+    if said := _cut_end(conn, path):
+        raise DatabaseTrouble(path, f"the database is malformed: {said[0]}")
+
+
+def _cut_end(conn: Connection, path: Path) -> list[str]:
     """SQLite takes the missing end of a last page that was cut for zeros, and goes on."""
     (pages,) = conn.execute("PRAGMA page_count").fetchone()
     (page_bytes,) = conn.execute("PRAGMA page_size").fetchone()
-    if path.stat().st_size < pages * page_bytes:
-        raise DatabaseTrouble(path, "the database is malformed: its end is cut off")
+    return ["its end is cut off"] if path.stat().st_size < pages * page_bytes else []
+
+
+def faults(conn: Connection) -> list[str]:
+    """What SQLite finds damaged inside the file, the first of it; nothing: it is sound.
+
+    It reads all of it. Content that was altered without harm to the structure is not found.
+    """
+    try:
+        rows = conn.execute("PRAGMA integrity_check(3)").fetchall()
+    except sqlite3.OperationalError:
+        raise  # locked, or the drive: that tells nothing of what is inside
+    except sqlite3.DatabaseError as fault:
+        return [str(fault)]
+    return [line for row in rows for line in row[0].splitlines() if line != "ok"]
+
+
+def must_be_sound(path: Path) -> None:
+    """Raises DatabaseUnusable if the file is damaged inside; whatever its version is."""
+    with _sqlite_faults(path), ExitStack() as stack:
+        copy = path if _answers(path) else stack.enter_context(_rolled_back_copy(path))
+        conn = stack.enter_context(closing(_open(copy, "ro" if copy == path else "rw")))
+        if said := _cut_end(conn, copy) or faults(conn):
+            raise DatabaseUnusable(
+                path,
+                f"the database is damaged inside: {said[0]}",
+                "Nothing is built on that: put it aside first, as database-error in "
+                "docs/operators.md says.",
+            )
 
 
 # What SQLite says when the world is at fault; anything else is a mistake in our SQL.

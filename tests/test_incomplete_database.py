@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 
 import pytest
@@ -167,3 +168,50 @@ def test_a_closed_disk_on_the_shelf_is_known_in_full(world: World) -> None:
     rebuilt(world)
     assert {kind for kind, _ in world.notices()} <= {"disk-closed"}
     away.rename(world.disks["P01"])
+
+
+# --- damaged inside -----------------------------------------------------------------------
+
+
+def harm_page(world: World, table: str) -> None:
+    """Random bytes in the middle of the file: they stand where a table, or an index, begins."""
+    (page,) = world.sql("SELECT rootpage FROM sqlite_schema WHERE name = ?", table)[0]
+    (size,) = world.sql("PRAGMA page_size")[0]
+    with world.db_path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(random.Random(0).randbytes(size))
+
+
+@pytest.mark.parametrize("table", ["files", "sqlite_autoindex_files_1", "rehashed", "disks"])
+def test_a_database_that_is_damaged_inside_is_a_fault_and_nothing_is_built_on_it(
+    world: World, table: str
+) -> None:
+    """``check`` says it (exit 1); ``--from-disks`` refuses (exit 2) until it is put aside."""
+    filled(world)
+    expected = rows(world, FILES)
+    harm_page(world, table)
+    steps = "database-error in docs/operators.md"
+    checked = world.run_pass("check", check=1)
+    assert "malformed" in checked.err or f"FAULT {world.db_path} is damaged inside (" in checked.out
+    assert steps in checked.out + checked.err
+    before = world.snapshot(world.root)
+    for dry in ([], ["--dry-run"]):
+        run = rebuilt(world, *dry, check=2)
+        assert f"{world.db_path}: the database is damaged inside: " in run.err
+        assert f"Nothing was changed. Nothing is built on that: put it aside first, as {steps}" in (
+            run.err
+        )
+        changed = before.differences(world.snapshot(world.root))
+        assert [each for each in changed if "pole.sqlite." not in each and ".log" not in each] == []
+    lose_database(world)
+    rebuilt(world)
+    assert rows(world, FILES) == expected
+
+
+def test_a_database_whose_end_is_cut_off_is_refused_the_same(world: World) -> None:
+    """SQLite itself would go on with zeros."""
+    filled(world)
+    os.truncate(world.db_path, world.db_path.stat().st_size - 100)
+    run = rebuilt(world, check=2)
+    assert "the database is damaged inside: its end is cut off. Nothing was changed." in run.err
+    world.leave_unchecked("the database is damaged")

@@ -69,6 +69,7 @@ def _known(config: Config, is_dry: bool) -> list[Disk]:
     """Of an older database; it is brought to this program's version, unless nothing is written."""
     if not config.db_path.exists():
         return []
+    db.must_be_sound(config.db_path)
     with db.connect(config.db_path, read_only=is_dry) as conn:
         return catalogue.disks(conn)
 
