@@ -21,6 +21,7 @@ from poledata.records import Disk, DiskState, Severity
 from poledata.texts import utc
 
 COMMAND = "generate_db.py --from-disks"
+FOUND_BY = f"Found by {COMMAND}"
 INCOMPLETE = "database-error"  # with a key of ours: the database lacks what is on some disk
 _ANSWERS = "database"  # the key of a database that did not answer (delivery.py): not ours
 
@@ -58,7 +59,7 @@ def rebuild(
     for held, report in zip(helds, reports, strict=True):
         if held.disk.state is DiskState.CLOSED and not is_dry:
             _keep_packing_list(house, held, report)
-        _tell(house, report)
+        _tell(house, held.disk, report)
     _note_end(house, inventory)
     labels = {disk.label for disk in rows.values()}
     return Rebuilt(
@@ -168,17 +169,21 @@ def _keep_packing_list(house: House, held: HeldDisk, report: BagReport) -> None:
         report.faults.append(f"its packing list can't be kept: {fault.strerror or fault}")
 
 
-def _tell(house: House, report: BagReport) -> None:
-    """One notice a disk; ``verify`` settles it once all its copies are good."""
+def _tell(house: House, disk: Disk, report: BagReport) -> None:
+    """One notice a disk; it ends with the run that finds nothing, or when ``verify`` does."""
+    about = disk.serial if disk.state is DiskState.SHIPPED else disk.label
     if report.is_well:
+        is_ours = FOUND_BY in house.board.text("copy-damaged", about)
+        if is_ours and not catalogue.bad_copies_on(house.conn, disk):
+            house.board.settle(["copy-damaged"], about)
         return
     bad = len(report.missing) + len(report.damaged) + len(report.lost)
     house.board.tell(
         "copy-damaged",
-        report.label,
+        about,
         f"By its manifest {bad} files are missing or damaged there, {len(report.differences)} are "
         f"not what another disk says, {len(report.without_line)} files have no line; "
-        f"{len(report.faults)} faults. Found by generate_db.py --from-disks, which lists them.",
+        f"{len(report.faults)} faults. {FOUND_BY}, which lists them.",
     )
 
 

@@ -340,6 +340,26 @@ def test_of_two_sizes_the_one_with_the_sha512_is_right(
     assert copy_states(world, NAME) == {label: "damaged", other: "good"}
 
 
+def test_what_a_run_found_is_over_with_the_run_that_finds_nothing(world: World) -> None:
+    """Its own notice alone: what something else has found of a disk stands."""
+    filled(world)
+    lose_database(world)
+    away = (world.data("S01") / NAME).rename(world.root / "away")
+    (world.disks["P01"] / "data" / "notes.txt").write_text("not ours")
+    rebuilt(world, check=1)
+    assert world.notices() == {("copy-damaged", "P01"), ("copy-damaged", "S01")}
+    away.rename(world.data("S01") / NAME)
+    rebuilt(world, check=1)
+    assert world.notices() == {("copy-damaged", "P01")}
+    world.sql("UPDATE notices SET text = 'P01 is full but can''t be closed.'")
+    (world.disks["P01"] / "data" / "notes.txt").unlink()
+    rebuilt(world)
+    assert world.notices() == {("copy-damaged", "P01")}
+    world.sql("UPDATE notices SET text = 'Found by generate_db.py --from-disks, which …'")
+    rebuilt(world)
+    assert world.notices() == set()
+
+
 def test_a_torn_last_line_is_left_and_its_file_said(world: World) -> None:
     """What a crash left is no fault of the manifest; the next pass cuts it, not this."""
     filled(world)
