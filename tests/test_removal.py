@@ -560,7 +560,7 @@ REAL_FAULTS: dict[str, tuple[Callable[[Station], object], str]] = {
     ),
     "the manifest is gone": (
         lambda s: (s.root / "S01" / bag.MANIFEST).unlink(),
-        NO_COPY + "it does not answer (No such file or directory)",
+        NO_COPY + "there is no manifest-sha512.txt",
     ),
     "the disk can't be used": (_refused, NO_COPY + "nothing is mounted"),
     "both labels lead to one place": (
