@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from poledata import bag, beneath
 from poledata.errors import ManifestDamaged
@@ -106,6 +107,15 @@ def read(root_fd: int) -> Iterator[ManifestLine]:
             yield _parse_line(raw, at)
             at += len(raw)
         bag.must_not_end(at, size_bytes)
+
+
+def read_list(path: Path) -> Iterator[ManifestLine]:
+    """The same of a packing list, the copy of a closed disk's manifest at the station."""
+    with path.open("rb") as lines:
+        at = 0
+        for raw in lines:
+            yield _parse_line(raw, at)
+            at += len(raw)
 
 
 def drop_line(root_fd: int, name: str) -> None:

@@ -1,14 +1,15 @@
 """Make the catalogue anew from the bags of the mounted disks, or complete an older one.
 
 The story: the disks that were found are registered → each manifest is read and written down
-(bagreading.py) → a person is told of what is not as it should be. Nothing is written to any disk.
+(bagreading.py) → disks that have left are closed by their packing lists (packinglist.py) → a
+person is told of what is not as it should be. Nothing is written to any disk.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from poledata import bagreading, catalogue, db, mounts, sealing
@@ -17,6 +18,7 @@ from poledata.diskmap import Entry
 from poledata.house import House
 from poledata.identity import HeldDisk
 from poledata.inventory import Find, Inventory, NotUsed
+from poledata.packinglist import Packed, close_by_lists
 from poledata.records import Disk, DiskState, Severity
 from poledata.texts import utc
 
@@ -34,13 +36,15 @@ class Rebuilt:
     is_dry: bool
     disks: tuple[BagReport, ...]
     not_used: tuple[NotUsed, ...]
+    packed: tuple[Packed, ...]  # disks that were not there, but have a packing list
     not_mounted: tuple[str, ...]  # disks in use or closed that were not there
     empty: tuple[str, ...]  # mounted empty disks that the database does not know
     spares_added: tuple[str, ...]
 
     @property
     def is_well(self) -> bool:
-        return not self.not_used and all(report.is_well for report in self.disks)
+        faults = [*self.not_used, *(one for one in self.packed if one.fault)]
+        return not faults and all(report.is_well for report in self.disks)
 
 
 def rebuild(
@@ -51,6 +55,7 @@ def rebuild(
     is_dry: bool = False,
 ) -> Rebuilt:
     """The whole of it; the caller has the turn. Raises Stopped: run it again, and it goes on."""
+    known = catalogue.disks(house.conn)
     _note_begin(house)
     _register_disks(house, inventory, spares)
     rows = {disk.serial: disk for disk in catalogue.disks(house.conn)}
@@ -60,17 +65,33 @@ def rebuild(
         if held.disk.state is DiskState.CLOSED and not is_dry:
             _keep_packing_list(house, held, report)
         _tell(house, held.disk, report)
-    _note_end(house, inventory)
+    packed = tuple(close_by_lists(house, _away(house, inventory, known)))
+    closed = {one.serial for one in packed if not one.fault}
+    _note_end(house, inventory, closed)
     labels = {disk.label for disk in rows.values()}
     return Rebuilt(
         str(house.config.db_path),
         is_dry,
         tuple(reports),
         inventory.not_used,
-        tuple(disk.label for disk in inventory.absent),
+        packed,
+        tuple(disk.label for disk in inventory.absent if disk.serial not in closed),
         tuple(label for label in inventory.empty if label not in labels),
         tuple(entry.label for entry in spares),
     )
+
+
+def _away(house: House, inventory: Inventory, known: Sequence[Disk]) -> Iterator[Disk]:
+    """Known disks that may have been filled, closed and taken away since; nothing is mounted."""
+    unsealed = {disk.id for disk in catalogue.unsealed_disks(house.conn)}
+    here = {find.held.disk.id for find in inventory.finds}
+    taken = {place.path for place in inventory.not_used}
+    for disk in known:
+        is_open = disk.state in (DiskState.SPARE, DiskState.ACTIVE) or disk.id in unsealed
+        places = {str(place) for place in house.config.mount_points(disk.label)}
+        is_there = disk.id in here or disk.label in inventory.empty or places & taken
+        if is_open and not is_there:
+            yield disk
 
 
 # --- is it complete? ----------------------------------------------------------------------
@@ -87,9 +108,9 @@ def _note_begin(house: House) -> None:
     )
 
 
-def _note_end(house: House, inventory: Inventory) -> None:
+def _note_end(house: House, inventory: Inventory, closed: Collection[str]) -> None:
     """What this run could not read is said until another one reads it, or a person noted it."""
-    lacking = dict(_not_read(house, inventory))
+    lacking = dict(_not_read(house, inventory, closed))
     for key in house.board.open_keys(INCOMPLETE):
         if key not in (*lacking, _ANSWERS):
             house.board.settle([INCOMPLETE], key)
@@ -97,8 +118,13 @@ def _note_end(house: House, inventory: Inventory) -> None:
         house.board.tell(INCOMPLETE, key, why, Severity.WARNING)
 
 
-def _not_read(house: House, inventory: Inventory) -> Iterator[tuple[str, str]]:
-    """A key and a text each. A closed disk gets no files: of it the database knows all."""
+def _not_read(
+    house: House, inventory: Inventory, closed: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    """A key and a text each. A closed disk gets no files: of it the database knows all.
+
+    ``closed``: serials of those that were closed by their packing lists.
+    """
     for place in inventory.not_used:
         yield (
             place.path,
@@ -107,12 +133,14 @@ def _not_read(house: House, inventory: Inventory) -> Iterator[tuple[str, str]]:
         )
     unsealed = {disk.id for disk in catalogue.unsealed_disks(house.conn)}
     for disk in inventory.absent:
-        if disk.state is DiskState.ACTIVE or disk.id in unsealed:
+        is_open = disk.state is DiskState.ACTIVE or disk.id in unsealed
+        if is_open and disk.serial not in closed:
             yield (
                 disk.label,
                 f"{disk.label} ({disk.serial}) was not mounted: the database may not know all that "
-                f"is on it. Mount it, then: {COMMAND}. If it has left: data_manager.py ship "
-                f"{disk.label}; if it is dead or gone: data_manager.py lost {disk.label}",
+                f"is on it. Mount it, then: {COMMAND}. If it has left the station, its packing "
+                "list is wanted in packing-lists/ beside the database; then the same. If it is "
+                f"dead or gone: data_manager.py lost {disk.label}",
             )
 
 

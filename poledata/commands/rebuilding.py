@@ -23,6 +23,7 @@ from poledata.house import House
 from poledata.inventory import Inventory, taken
 from poledata.lifecycle import the_disk
 from poledata.notices import Board
+from poledata.packinglist import BY_LIST, Packed
 from poledata.rebuild import Rebuilt, rebuild
 from poledata.records import Disk
 from poledata.texts import shown, size_text
@@ -140,12 +141,24 @@ def _print(done: Rebuilt, verdicts: Sequence[Verdict]) -> None:
             click.echo(f"DIFFERENCE {differing.name}: {differing.here}; {differing.there}")
         for fault in report.faults:
             click.echo(f"{report.label}: FAULT {shown(fault)}")
+    for packed in done.packed:
+        click.echo(_packed_line(packed))
     for place in done.not_used:
         click.echo(f"NOT USED {place.path}: {place.why}")
     for verdict in verdicts:
         print_verdict(verdict)
     for line in _what_next(done, bool(verdicts)):
         click.echo(line)
+
+
+def _packed_line(packed: Packed) -> str:
+    if packed.fault:
+        return f"{packed.label}: NOT CLOSED BY ITS PACKING LIST: {packed.fault}"
+    return (
+        f"{packed.label}  {packed.role.value}  {packed.serial}  {BY_LIST}: {packed.files} files, "
+        f"{packed.new_copies} of them new to the database. If it has left: "
+        f"data_manager.py ship {packed.label}"
+    )
 
 
 _WORDS = {
