@@ -19,7 +19,7 @@ from enum import Enum
 from itertools import groupby, islice
 
 from poledata import bag, beneath, catalogue, db, manifest, medium, sealing
-from poledata.errors import Stopped
+from poledata.errors import ManifestDamaged, Stopped
 from poledata.house import House
 from poledata.identity import HeldDisk
 from poledata.records import CopyState, FileRow, ManifestLine, Role
@@ -82,6 +82,8 @@ def _read(house: House, held: HeldDisk, stop: threading.Event) -> BagReport:
     except OSError as fault:
         said = f"it could not be read to its end: {fault.strerror or fault}"
         reading.report.faults.append(said)
+    except ManifestDamaged as fault:  # it went since the disk was looked at
+        reading.report.faults.append(str(fault))
     return reading.report
 
 
@@ -140,7 +142,7 @@ class _Reading:
         lines = self._plain_lines()
         while chunk := list(islice(lines, CHUNK_LINES)):
             if stop.is_set():
-                raise Stopped("Interrupted: what was read is registered. Run this again.")
+                raise Stopped("Interrupted: the database is not complete. Run this again.")
             listed = list(_with_files(self.held.root_fd, chunk))
             with db.transaction(self.house.conn):
                 doubtful = [one for one in listed if not self._write_down(one)]

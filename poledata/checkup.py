@@ -6,13 +6,12 @@ import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from poledata import beneath, buffer, catalogue, choice, sending
+from poledata import beneath, buffer, catalogue, choice, db, sending
 from poledata.buffer import Buffer
 from poledata.config import Config
-from poledata.db import Connection
 from poledata.errors import DiskRefused
 from poledata.identity import HeldDisk, must_be_writable
 from poledata.records import Disk, DiskState, Role, Waiting
@@ -31,12 +30,16 @@ class Finding:
     what: str
 
 
-def look(config: Config, conn: Connection) -> Iterator[Finding]:
+def look(config: Config, conn: db.Connection) -> Iterator[Finding]:
     """Everything a pass relies on, one finding each."""
     yield Finding(True, f"configuration {config.path}")
     for warning in config.warnings:
         yield Finding(False, warning)
     yield _database(config)
+    if faults := db.faults(conn):
+        yield _damaged(config, faults)
+        return  # what it says of the rest is not to be trusted
+    yield from _whole(conn)
     yield _clock(conn)
     if pause := catalogue.current_pause(conn, utc(time.time())):
         until = pause.until or "somebody says: data_manager.py resume"
@@ -61,7 +64,23 @@ def _database(config: Config) -> Finding:
     return Finding(True, f"database {config.db_path}")
 
 
-def _clock(conn: Connection) -> Finding:
+def _damaged(config: Config, faults: Sequence[str]) -> Finding:
+    return Finding(
+        False,
+        f"{config.db_path} is damaged inside ({faults[0]}). No file is lost with it. Stop the "
+        "passes (crontab), put it aside, and make it again from the disks: the steps are under "
+        "database-error in docs/operators.md",
+    )
+
+
+def _whole(conn: db.Connection) -> Iterator[Finding]:
+    """Whether it knows all that is on the disks, as far as that was noted."""
+    for notice in catalogue.open_notices(conn):
+        if notice.kind == "database-error":
+            yield Finding(False, f"the database, {notice.key}: {notice.text}")
+
+
+def _clock(conn: db.Connection) -> Finding:
     last = catalogue.last_pass(conn)
     now_s = time.time()
     if last and seconds(last.started_at) > now_s + 60:
@@ -121,7 +140,7 @@ def _lease(fd: int, waiting: Waiting) -> Finding:
     )
 
 
-def _disks(config: Config, conn: Connection) -> Iterator[Finding]:
+def _disks(config: Config, conn: db.Connection) -> Iterator[Finding]:
     usable: dict[Role, list[HeldDisk]] = {role: [] for role in Role}
     yield from _kept_from_use(conn)
     with Shelf(config, conn, set()) as shelf:
@@ -138,7 +157,7 @@ def _disks(config: Config, conn: Connection) -> Iterator[Finding]:
             yield Finding(False, "all usable disks are on one physical drive")
 
 
-def _kept_from_use(conn: Connection) -> Iterator[Finding]:
+def _kept_from_use(conn: db.Connection) -> Iterator[Finding]:
     for disk in catalogue.disks(conn):
         if disk.held_by and disk.state in (DiskState.ACTIVE, DiskState.SPARE):
             why = f"is held by a {disk.held_by}: {disk.held_reason}"

@@ -94,7 +94,39 @@ def create(path: Path) -> None:
 
     Raises DatabaseUnusable, DatabaseTrouble; FileExistsError.
     """
-    fresh = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
+    with _made_aside(path, path.with_name(f".{path.name}.{os.urandom(4).hex()}")):
+        pass  # empty as it is
+
+
+@contextmanager
+def in_the_making(path: Path) -> Iterator[Path]:
+    """A new database under another name, to be filled; it gets its own when all went well.
+
+    Nothing is at ``path`` before it is whole. For who has the turn (lock.py). Raises
+    DatabaseUnusable (also where another one stands there by then), DatabaseTrouble.
+    """
+    forget_unfinished(path)
+    try:
+        with _made_aside(path, _unfinished(path)) as fresh:
+            yield fresh
+    except FileExistsError as fault:
+        raise DatabaseUnusable(
+            path, "another database was made here meanwhile", "Look at that one first."
+        ) from fault
+
+
+def forget_unfinished(path: Path) -> None:
+    """What a run that was killed had in the making goes. For who has the turn (lock.py)."""
+    _forget(_unfinished(path))
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f".{path.name}.unfinished")
+
+
+@contextmanager
+def _made_aside(path: Path, fresh: Path) -> Iterator[Path]:
+    """An empty database at ``fresh``, which takes its place at ``path`` when the context ends."""
     _must_not_inherit(path)
     try:
         os.close(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644))
@@ -108,9 +140,10 @@ def create(path: Path) -> None:
         if os.geteuid() == 0:  # the cron user owns the directory, and must own this
             owner = path.parent.stat()
             os.chown(fresh, owner.st_uid, owner.st_gid)
+        yield fresh
         os.link(fresh, path)
     finally:
-        fresh.unlink(missing_ok=True)
+        _forget(fresh)
     beneath.fsync_path(path.parent)
 
 
@@ -252,11 +285,43 @@ def _back_up(conn: Connection, path: Path, version: int) -> None:
 
 
 def _must_be_whole(conn: Connection, path: Path) -> None:
+    if said := _cut_end(conn, path):
+        raise DatabaseTrouble(path, f"the database is malformed: {said[0]}")
+
+
+def _cut_end(conn: Connection, path: Path) -> list[str]:
     """SQLite takes the missing end of a last page that was cut for zeros, and goes on."""
     (pages,) = conn.execute("PRAGMA page_count").fetchone()
     (page_bytes,) = conn.execute("PRAGMA page_size").fetchone()
-    if path.stat().st_size < pages * page_bytes:
-        raise DatabaseTrouble(path, "the database is malformed: its end is cut off")
+    return ["its end is cut off"] if path.stat().st_size < pages * page_bytes else []
+
+
+def faults(conn: Connection) -> list[str]:
+    """What SQLite finds damaged inside the file, the first of it; nothing: it is sound.
+
+    It reads all of it. Content that was altered without harm to the structure is not found.
+    """
+    try:
+        rows = conn.execute("PRAGMA integrity_check(3)").fetchall()
+    except sqlite3.OperationalError:
+        raise  # locked, or the drive: that tells nothing of what is inside
+    except sqlite3.DatabaseError as fault:
+        return [str(fault)]
+    return [line for row in rows for line in row[0].splitlines() if line != "ok"]
+
+
+def must_be_sound(path: Path) -> None:
+    """Raises DatabaseUnusable if the file is damaged inside; whatever its version is."""
+    with _sqlite_faults(path), ExitStack() as stack:
+        copy = path if _answers(path) else stack.enter_context(_rolled_back_copy(path))
+        conn = stack.enter_context(closing(_open(copy, "ro" if copy == path else "rw")))
+        if said := _cut_end(conn, copy) or faults(conn):
+            raise DatabaseUnusable(
+                path,
+                f"the database is damaged inside: {said[0]}",
+                "Nothing is built on that: put it aside first, as database-error in "
+                "docs/operators.md says.",
+            )
 
 
 # What SQLite says when the world is at fault; anything else is a mistake in our SQL.

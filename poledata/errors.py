@@ -181,7 +181,7 @@ class CopyMismatch(FileFault):
 
 
 class ManifestDamaged(PoleError):
-    """A disk's manifest holds what no program of ours wrote."""
+    """A disk's manifest is gone, or holds what no program of ours wrote."""
 
 
 class Refused(UsageFault):

@@ -247,9 +247,22 @@ def _must_be_open(held: HeldDisk) -> None:
         )
 
 
+def _without_manifest(disk: Disk, why: str) -> DiskRefused:
+    return DiskRefused(
+        "disk-wrong",
+        disk.label,
+        why,
+        "Its files are not harmed by that, and the database knows the SHA-512 of each: "
+        f"data_manager.py verify {disk.label} reads them. It gets no more files; other disks of "
+        "its role go on.",
+    )
+
+
 def must_be_writable(held: HeldDisk) -> None:
     """Raises DiskRefused where this user can't, or must not, put files on the disk."""
     _must_be_open(held)
+    if held.mark and beneath.stat(held.root_fd, bag.MANIFEST) is None:
+        raise _without_manifest(held.disk, f"there is no {held.path / bag.MANIFEST}")
     if mounts.space(held.root_fd).read_only:
         raise DiskRefused(
             "disk-read-only",
@@ -272,12 +285,7 @@ def disk_faults(disk: Disk) -> Iterator[None]:
     try:
         yield
     except ManifestDamaged as fault:
-        raise DiskRefused(
-            "disk-wrong",
-            disk.label,
-            str(fault),
-            f"Read its files (data_manager.py verify {disk.label}) and mend that file by hand.",
-        ) from fault
+        raise _without_manifest(disk, str(fault)) from fault
     except PermissionError as fault:
         raise DiskRefused(
             "disk-read-only",

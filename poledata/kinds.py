@@ -51,11 +51,12 @@ KINDS = {
          "Pull the disk that hangs, or reboot. The next pass goes on by itself."),
     ),
     "database-error": Kind(
-        _C, "the database does not answer", "the database does not answer",
+        _C, "the database does not answer, or is not complete", "faults of the database",
         "What is not registered stays in the buffer; what was registered is on two disks.",
         ("Is its file system full? df -h. Make room, but not by removing the database.",
          "Does another program hold it? sudo fuser -v and the database.",
-         "If it is damaged: stop, copy the whole directory away, follow docs/operators.md."),
+         "Damaged: stop, copy the whole directory away. Then, or if it is not complete: follow "
+         "docs/operators.md."),
     ),
     "no-good-copy": Kind(
         _C, "files of this disk have no good copy left", "disks have files without a good copy",

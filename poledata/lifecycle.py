@@ -22,7 +22,8 @@ from poledata.texts import shown, size_text, utc
 HOLD_AFTER_ERRORS = 3  # passes running
 HELD_AT_ONCE = 2  # more failing at once have a common cause: cable, power, controller
 SMART_HOLD = "SMART: "  # how the reason of a hold begins that only a later SMART check lifts
-_KINDS_OF_A_DISK = ("disk-closed", *DISK_KINDS, *SMART_KINDS)
+# With a label as its key ``database-error`` says that the database may not know all of a disk.
+_KINDS_OF_A_DISK = ("disk-closed", "database-error", *DISK_KINDS, *SMART_KINDS)
 
 log = logging.getLogger(__name__)
 

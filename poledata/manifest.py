@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
 from poledata import bag, beneath
 from poledata.errors import ManifestDamaged
@@ -21,7 +23,7 @@ def mend(root_fd: int) -> None:
 
     Raises ManifestDamaged if what stands before is no manifest line: nothing is built on that.
     """
-    with beneath.opened(root_fd, bag.MANIFEST, os.O_RDWR) as fd:
+    with _opened(root_fd, os.O_RDWR) as fd:
         size_bytes = os.fstat(fd).st_size
         whole_bytes = _end_of_lines(fd, size_bytes)
         begin = max(0, whole_bytes - _LONGEST_LINE_BYTES)
@@ -31,6 +33,17 @@ def mend(root_fd: int) -> None:
         if whole_bytes < size_bytes:
             os.ftruncate(fd, whole_bytes)
             os.fsync(fd)
+
+
+@contextmanager
+def _opened(root_fd: int, flags: int = os.O_RDONLY) -> Iterator[int]:
+    """Raises ManifestDamaged where there is none: whatever the drive is like, it answers."""
+    with ExitStack() as stack:
+        try:
+            fd = stack.enter_context(beneath.opened(root_fd, bag.MANIFEST, flags))
+        except FileNotFoundError as fault:
+            raise ManifestDamaged(f"there is no {bag.MANIFEST}") from fault
+        yield fd
 
 
 def _end_of_lines(fd: int, size_bytes: int) -> int:
@@ -47,7 +60,7 @@ def _end_of_lines(fd: int, size_bytes: int) -> int:
 
 def append(root_fd: int, entries: Sequence[tuple[str, str]]) -> list[ManifestLine]:
     """Add a line for each (sha512, name) durably; returns the lines with their offsets."""
-    with beneath.opened(root_fd, bag.MANIFEST, os.O_WRONLY | os.O_APPEND) as fd:
+    with _opened(root_fd, os.O_WRONLY | os.O_APPEND) as fd:
         lines: list[ManifestLine] = []
         at = os.fstat(fd).st_size
         for sha512, name in entries:
@@ -60,7 +73,7 @@ def append(root_fd: int, entries: Sequence[tuple[str, str]]) -> list[ManifestLin
 
 def stands(root_fd: int, line: ManifestLine) -> bool:
     """Whether this line stands where it was written."""
-    with beneath.opened(root_fd, bag.MANIFEST) as fd:
+    with _opened(root_fd) as fd:
         return os.pread(fd, len(line.text), line.offset_bytes) == line.text
 
 
@@ -75,7 +88,7 @@ def read_on(root_fd: int, faults: list[str]) -> Iterator[ManifestLine]:
 
     A last line that a crash tore is none, and no fault: ``mend`` cuts it.
     """
-    with beneath.opened(root_fd, bag.MANIFEST) as fd, os.fdopen(os.dup(fd), "rb") as lines:
+    with _opened(root_fd) as fd, os.fdopen(os.dup(fd), "rb") as lines:
         at = 0
         for raw in lines:
             try:
@@ -88,12 +101,21 @@ def read_on(root_fd: int, faults: list[str]) -> Iterator[ManifestLine]:
 
 def read(root_fd: int) -> Iterator[ManifestLine]:
     """Every line of the manifest. Raises ManifestDamaged; OSError where it ends too soon."""
-    with beneath.opened(root_fd, bag.MANIFEST) as fd, os.fdopen(os.dup(fd), "rb") as lines:
+    with _opened(root_fd) as fd, os.fdopen(os.dup(fd), "rb") as lines:
         at, size_bytes = 0, os.fstat(fd).st_size
         for raw in lines:
             yield _parse_line(raw, at)
             at += len(raw)
         bag.must_not_end(at, size_bytes)
+
+
+def read_list(path: Path) -> Iterator[ManifestLine]:
+    """The same of a packing list, the copy of a closed disk's manifest at the station."""
+    with path.open("rb") as lines:
+        at = 0
+        for raw in lines:
+            yield _parse_line(raw, at)
+            at += len(raw)
 
 
 def drop_line(root_fd: int, name: str) -> None:

@@ -75,6 +75,10 @@ class Board:
         """What the open notices of a kind are about."""
         return [key for of_kind, key in self._open if of_kind == kind]
 
+    def text(self, kind: str, key: str) -> str:
+        """What the open notice says; nothing if there is none."""
+        return self._open[kind, key][0] if (kind, key) in self._open else ""
+
     def pass_on(self, kind: str, key: str, to: str) -> None:
         """What stood about ``key`` is about ``to`` from now on."""
         if was := self._open.get((kind, key)):

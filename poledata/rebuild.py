@@ -1,14 +1,15 @@
 """Make the catalogue anew from the bags of the mounted disks, or complete an older one.
 
 The story: the disks that were found are registered → each manifest is read and written down
-(bagreading.py) → a person is told of what is not as it should be. Nothing is written to any disk.
+(bagreading.py) → disks that have left are closed by their packing lists (packinglist.py) → a
+person is told of what is not as it should be. Nothing is written to any disk.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from poledata import bagreading, catalogue, db, mounts, sealing
@@ -17,8 +18,14 @@ from poledata.diskmap import Entry
 from poledata.house import House
 from poledata.identity import HeldDisk
 from poledata.inventory import Find, Inventory, NotUsed
-from poledata.records import Disk, DiskState
+from poledata.packinglist import Packed, close_by_lists
+from poledata.records import Disk, DiskState, Severity
 from poledata.texts import utc
+
+COMMAND = "generate_db.py --from-disks"
+FOUND_BY = f"Found by {COMMAND}"
+INCOMPLETE = "database-error"  # with a key of ours: the database lacks what is on some disk
+_ANSWERS = "database"  # the key of a database that did not answer (delivery.py): not ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +36,15 @@ class Rebuilt:
     is_dry: bool
     disks: tuple[BagReport, ...]
     not_used: tuple[NotUsed, ...]
+    packed: tuple[Packed, ...]  # disks that were not there, but have a packing list
     not_mounted: tuple[str, ...]  # disks in use or closed that were not there
     empty: tuple[str, ...]  # mounted empty disks that the database does not know
     spares_added: tuple[str, ...]
 
     @property
     def is_well(self) -> bool:
-        return not self.not_used and all(report.is_well for report in self.disks)
+        faults = [*self.not_used, *(one for one in self.packed if one.fault)]
+        return not faults and all(report.is_well for report in self.disks)
 
 
 def rebuild(
@@ -46,6 +55,8 @@ def rebuild(
     is_dry: bool = False,
 ) -> Rebuilt:
     """The whole of it; the caller has the turn. Raises Stopped: run it again, and it goes on."""
+    known = catalogue.disks(house.conn)
+    _note_begin(house)
     _register_disks(house, inventory, spares)
     rows = {disk.serial: disk for disk in catalogue.disks(house.conn)}
     helds = [replace(find.held, disk=rows[_serial(find)]) for find in inventory.finds]
@@ -53,17 +64,87 @@ def rebuild(
     for held, report in zip(helds, reports, strict=True):
         if held.disk.state is DiskState.CLOSED and not is_dry:
             _keep_packing_list(house, held, report)
-        _tell(house, report)
+        _tell(house, held.disk, report)
+    packed = tuple(close_by_lists(house, _away(house, inventory, known)))
+    closed = {one.serial for one in packed if not one.fault}
+    _note_end(house, inventory, closed)
     labels = {disk.label for disk in rows.values()}
     return Rebuilt(
         str(house.config.db_path),
         is_dry,
         tuple(reports),
         inventory.not_used,
-        tuple(disk.label for disk in inventory.absent),
+        packed,
+        tuple(disk.label for disk in inventory.absent if disk.serial not in closed),
         tuple(label for label in inventory.empty if label not in labels),
         tuple(entry.label for entry in spares),
     )
+
+
+def _away(house: House, inventory: Inventory, known: Sequence[Disk]) -> Iterator[Disk]:
+    """Known disks that may have been filled, closed and taken away since; nothing is mounted."""
+    unsealed = {disk.id for disk in catalogue.unsealed_disks(house.conn)}
+    here = {find.held.disk.id for find in inventory.finds}
+    taken = {place.path for place in inventory.not_used}
+    for disk in known:
+        is_open = disk.state in (DiskState.SPARE, DiskState.ACTIVE) or disk.id in unsealed
+        places = {str(place) for place in house.config.mount_points(disk.label)}
+        is_there = disk.id in here or disk.label in inventory.empty or places & taken
+        if is_open and not is_there:
+            yield disk
+
+
+# --- is it complete? ----------------------------------------------------------------------
+
+
+def _note_begin(house: House) -> None:
+    """Stored before the first row, so that a run which is killed can't pass for a whole one."""
+    house.board.tell(
+        INCOMPLETE,
+        "rebuild",
+        f"{COMMAND} began at {_now()} and has not ended: the database does not know all that is "
+        f"on the disks. No file is lost by it. Run it again: {COMMAND}",
+        Severity.WARNING,
+    )
+
+
+def _note_end(house: House, inventory: Inventory, closed: Collection[str]) -> None:
+    """What this run could not read is said until another one reads it, or a person noted it."""
+    lacking = dict(_not_read(house, inventory, closed))
+    for key in house.board.open_keys(INCOMPLETE):
+        if key not in (*lacking, _ANSWERS):
+            house.board.settle([INCOMPLETE], key)
+    for key, why in lacking.items():
+        house.board.tell(INCOMPLETE, key, why, Severity.WARNING)
+
+
+def _not_read(
+    house: House, inventory: Inventory, closed: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    """A key and a text each. A closed disk gets no files: of it the database knows all.
+
+    ``closed``: serials of those that were closed by their packing lists.
+    """
+    for place in inventory.not_used:
+        yield (
+            place.path,
+            f"What is mounted there was not used: {place.why}. The database may not know all that "
+            f"is on that disk. Mount it where it belongs, or take it out; then: {COMMAND}",
+        )
+    unsealed = {disk.id for disk in catalogue.unsealed_disks(house.conn)}
+    for disk in inventory.absent:
+        is_open = disk.state is DiskState.ACTIVE or disk.id in unsealed
+        if is_open and disk.serial not in closed:
+            yield (
+                disk.label,
+                f"{disk.label} ({disk.serial}) was not mounted: the database may not know all that "
+                f"is on it. Mount it, then: {COMMAND}. If it has left the station, its packing "
+                "list is wanted in packing-lists/ beside the database; then the same. If it is "
+                f"dead or gone: data_manager.py lost {disk.label}",
+            )
+
+
+# --- registering --------------------------------------------------------------------------
 
 
 def _serial(find: Find) -> str:
@@ -116,17 +197,21 @@ def _keep_packing_list(house: House, held: HeldDisk, report: BagReport) -> None:
         report.faults.append(f"its packing list can't be kept: {fault.strerror or fault}")
 
 
-def _tell(house: House, report: BagReport) -> None:
-    """One notice a disk; ``verify`` settles it once all its copies are good."""
+def _tell(house: House, disk: Disk, report: BagReport) -> None:
+    """One notice a disk; it ends with the run that finds nothing, or when ``verify`` does."""
+    about = disk.serial if disk.state is DiskState.SHIPPED else disk.label
     if report.is_well:
+        is_ours = FOUND_BY in house.board.text("copy-damaged", about)
+        if is_ours and not catalogue.bad_copies_on(house.conn, disk):
+            house.board.settle(["copy-damaged"], about)
         return
     bad = len(report.missing) + len(report.damaged) + len(report.lost)
     house.board.tell(
         "copy-damaged",
-        report.label,
+        about,
         f"By its manifest {bad} files are missing or damaged there, {len(report.differences)} are "
         f"not what another disk says, {len(report.without_line)} files have no line; "
-        f"{len(report.faults)} faults. Found by generate_db.py --from-disks, which lists them.",
+        f"{len(report.faults)} faults. {FOUND_BY}, which lists them.",
     )
 
 

@@ -76,6 +76,7 @@ FLOORS = {
         "lifecycle",
         "metrics",
         "notices",
+        "packinglist",
         "page",
         "planning",
         "publish",

@@ -377,6 +377,10 @@ def rebuilt_with_something_of_everything(world: World) -> Any:
     world.sql("DELETE FROM copies")
     world.sql("DELETE FROM files")
     (world.disks["P02"] / "not-ours").touch()
+    world.disks["S02"].rmdir()
+    lists = world.db_path.parent / "packing-lists"
+    lists.mkdir(exist_ok=True)
+    (lists / f"S02-{world.serials['S02']}.sha512").write_text("torn")
     return world.run("generate_db.py", "--from-disks", "--verify", "--json", check=1).json()
 
 

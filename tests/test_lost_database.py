@@ -14,7 +14,7 @@ from tests.drills import follow, steps_of
 from tests.loopdisks import LoopWorld
 from tests.world import World
 
-PUT_ASIDE, TAKE_COPY, REBUILD, LOOK = steps_of("## database-error")
+PUT_ASIDE, TAKE_COPY, REBUILD, GIVE_UP, LOOK = steps_of("## database-error")
 SEED = "fullrate/RCW38/80296951/0000.g3"
 SINCE = "fullrate/RCW38/80296951/0001.g3"  # archived after the older database was copied
 WAITING = "fullrate/RCW38/80296952/0000.g3"
@@ -91,6 +91,37 @@ def test_a_disks_own_copy_is_put_back_and_completed(loop_world: LoopWorld) -> No
     assert row["held_reason"] == "bad cable"
     assert loop_world.sql("SELECT 1 FROM copies WHERE verified_at IS NULL") == []
     archiving_goes_on(loop_world)
+
+
+@pytest.mark.parametrize("has_copy", [False, True])
+def test_a_disk_that_died_with_the_database_is_made_again_from_the_others(
+    loop_world: LoopWorld, has_copy: bool
+) -> None:
+    """The copy disk is dead: what it held is known of the primaries alone, and is copied anew."""
+    world = loop_world
+    mid_season(world)
+    world.loops["S01"].umount()
+    world.spoil("S01", None, "it died with the database")
+    world.disks["S01"].rmdir()
+    world.db_path.write_bytes(b"\0" * 4096)
+    steps = [PUT_ASIDE]
+    steps += [TAKE_COPY.replace("S01", "P02")] if has_copy else []
+    said = follow(world, *steps, REBUILD)
+    assert "2 disks were read." in said
+    found = world.status("--json").json()
+    told = {(notice["kind"], notice["key"]) for notice in found["notices"]}
+    assert (("database-error", "S01") in told) == has_copy
+    assert found["lacking_copies"] == (0 if has_copy else 4)
+    said = follow(world, GIVE_UP)
+    assert "0 of the files have no good copy left" in said
+    assert world.archived("S02") == {SEED, "again.g3", SINCE, "on-p02.g3"}
+    assert "All is well." in follow(world, LOOK)
+    assert world.waiting() == set()
+    assert world.sql("SELECT 1 FROM files WHERE archived_at IS NULL") == []
+    world.run_pass("verify", "P01", "P02", "S02", check=0)
+    world.run_pass(check=0)  # the first one may have told of a crash
+    assert world.status().out.startswith("ALL WELL")
+    assert {kind for kind, _ in world.notices()} <= {"disk-closed"}
 
 
 def test_a_day_old_database_is_put_back_and_completed(loop_world: LoopWorld) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -341,6 +340,26 @@ def test_of_two_sizes_the_one_with_the_sha512_is_right(
     assert copy_states(world, NAME) == {label: "damaged", other: "good"}
 
 
+def test_what_a_run_found_is_over_with_the_run_that_finds_nothing(world: World) -> None:
+    """Its own notice alone: what something else has found of a disk stands."""
+    filled(world)
+    lose_database(world)
+    away = (world.data("S01") / NAME).rename(world.root / "away")
+    (world.disks["P01"] / "data" / "notes.txt").write_text("not ours")
+    rebuilt(world, check=1)
+    assert world.notices() == {("copy-damaged", "P01"), ("copy-damaged", "S01")}
+    away.rename(world.data("S01") / NAME)
+    rebuilt(world, check=1)
+    assert world.notices() == {("copy-damaged", "P01")}
+    world.sql("UPDATE notices SET text = 'P01 is full but can''t be closed.'")
+    (world.disks["P01"] / "data" / "notes.txt").unlink()
+    rebuilt(world)
+    assert world.notices() == {("copy-damaged", "P01")}
+    world.sql("UPDATE notices SET text = 'Found by generate_db.py --from-disks, which …'")
+    rebuilt(world)
+    assert world.notices() == set()
+
+
 def test_a_torn_last_line_is_left_and_its_file_said(world: World) -> None:
     """What a crash left is no fault of the manifest; the next pass cuts it, not this."""
     filled(world)
@@ -524,20 +543,6 @@ def test_options_that_make_no_sense_together_are_refused(
     run = world.run("generate_db.py", *args, check=2)
     assert said in run.err and "Nothing was changed." in run.err
     assert os.listdir(world.db_path.parent) == []
-
-
-@needs_strace
-@pytest.mark.parametrize("nth", [1, 5, 9])
-def test_a_killed_run_is_simply_run_again(world: World, nth: int) -> None:
-    """SIGKILL amid a commit: what is there is whole, and the next run completes it."""
-    filled(world)
-    expected = [rows(world, query) for query in (FILES, DISKS, COPIES)]
-    lose_database(world)
-    prefix = strace(world, "fdatasync,fsync", [], f"signal=SIGKILL:when={nth}")
-    run = world.run("generate_db.py", "--from-disks", prefix=prefix)
-    assert run.code in (-signal.SIGKILL, 128 + signal.SIGKILL), run
-    rebuilt(world)
-    assert [rows(world, query) for query in (FILES, DISKS, COPIES)] == expected
 
 
 def test_a_lost_databases_journal_is_not_played_into_a_new_one(world: World) -> None:

@@ -560,7 +560,7 @@ REAL_FAULTS: dict[str, tuple[Callable[[Station], object], str]] = {
     ),
     "the manifest is gone": (
         lambda s: (s.root / "S01" / bag.MANIFEST).unlink(),
-        NO_COPY + "it does not answer (No such file or directory)",
+        NO_COPY + "there is no manifest-sha512.txt",
     ),
     "the disk can't be used": (_refused, NO_COPY + "nothing is mounted"),
     "both labels lead to one place": (
@@ -741,8 +741,11 @@ TAKES_AWAY = {
     ("poledata/driveids.py", "compare", "remove"): "from a list of what is left to compare",
     ("poledata/finding.py", "_copy_out", "unlink"): "a temporary name where files are restored",
     ("poledata/lane.py", "_clear_away", "unlink"): "a temporary name in .incoming/",
-    ("poledata/db.py", "_forget", "unlink"): "the temporary copy for a disk, beside the database",
-    ("poledata/db.py", "create", "unlink"): "the temporary name of a new database",
+    (
+        "poledata/db.py",
+        "_forget",
+        "unlink",
+    ): "a temporary copy, or what a new database is made under",
     ("poledata/db.py", "_back_up", "unlink"): "the temporary name of a copy before an upgrade",
     ("poledata/delivery.py", "_note_that_database_is_back", "unlink"): "a stamp of ours",
     ("poledata/publish.py", "_replace", "replace"): "the page or numbers of an earlier pass",

@@ -451,7 +451,9 @@ def test_a_database_that_does_not_answer(story: Story, how: str) -> None:
             held.execute("ROLLBACK")
         else:
             held.execute(f"PRAGMA user_version = {schema_version()}")
-    assert mail.subject == "[pole-data] CRITICAL database: the database does not answer"
+    assert mail.subject == (
+        "[pole-data] CRITICAL database: the database does not answer, or is not complete"
+    )
     for part in (str(db_path), "What is safe: ", "  1. ", "section database-error in docs"):
         assert part in mail.body, mail.body
     story.ends("database-error", "database")

@@ -23,6 +23,7 @@ from poledata.house import House
 from poledata.inventory import Inventory, taken
 from poledata.lifecycle import the_disk
 from poledata.notices import Board
+from poledata.packinglist import BY_LIST, Packed
 from poledata.rebuild import Rebuilt, rebuild
 from poledata.records import Disk
 from poledata.texts import shown, size_text
@@ -69,6 +70,7 @@ def _known(config: Config, is_dry: bool) -> list[Disk]:
     """Of an older database; it is brought to this program's version, unless nothing is written."""
     if not config.db_path.exists():
         return []
+    db.must_be_sound(config.db_path)
     with db.connect(config.db_path, read_only=is_dry) as conn:
         return catalogue.disks(conn)
 
@@ -91,12 +93,17 @@ def _spares(
 
 @contextmanager
 def _database(path: Path, is_dry: bool) -> Iterator[db.Connection]:
-    """The one to be completed, or a new one; for a dry run a copy, which is thrown away."""
+    """The one to be completed, or a new one, which is there once it is whole.
+
+    For a dry run a copy, which is thrown away.
+    """
     with ExitStack() as stack:
         if is_dry:
             path = _copied(path, Path(stack.enter_context(TemporaryDirectory())))
-        if not path.exists():
-            db.create(path)
+        if path.exists():
+            db.forget_unfinished(path)
+        else:
+            path = stack.enter_context(db.in_the_making(path))
         yield stack.enter_context(db.connect(path))
 
 
@@ -134,12 +141,24 @@ def _print(done: Rebuilt, verdicts: Sequence[Verdict]) -> None:
             click.echo(f"DIFFERENCE {differing.name}: {differing.here}; {differing.there}")
         for fault in report.faults:
             click.echo(f"{report.label}: FAULT {shown(fault)}")
+    for packed in done.packed:
+        click.echo(_packed_line(packed))
     for place in done.not_used:
         click.echo(f"NOT USED {place.path}: {place.why}")
     for verdict in verdicts:
         print_verdict(verdict)
     for line in _what_next(done, bool(verdicts)):
         click.echo(line)
+
+
+def _packed_line(packed: Packed) -> str:
+    if packed.fault:
+        return f"{packed.label}: NOT CLOSED BY ITS PACKING LIST: {packed.fault}"
+    return (
+        f"{packed.label}  {packed.role.value}  {packed.serial}  {BY_LIST}: {packed.files} files, "
+        f"{packed.new_copies} of them new to the database. If it has left: "
+        f"data_manager.py ship {packed.label}"
+    )
 
 
 _WORDS = {
