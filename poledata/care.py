@@ -74,7 +74,9 @@ def _tell_again(config: Config, found: dict[Disk, Verdict]) -> None:
     with db.connect(config.db_path) as conn:
         house = House(config, conn, Board(conn, sending.channels(config.secrets)))
         for disk, verdict in bad.items():
-            tell_bad_copies(house, the_disk(house, disk.serial), verdict)
+            now = the_disk(house, disk.serial)
+            if now.state not in GIVEN_UP:
+                tell_bad_copies(house, now, verdict)
 
 
 def _leave_signals_to_main() -> None:

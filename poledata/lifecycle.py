@@ -82,7 +82,7 @@ def lose(house: House, disk: Disk, why: str) -> str:
         catalogue.set_state(house.conn, disk, DiskState.LOST, why, _now())
     if disk.state is not DiskState.SHIPPED:  # else the label may be another drive's by now
         house.board.settle(("copy-damaged", *_KINDS_OF_A_DISK), disk.label)
-    house.board.settle(["copy-damaged"], disk.serial)
+    house.board.settle(["copy-damaged", *DISK_KINDS], disk.serial)
     gone = tell_no_good_copy(house, disk)
     return (
         f"{disk.label} ({disk.serial}) is lost: {files} copies ({size_text(size_bytes)}) are "

@@ -82,7 +82,10 @@ def entries_under_data(root_fd: int) -> Iterator[tuple[str, int | None]]:
         with beneath.directory(root_fd, f"{bag.DATA}/{path}".rstrip("/")) as fd:
             for base in os.listdir(fd):
                 name = f"{path}/{base}" if path else base
-                info = os.stat(base, dir_fd=fd, follow_symlinks=False)
+                try:
+                    info = os.stat(base, dir_fd=fd, follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # set aside meanwhile: it is not there
                 if stat.S_ISDIR(info.st_mode):
                     directories.append(name)
                 else:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from poledata import catalogue, db, lifecycle
+from poledata import bag, catalogue, db, lifecycle
 from poledata.errors import CannotClose, DiskRefused
 from poledata.house import House
 from poledata.identity import disk_faults
@@ -24,6 +24,7 @@ from poledata.texts import shown, utc
 
 GIVEN_UP = (DiskState.LOST, DiskState.SPARE)
 OF_US_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # neither file nor disk
+_PARTS = (bag.DATA, bag.MANIFEST, bag.MARK)  # without one of these a disk is not itself
 log = logging.getLogger(__name__)
 
 
@@ -83,7 +84,7 @@ def reading_faults(disk: Disk) -> Iterator[None]:
 
 
 def _as_it_is_read(disk: Disk, refusal: DiskRefused, cause: BaseException | None) -> DiskRefused:
-    if isinstance(cause, FileNotFoundError):
+    if isinstance(cause, FileNotFoundError) and cause.filename in _PARTS:
         return _not_itself(disk, f"{cause.filename} is not there")
     if isinstance(cause, OSError) and cause.errno in OF_US_ERRNOS:
         why = f"it could not be read on: {cause.strerror}"
@@ -139,7 +140,8 @@ def _tell_refused(house: House, disk: Disk, refusal: DiskRefused, was_held: bool
         log.info("%s is not read: %s", disk.label, refusal)
         return
     log.warning("%s could not be read to the end: %s", disk.label, refusal)
-    if was_held or disk.state is not DiskState.ACTIVE:  # no pass that looks at it would find it
+    is_sealed = disk.state in (DiskState.CLOSED, DiskState.SHIPPED)
+    if is_sealed or (was_held and disk.state is DiskState.ACTIVE):  # a pass's look is no proof
         with db.transaction(house.conn):
             at = utc(time.time())
             catalogue.note_event(house.conn, disk.id, at, catalogue.NOT_READ, refusal.why)
@@ -151,8 +153,10 @@ def _note_that_it_was_read(house: House, disk: Disk) -> None:
     if catalogue.is_unread(house.conn, disk):
         with db.transaction(house.conn):
             catalogue.note_event(house.conn, disk.id, utc(time.time()), catalogue.READ, None)
-    if disk.held_by != "machine":  # else its notice stands till it is given back
-        house.board.settle(DISK_KINDS, _about(disk))
+    if disk.held_by == "machine" and not lifecycle.is_held_for_smart(disk):
+        return  # its notice stands till it is given back
+    of_writing = {"disk-read-only"} if disk.state is DiskState.ACTIVE else set()
+    house.board.settle([kind for kind in DISK_KINDS if kind not in of_writing], _about(disk))
 
 
 def tell_bad_copies(house: House, disk: Disk, verdict: Verdict) -> None:

@@ -352,6 +352,59 @@ def test_a_disk_that_dies_while_it_is_read_is_told_of(loop_world: LoopWorld) -> 
     assert world.notices() == set()
 
 
+def test_a_spare_that_is_not_itself_is_told_of_till_a_pass_finds_it_well(
+    loop_world: LoopWorld,
+) -> None:
+    """It has nothing to be read: a look proves it."""
+    world = filled(loop_world, "a.g3")
+    (world.disks["P02"] / "notes.txt").write_text("not ours")
+    assert "it is new to this database" in verify(world, "P02", check=1).out
+    assert world.notices() == {("disk-wrong", "P02")}
+    (world.disks["P02"] / "notes.txt").unlink()
+    world.run_pass(check=0)
+    assert world.notices() == set()
+
+
+@pytest.mark.parametrize("reason", ["it failed in 3 passes running", "SMART: it is failing"])
+def test_a_held_disk_that_reads_well_again_answers_again(
+    loop_world: LoopWorld, reason: str
+) -> None:
+    """Whatever it is held for, its notice of errors is over; a look of a pass does not end it."""
+    world = filled(loop_world, "a.g3")
+    pull(world, "P01")
+    verify(world, "P01", check=1)
+    plug_in_again(world, "P01")
+    hold = "UPDATE disks SET held_by = 'machine', held_reason = ? WHERE label = 'P01'"
+    world.sql(hold, reason)
+    world.run_pass(check=0)
+    assert world.notices() == {("disk-error", "P01")}
+    verify(world, "P01")
+    assert world.notices() == set()
+
+
+def test_a_shipped_disk_that_does_not_answer_is_told_of_by_its_serial(
+    loop_world: LoopWorld,
+) -> None:
+    """Till it is read, or given up; that its place is empty, or another's, is no fault."""
+    world = filled(loop_world, "a.g3")
+    for command in ("close", "ship"):
+        world.run_pass(command, "P01", check=0)
+    pull(world, "P01")
+    verify(world, "P01", check=1)
+    assert world.notices() == {("disk-error", "ZTP01AA")}
+    world.loops["P01"].umount()
+    world.sql("UPDATE notices SET resolved_at = opened_at")
+    verify(world, "P01", check=1)
+    assert world.notices() == set()
+    world.loops["P01"].mount()
+    pull(world, "P01")
+    verify(world, "P01", check=1)
+    world.run_pass("lost", "P01", "--why", "it is dead", check=0)
+    world.spoil("P01", None, "it was lost")
+    assert world.notices() == set()
+    plug_in_again(world, "P01")
+
+
 def test_a_disk_in_use_that_is_not_mounted_is_missing_any_other_is_on_the_shelf(
     loop_world: LoopWorld,
 ) -> None:
