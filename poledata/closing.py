@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from poledata import bag, catalogue, db, keepsake, manifest, medium, mounts, sealing
-from poledata.errors import FULL_ERRNOS, CannotClose, Refused
+from poledata.errors import FULL_ERRNOS, CannotClose, ManifestDamaged, Refused
 from poledata.house import House
 from poledata.identity import HeldDisk, must_be_writable
 from poledata.lifecycle import must_be, the_disk
@@ -51,7 +51,7 @@ def close_for_a_person(house: House, disk: Disk) -> str:
     """The same, at a person's word. Raises Refused, DiskRefused, CannotClose."""
     try:
         return close(house, disk, "a person closed it")
-    except CannotClose as fault:
+    except (CannotClose, ManifestDamaged) as fault:
         raise CannotClose(
             f"{disk.label} can't be closed: {fault}. Nothing on it is lost. See copy-damaged in "
             "docs/operators.md"

@@ -384,7 +384,15 @@ def test_a_dry_run_tells_what_would_stay_and_ends_as_a_pass_would(world: World) 
 # --- status -------------------------------------------------------------------------------
 
 STATUS_KEYS = {"at_s", "config_path", "db_path", "stand_ins", "buffer", "disks", "archived"}
-STATUS_KEYS |= {"lacking_copies", "pending", "notices", "last_pass", "undelivered", "pause"}
+STATUS_KEYS |= {
+    "lacking_copies",
+    "without_good_copy",
+    "pending",
+    "notices",
+    "last_pass",
+    "undelivered",
+    "pause",
+}
 STATUS_KEYS |= {"looked_at_s", "verdict", "reasons", "warnings"}
 BUFFER_KEYS = {"fault", "finished_files", "finished_bytes", "unfinished_files", "other_files"}
 BUFFER_KEYS |= {"links_and_specials", "oldest_at_s", "used_percent"}
@@ -435,7 +443,7 @@ def test_status_as_json_has_stable_keys(world: World) -> None:
     disks = {item["disk"]["label"]: item for item in found["disks"]}
     assert disks.keys() == {"P01", "P02", "S01", "S02"}
     first = disks["S01"]
-    about = {"is_mounted", "full_at_s", "oldest_verified_at", "health"}
+    about = {"is_mounted", "full_at_s", "oldest_verified_at", "health", "never_read", "overdue"}
     assert first.keys() == {"disk"} | about and first["is_mounted"] is True
     assert first["disk"].keys() >= {"label", "role", "serial", "logical_id", "state", "held_by"}
     assert (first["disk"]["role"], first["disk"]["state"]) == ("copy", "active")

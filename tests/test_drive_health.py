@@ -308,11 +308,6 @@ def test_a_failing_drive_is_told_of_and_held_and_given_back(station: Station) ->
         "See smart-warning in docs/operators.md."
     )
 
-    station.manage()
-    ((subject, body),) = station.told()
-    assert subject == "[pole-data] WARNING P01: a number of the drive is not as it should be"
-    assert "P01 (serial ZA12JCHM" in body and "pending sectors (197): 0 → 8" in body
-
     station.counts("P01", _197=240)
     station.becomes("P01", smart_status={"passed": False})
     station.becomes("P03", rig={"no_smart": True})
@@ -328,7 +323,7 @@ def test_a_failing_drive_is_told_of_and_held_and_given_back(station: Station) ->
     assert station.archive("c.g3") == {"P02", "S01"}
     ((subject, body),) = station.told()
     assert subject.startswith("[pole-data] CRITICAL P01: the drive says that it is failing")
-    assert "RESOLVED  WARNING smart-warning: P01" in body
+    assert "pending sectors (197): 0 → 240" in body
 
     station.pull(*DISKS)  # an HBA that takes all of them away
     station.becomes("P03", rig={})
@@ -340,9 +335,6 @@ def test_a_failing_drive_is_told_of_and_held_and_given_back(station: Station) ->
         *(("drive-missing", label) for label in ("P01", "P02", "S01")),
     }
     assert list(station.holds()) == ["P01"]
-    station.manage()
-    ((subject, body),) = station.told()
-    assert subject.startswith("[pole-data] WARNING 3 drives of disks in use are not found")
 
     station.counts("P01", _197=0)
     station.becomes("P01", smart_status={"passed": True})

@@ -739,7 +739,7 @@ TAKES_AWAY = {
     ("poledata/bag.py", "set_aside", "rename"): "to a new, random name in .aside/",
     ("poledata/manifest.py", "mend", "ftruncate"): "a torn last line",
     ("poledata/driveids.py", "compare", "remove"): "from a list of what is left to compare",
-    ("poledata/finding.py", "_copy_out", "unlink"): "a temporary name where files are restored",
+    ("poledata/restoring.py", "_copy_out", "unlink"): "a temporary name where files are restored",
     ("poledata/lane.py", "_clear_away", "unlink"): "a temporary name in .incoming/",
     (
         "poledata/db.py",
