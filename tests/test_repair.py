@@ -88,8 +88,9 @@ def test_a_flipped_bit_on_a_disk_in_use_is_copied_again(loop_world: LoopWorld) -
     assert repair(loop_world).out == done(0, "0 B")
 
 
-def test_a_deleted_copy_is_made_again(world: World) -> None:
+def test_a_deleted_copy_is_made_again(loop_world: LoopWorld) -> None:
     """Its manifest line stands once afterwards, not twice."""
+    world = loop_world
     filled(world, "a.g3", "b.g3")
     (world.data("S01") / "a.g3").unlink()
     verify(world, "S01", check=1)
@@ -99,8 +100,9 @@ def test_a_deleted_copy_is_made_again(world: World) -> None:
     verify(world, "S01")
 
 
-def test_the_files_of_a_lost_disk_are_copied_to_the_next_ones(world: World) -> None:
+def test_the_files_of_a_lost_disk_are_copied_to_the_next_ones(loop_world: LoopWorld) -> None:
     """Modes and times as before; the catalogue counts both copies again."""
+    world = loop_world
     filled(world, "a.g3", "d/b.g3")
     mode_and_time = os.stat(world.data("S01") / "d/b.g3")
     world.run_pass("lost", "P01", "--why", "it fell", check=0)
@@ -276,8 +278,9 @@ def test_a_held_disk_is_read_itself_where_the_other_copy_is_not_here(world: Worl
 # --- what it can't ------------------------------------------------------------------------
 
 
-def test_where_no_good_copy_is_left_it_says_so(world: World) -> None:
+def test_where_no_good_copy_is_left_it_says_so(loop_world: LoopWorld) -> None:
     """The others are mended; exit 1; nothing bad is touched."""
+    world = loop_world
     filled(world, "a.g3", "b.g3")
     for label, name in (("P01", "a.g3"), ("S01", "a.g3"), ("P01", "b.g3")):
         harm(world, label, name)

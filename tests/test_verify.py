@@ -632,8 +632,9 @@ def test_it_reads_at_low_priority(world: World) -> None:
     world.unfinished = False
 
 
-def test_both_copies_bad_is_said_as_such(world: World) -> None:
+def test_both_copies_bad_is_said_as_such(loop_world: LoopWorld) -> None:
     """``no-good-copy``: the gravest thing there is; it is over when one reads well again."""
+    world = loop_world
     filled(world, "a.g3")
     for label in ("P01", "S01"):
         world.spoil(label, "a.g3", "the test harms it")
