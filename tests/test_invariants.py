@@ -30,6 +30,7 @@ from tests.invariants import (
     snapshot,
 )
 from tests.loopdisks import LoopDisk, LoopWorld, two_partitions
+from tests.test_at_the_rack import until
 from tests.world import World
 
 # Just the contract's columns.
@@ -641,7 +642,7 @@ def test_a_loop_disk_is_a_mount_of_its_own_and_leaves_nothing(tmp_path: Path, mo
     mounted.destroy()
     assert not os.path.ismount(mounted.mount_point)
     assert not mounted.image.exists()
-    assert not is_attached(mounted.image)
+    until(lambda: not is_attached(mounted.image), "it is let go of")
 
 
 def test_a_flipped_bit_is_on_the_medium_but_not_in_the_warm_cache(mounted: LoopDisk) -> None:
@@ -721,7 +722,7 @@ def test_two_partitions_are_two_mounts_of_one_drive(tmp_path: Path, fs: str) -> 
         assert disks[0].device != disks[1].device
         assert len(drives) == 1
     assert not any(map(os.path.ismount, mount_points))
-    assert not is_attached(tmp_path / "drive.img")
+    until(lambda: not is_attached(tmp_path / "drive.img"), "it is let go of")
 
 
 def test_a_loop_world_has_real_mounts_and_is_readable_when_they_are_gone(
