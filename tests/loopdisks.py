@@ -161,6 +161,7 @@ class LoopDisk(MountedDisk):
     ) -> None:
         _sparse(image, size_mb)
         super().__init__(image, attach(image), mount_point)
+        self._is_gone = False
         with ExitStack() as undo:
             undo.callback(self.destroy)
             make_file_system(self.device, fs, size_mb, mkfs_args)
@@ -174,7 +175,13 @@ class LoopDisk(MountedDisk):
         self.destroy()
 
     def destroy(self) -> None:
-        """Unmount, detach, and remove the image; what hangs on to it is cut off."""
+        """Unmount, detach, and remove the image; what hangs on to it is cut off.
+
+        Once: by now the loop device may be another test's.
+        """
+        if self._is_gone:
+            return
+        self._is_gone = True
         self.force_off()
         detach(self.device)
         self.image.unlink(missing_ok=True)
