@@ -81,7 +81,7 @@ class PowerCuts:
             began = time.monotonic()
             self._await(r"^BEGIN 1\b", PASS_S)
             time.sleep(self._moments.uniform(0, time.monotonic() - began))  # the random moment
-        console = self._guest.console().replace("\r", "")
+        console = self._said()
         begun, ended = (len(re.findall(rf"^{w} ", console, re.MULTILINE)) for w in ("BEGIN", "END"))
         self.in_mid_pass += begun > ended
         self._told.control = []
@@ -104,10 +104,15 @@ class PowerCuts:
         assert judged["broken"] == [], "\n".join(judged["broken"])
         self.control_lost += judged["control_lost"]
 
+    def _said(self) -> str:
+        """The console's lines that are whole by now."""
+        console = self._guest.console().replace("\r", "")
+        return console[: console.rfind("\n") + 1]
+
     def _await(self, pattern: str, timeout_s: float) -> re.Match[str]:
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
-            console = self._guest.console().replace("\r", "")
+            console = self._said()
             if found := re.search(pattern, console, re.MULTILINE):
                 return found
             assert "Traceback" not in console, console[-3000:]
