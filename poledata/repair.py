@@ -125,11 +125,12 @@ def repair(
     if emptied:
         _must_be_held(emptied)
     outcome = Outcome()
+    bad = [d for d in catalogue.disks(house.conn) if catalogue.bad_copies_on(house.conn, d)]
     for role in Role:
         if emptied is None or emptied.role is role:
             _Repair(house, stop, watcher, role, emptied, is_dry, outcome).run()
     if not is_dry:
-        _tell_how_disks_are(house)
+        _tell_how_disks_are(house, bad)
     return outcome
 
 
@@ -146,12 +147,13 @@ def _must_be_held(disk: Disk) -> None:
         )
 
 
-def _tell_how_disks_are(house: House) -> None:
-    """Notices of damaged copies end where none is left without another one in its role."""
+def _tell_how_disks_are(house: House, were_bad: Iterable[Disk]) -> None:
+    """The notices of disks that had bad copies end where each was made again; no other ones do."""
+    about_copies = {disk.id for disk in were_bad}
     for disk in catalogue.disks(house.conn):
         if catalogue.bad_copies_on(house.conn, disk):
             lifecycle.tell_no_good_copy(house, disk)
-        else:
+        elif disk.id in about_copies:
             about = disk.serial if disk.state is DiskState.SHIPPED else disk.label
             house.board.settle(["copy-damaged"], about)
     lifecycle.settle_no_good_copy(house)

@@ -187,6 +187,17 @@ def test_a_copy_that_was_bad_for_a_moment_is_good_again_and_stays(world: World) 
     assert "ALL WELL" in world.status().out
 
 
+def test_a_notice_of_something_else_than_bad_copies_stays(world: World) -> None:
+    """Two disks that say different things are no matter of copying again."""
+    filled(world, "a.g3")
+    world.sql(
+        "INSERT INTO notices (kind, key, severity, text, opened_at, reopened) VALUES "
+        "('copy-damaged', 'P01', 'warning', 'By its manifest …', '2026-01-01T00:00:00Z', 0)"
+    )
+    repair(world)
+    assert world.notices() == {("copy-damaged", "P01")}
+
+
 def test_nothing_is_set_aside_before_there_is_a_proved_copy(world: World) -> None:
     """The source is as bad as what it was to mend: both stay where they are."""
     filled(world, "a.g3")
@@ -308,6 +319,7 @@ def test_a_source_that_turns_out_bad_is_noted_and_never_copied(world: World) -> 
     assert copies(world, "a.g3") == {"P01": "missing", "S01": "damaged"}
     assert not (world.data("P02") / "a.g3").exists()
     assert "S01" in notice_text(world, "copy-damaged", "a.g3")
+    assert ("no-good-copy", "ZTS01AA") in world.notices()
     world.leave_unchecked("both copies were harmed")
 
 
