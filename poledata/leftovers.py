@@ -6,12 +6,11 @@ import time
 from contextlib import closing
 
 from poledata import bag, beneath, catalogue, db, manifest, medium
-from poledata.copying import Result
 from poledata.diskwatch import DiskWatch
 from poledata.errors import DiskRefused
 from poledata.house import House
 from poledata.identity import HeldDisk
-from poledata.records import CopyOnDisk, CopyState, Disk, DiskState, KnownFile, Role, Written
+from poledata.records import CopyOnDisk, CopyState, Disk, DiskState, KnownFile, Role
 from poledata.shelf import Shelf
 from poledata.texts import shown, utc
 
@@ -23,17 +22,12 @@ class Leftovers:
     def __init__(self, house: House, role: Role, disks: DiskWatch) -> None:
         self._house, self._role, self._disks = house, role, disks
 
-    def clear(self, shelf: Shelf, target: Disk, results: list[Result]) -> None:
-        """Bad copies on other disks in use of this role, of files that have a proved one by now."""
-        for result in results:
-            if not isinstance(result.copies.get(self._role), Written):
-                continue
-            known = catalogue.file(self._house.conn, result.job.name)
-            for copy in known.copies if known else ():
-                is_bad = copy.state is not CopyState.GOOD and copy.disk.id != target.id
-                if is_bad and copy.disk.role is self._role and _takes_data(copy.disk):
-                    assert known
-                    self._clear_one(shelf, known, copy.disk)
+    def clear(self, shelf: Shelf) -> None:
+        """Bad copies on disks in use of this role, also those that a killed repair left."""
+        disks = [d for d in catalogue.disks(self._house.conn) if d.role is self._role]
+        for disk in filter(_takes_data, disks):
+            for file_id in catalogue.ids_made_again(self._house.conn, disk):
+                self._clear_one(shelf, catalogue.file_by_id(self._house.conn, file_id), disk)
 
     def _clear_one(self, shelf: Shelf, known: KnownFile, disk: Disk) -> None:
         """Set aside what is still bad; its row goes, for nothing is expected there any more."""

@@ -190,6 +190,9 @@ class _Repair:
                     raise Stopped("interrupted; what is copied counts, and the rest can follow")
                 with self._turn():
                     todo = self._one_batch(todo)
+        if not self._is_dry:
+            with self._turn(), Shelf(self._house.config, self._house.conn, self._ready) as shelf:
+                self._leftovers.clear(shelf)
 
     def _lacking(self) -> list[int]:
         """What the buffer still holds is for the passes: they copy it from there."""
@@ -273,7 +276,6 @@ class _Repair:
         with db.transaction(self._house.conn):
             for result in results:
                 self._register(batch.disks[self._role].disk, result)
-        self._leftovers.clear(shelf, batch.disks[self._role].disk, results)
         again = (self._judge(r, batch.disks[self._role], chosen[r.job.name]) for r in results)
         return [todo for todo in again if todo]
 

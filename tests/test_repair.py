@@ -198,6 +198,22 @@ def test_a_notice_of_something_else_than_bad_copies_stays(world: World) -> None:
     assert world.notices() == {("copy-damaged", "P01")}
 
 
+def test_what_a_killed_repair_left_beside_its_new_copy_is_cleared_by_the_next(world: World) -> None:
+    """Else that disk could never be closed."""
+    filled(world, "a.g3", "b.g3")
+    world.sql("UPDATE disks SET held_by = 'person', held_reason = 'test' WHERE label = 'P01'")
+    harm(world, "P01", "a.g3")
+    verify(world, "P01", check=1)
+    repair(world)  # a held disk is left as it is: what a kill leaves looks the same
+    assert copies(world, "a.g3") == {"P01": "damaged", "P02": "good", "S01": "good"}
+    world.run_pass("unhold", "P01", check=0)
+    assert repair(world).out == done(0, "0 B")
+    assert copies(world, "a.g3") == {"P02": "good", "S01": "good"}
+    (thing,) = aside(world, "P01")
+    thing.unlink()
+    world.run_pass("close", "P01", check=0)
+
+
 def test_nothing_is_set_aside_before_there_is_a_proved_copy(world: World) -> None:
     """The source is as bad as what it was to mend: both stay where they are."""
     filled(world, "a.g3")

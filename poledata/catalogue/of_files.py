@@ -289,6 +289,17 @@ def bad_copies_on(conn: Connection, disk: Disk) -> int:
     return int(row["n"])
 
 
+def ids_made_again(conn: Connection, disk: Disk) -> array[int]:
+    """The ids of files whose copy on a disk is bad, and which another disk of its role has."""
+    rows = conn.execute(
+        "SELECT c.file_id FROM copies c JOIN disks d ON d.id = c.disk_id WHERE d.id = ? "
+        "AND c.state IN ('damaged', 'missing') AND c.written_at >= coalesce(d.first_used_at, '9') "
+        f"AND {_MADE_AGAIN}",
+        (disk.id,),
+    )
+    return array("q", (row["file_id"] for row in rows))
+
+
 def ids_lacking(conn: Connection, role: Role, emptied: Disk | None = None) -> array[int]:
     """The ids of files that have a copy, but no good one in a role, by name.
 
