@@ -16,10 +16,10 @@ from poledata import __version__, catalogue, cli, db, diskset
 from poledata.archive import must_fit_together
 from poledata.commands import rebuilding
 from poledata.config import Config
-from poledata.diskmap import DEFAULT_PREFIXES, read
+from poledata.diskmap import read
 from poledata.diskset import Changes, Readiness
 from poledata.errors import ExitCode, UsageFault
-from poledata.records import Disk
+from poledata.records import DEFAULT_PREFIXES, Disk
 from poledata.texts import size_text, utc
 
 

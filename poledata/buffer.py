@@ -261,6 +261,10 @@ class Buffer:
                 self.must_be_finished(fd, waiting, writer)
             yield fd
 
+    def read_ahead(self, waiting: Waiting) -> None:
+        """This file is read soon. Raises OSError, which says nothing that its reading will not."""
+        beneath.read_ahead(self.root_fd, waiting.name)
+
     def must_be_untouched(self, fd: int, waiting: Waiting) -> None:
         """Raises SourceChanged or SourceVanished unless file and name are as scanned."""
         must_be_named(self.root_fd, waiting)

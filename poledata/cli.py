@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import logging
 import os
@@ -218,6 +219,7 @@ def enter(command: click.Command) -> NoReturn:
         code = _say(fault)
     except Exception as defect:
         code = _confess(defect)
+    gc.freeze()  # the process ends: what it holds need not be searched for garbage
     sys.exit(int(code or 0))
 
 

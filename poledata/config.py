@@ -15,12 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from poledata.diskmap import Prefixes, text_of
 from poledata.envfile import Secrets, read_secrets
 from poledata.errors import ConfigFault
-from poledata.records import Role
+from poledata.records import Prefixes, Role
 from poledata.settings import KEYS, LABEL, Key, Place, duration_s, fixed_part, said, size_bytes
-from poledata.texts import shown
+from poledata.texts import shown, text_of
 
 __all__ = ["KEYS", "Config", "Secrets", "duration_s", "load", "page_faults", "size_bytes"]
 

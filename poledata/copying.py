@@ -8,6 +8,7 @@ reads back, this reader already fills buffers with the next file.
 from __future__ import annotations
 
 import hashlib
+import logging
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -21,6 +22,7 @@ from poledata.records import CopyTarget, Job, Role, Waiting, Written
 from poledata.texts import shown
 
 BUFFERS = 12  # × 4 MiB between the reader and the slower disk
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -38,6 +40,9 @@ class Source(Protocol):
 
     def finished(self, waiting: Waiting) -> AbstractContextManager[int]:
         """A descriptor of the very file that is meant. Raises FileFault and its kinds."""
+
+    def read_ahead(self, waiting: Waiting) -> None:
+        """It is read soon: its beginning may be fetched meanwhile. Raises OSError."""
 
     def must_be_untouched(self, fd: int, waiting: Waiting) -> None:
         """Raises FileFault unless the file is still as it was meant."""
@@ -62,6 +67,8 @@ def copy_batch(
     with _running(lanes, results) as unread:
         while unread:
             result = unread.pop(0)
+            if unread:
+                _read_ahead(buffer, unread[0].job)
             _read(buffer, result, [lanes[role] for role in result.job.roles], pool, stop)
     for result in results:
         for role in result.job.roles:
@@ -86,6 +93,14 @@ def _running(lanes: dict[Role, Lane], results: list[Result]) -> Iterator[list[Re
     for lane in lanes.values():
         if lane.defect:
             raise lane.defect
+
+
+def _read_ahead(buffer: Source, job: Job) -> None:
+    """A small file is whole in memory when its turn comes; what is wrong with it shows then."""
+    try:
+        buffer.read_ahead(job.waiting)
+    except OSError as fault:
+        log.info("%s is not read ahead: %s", shown(job.name), fault.strerror or fault)
 
 
 def _read(

@@ -12,30 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poledata.errors import DiskMapFault
-from poledata.records import Role
-from poledata.texts import shown
+from poledata.records import DEFAULT_PREFIXES, LABEL, Prefixes, Role
+from poledata.texts import shown, text_of
 
-_LABEL = re.compile(r"([A-Za-z]+)([0-9]+)")
 _SERIAL = re.compile(r"[!-~]+")
 _LOGICAL_ID = re.compile(r"0[xX](?!0+$)(?:[0-9a-fA-F]{16}|[0-9a-fA-F]{32})")
 _COMMENT = re.compile(r"(?:^|\s)#.*", re.DOTALL)
-
-
-@dataclass(frozen=True, slots=True)
-class Prefixes:
-    """Which labels play which role: a role's prefix and a number, e.g. ``P01``."""
-
-    primary: str = "P"
-    copy: str = "S"
-
-    def role_of(self, label: str) -> Role | None:
-        """The role of ``label``, or None when it is not a label of either role."""
-        match = _LABEL.fullmatch(label)
-        roles = {self.primary: Role.PRIMARY, self.copy: Role.COPY}
-        return roles.get(match[1]) if match else None
-
-
-DEFAULT_PREFIXES = Prefixes()
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +29,6 @@ class Entry:
     serial: str
     logical_id: str
     line: int
-
-
-def text_of(data: bytes) -> str:
-    """``data`` as text without its byte order mark.
-
-    Raises ValueError with one sentence when it is not UTF-8 text.
-    """
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as e:
-        line = e.object.count(b"\n", 0, e.start) + 1
-        raise ValueError(f"line {line} is not UTF-8; save the file as plain UTF-8 text") from e
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        raise ValueError(f"line {line} holds a NUL byte; this is not a text file")
-    return text
 
 
 def read(
@@ -142,7 +108,7 @@ _COLUMNS = ("label", "serial", "logical ID")
 
 def _same(what: str, said: str) -> str:
     """What two entries must not share: P1 and P01 are one label to a tired person."""
-    match = _LABEL.fullmatch(said)
+    match = LABEL.fullmatch(said)
     if what == "label" and match:
         return match[1] + match[2].lstrip("0")
     return said if what == "label" else said.lower()

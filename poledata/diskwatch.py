@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import TYPE_CHECKING
 
-from poledata import catalogue, closing, db
+from poledata import catalogue, db
 from poledata.errors import FULL_ERRNOS, CannotClose, DiskRefused, ManifestDamaged
 from poledata.house import House
 from poledata.notices import DISK_KINDS
@@ -87,7 +87,7 @@ class DiskWatch:
 
     def close_full(self, disks: Iterable[Disk], written: dict[Role, int]) -> None:
         """Close disks that had no room for a file which another one of their role took."""
-        from poledata import lifecycle
+        from poledata import closing, lifecycle
 
         full = {
             disk.id: disk
@@ -124,6 +124,8 @@ class DiskWatch:
         """A crash, or a pulled disk, may have cut a close short."""
         for disk in catalogue.unsealed_disks(self._house.conn):
             if disk.held_by is None:
+                from poledata import closing
+
                 self._close(disk, partial(closing.finish_close, self._house, disk))
 
     def _close(self, disk: Disk, close: Callable[[], str]) -> None:

@@ -13,11 +13,14 @@ import os
 import stat
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from poledata import db, lock, report
+from poledata import db, lock
 from poledata.config import INSTALL_PAGE, Config
 from poledata.errors import NotWritten, PoleError
-from poledata.report import Status
+
+if TYPE_CHECKING:
+    from poledata.report import Status
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +40,8 @@ def rewrite(config: Config) -> None:
 
 
 def _rewrite(config: Config) -> None:
+    from poledata import report
+
     with db.connect(config.db_path, read_only=True) as conn:
         status = report.collect(config, conn)
         if config.status_page:

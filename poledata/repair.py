@@ -106,6 +106,9 @@ class _FromDisks:
             why = f"{held.disk.label} does not give it back ({fault.strerror or fault})"
             raise FileFault(shown(waiting.name), why) from fault
 
+    def read_ahead(self, waiting: Waiting) -> None:
+        beneath.read_ahead(self._held[waiting.name].root_fd, f"{bag.DATA}/{waiting.name}")
+
     def must_be_untouched(self, fd: int, waiting: Waiting) -> None:
         if FileStat.of(os.fstat(fd)) != waiting.stat:
             raise SourceChanged(shown(waiting.name), "its copy changed while it was read")

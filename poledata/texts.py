@@ -61,3 +61,19 @@ def _ago(age_s: float) -> str:
         if age_s >= unit_s:
             return f" ({age_s / unit_s:.0f} {unit} ago)"
     return ""
+
+
+def text_of(data: bytes) -> str:
+    """``data`` as text without its byte order mark.
+
+    Raises ValueError with one sentence when it is not UTF-8 text.
+    """
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as e:
+        line = e.object.count(b"\n", 0, e.start) + 1
+        raise ValueError(f"line {line} is not UTF-8; save the file as plain UTF-8 text") from e
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise ValueError(f"line {line} holds a NUL byte; this is not a text file")
+    return text

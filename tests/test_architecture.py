@@ -337,6 +337,19 @@ def test_what_cron_starts_loads_nothing_heavy(script: str) -> None:
     assert HEAVY & {name.partition(".")[0] for name in ran.stdout.split()} == set()
 
 
+def test_a_pass_with_nothing_to_do_loads_nothing_that_copies(world: World) -> None:
+    """Nor what hashes, closes, renders or sends: what each minute costs is paid for years."""
+    world.put("a.g3")
+    world.generate()
+    world.run_pass(check=0)
+    loaded = world.run_pass(check=0, env={"PYTHONPROFILEIMPORTTIME": "1"}).err
+    modules = set(re.findall(r"\| +([\w.]+)$", loaded, re.MULTILINE))
+    assert {"poledata.archive", "poledata.watch"} <= modules
+    idle = {"copying", "lane", "medium", "bag", "shelf", "removal", "closing", "sealing"}
+    idle |= {"identity", "lifecycle", "report", "page", "metrics", "screen", "postman", "diskmap"}
+    assert modules & {"hashlib", "ctypes", "subprocess", *(f"poledata.{m}" for m in idle)} == set()
+
+
 @pytest.mark.parametrize("path", CODE, ids=name_of)
 def test_nothing_heavy_is_imported_at_the_top_of_a_module(path: Path) -> None:
     """But where it is what the module is for, and nobody imports that one at its top."""

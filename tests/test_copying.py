@@ -166,6 +166,9 @@ class _AsScanned:
 
         return beneath.opened(self._fd, waiting.name)
 
+    def read_ahead(self, waiting: Waiting) -> None:
+        pass
+
     def must_be_untouched(self, fd: int, waiting: Waiting) -> None:
         pass
 
@@ -191,6 +194,24 @@ def test_a_file_that_can_not_be_read_is_a_fault_of_that_file(bench: Bench) -> No
     assert isinstance(first.fault, FileFault)
     assert (second.fault, second.sha512) == (None, sha512(b"y"))
     assert bench.content(Role.PRIMARY, "good.g3") == b"y"
+
+
+def test_the_next_file_is_read_ahead_and_a_fault_of_that_is_said_and_no_more(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In turn, each but the first; whether a file can be read shows when it is read."""
+    asked: list[str] = []
+
+    def read_ahead(root_fd: int, path: str) -> None:
+        asked.append(path)
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("poledata.beneath.read_ahead", read_ahead)
+    caplog.set_level("INFO")
+    results = bench.copy(*(bench.job(name, b"x") for name in ("a.g3", "b.g3", "c.g3")))
+    assert [result.fault for result in results] == [None] * 3
+    assert asked == ["b.g3", "c.g3"]
+    assert "b.g3 is not read ahead: Input/output error" in caplog.messages
 
 
 @pytest.mark.parametrize("is_same", [True, False])

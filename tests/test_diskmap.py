@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poledata.diskmap import Entry, Prefixes, read
+from poledata.diskmap import Entry, read
 from poledata.errors import DiskMapFault, ExitCode
-from poledata.records import Role
+from poledata.records import Prefixes, Role
 
 ROOT = Path(__file__).parents[1]
 WWN = "0x5000c500858bfea7"

@@ -1,0 +1,145 @@
+"""Files and their copies, as they wait, are copied, and are known."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import Enum
+
+from poledata.records.of_disks import Disk, Role
+
+
+class CopyState(str, Enum):
+    """What the last look at a copy found."""
+
+    GOOD = "good"
+    DAMAGED = "damaged"
+    MISSING = "missing"
+
+
+class VerifiedBy(str, Enum):
+    """How a copy was read back: only the first two prove the medium."""
+
+    DIRECT = "direct"
+    EVICTED = "evicted"
+    CACHED = "cached"
+
+
+@dataclass(frozen=True, slots=True)
+class FileStat:
+    """Which file this is, and in which state: equal stats mean an untouched file."""
+
+    device: int
+    inode: int
+    size_bytes: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, st: os.stat_result) -> FileStat:
+        return cls(st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A file of the buffer that has not been touched for ``SettleTime``."""
+
+    name: str
+    stat: FileStat
+    mode: int
+
+    @property
+    def age_key(self) -> tuple[int, str]:
+        """Oldest first; the name makes the order one order."""
+        return (self.stat.mtime_ns, self.name)
+
+
+@dataclass(frozen=True, slots=True)
+class KnownCopy:
+    """One row of ``copies``, with the disk it is on."""
+
+    disk: Disk
+    state: CopyState
+    mtime_ns: int
+    written_at: str
+    verified_at: str | None
+    verified_by: VerifiedBy | None
+
+
+@dataclass(frozen=True, slots=True)
+class KnownFile:
+    """One row of ``files``, with its copies."""
+
+    id: int
+    name: str
+    size_bytes: int
+    sha512: str
+    mtime_ns: int
+    archived_at: str | None
+    copies: tuple[KnownCopy, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CopyOnDisk:
+    """One file of those that the database has on a disk."""
+
+    file_id: int
+    name: str
+    size_bytes: int
+    sha512: str
+    state: CopyState
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    """One row of ``files``, and the state of its copy on one disk; None: it has none there."""
+
+    id: int
+    size_bytes: int
+    sha512: str
+    copy_state: CopyState | None
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestLine:
+    """One line of a disk's manifest and where it begins."""
+
+    sha512: str
+    name: str
+    offset_bytes: int
+
+    @property
+    def text(self) -> bytes:
+        """The line as ``sha512sum`` reads it (RFC 8493, 2.1.3)."""
+        return f"{self.sha512}  data/{self.name}\n".encode()
+
+
+@dataclass(frozen=True, slots=True)
+class CopyTarget:
+    """A disk that takes copies: its held root, and whether direct reads of it are proved."""
+
+    role: Role
+    label: str
+    root_fd: int
+    direct: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One file to copy, and to which roles; other content than ``known_sha512`` is a conflict."""
+
+    waiting: Waiting
+    roles: frozenset[Role]
+    known_sha512: str | None = None
+
+    @property
+    def name(self) -> str:
+        return self.waiting.name
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A copy that is whole under its final name, durable, and in the manifest."""
+
+    verified_by: VerifiedBy
+    line: ManifestLine
