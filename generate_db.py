@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import click
 
-from poledata import __version__, catalogue, cli, db, diskset
+from poledata import __version__, catalogue, cli, db, dbfiles, diskset
 from poledata.archive import must_fit_together
 from poledata.commands import rebuilding
 from poledata.config import Config
@@ -141,7 +141,7 @@ def _known(path: Path, config: Config | None) -> list[Disk]:
 def _write(path: Path, changes: Changes, stand_in: bool) -> None:
     """All of the new drives, or none."""
     if not path.exists():
-        db.create(path)
+        dbfiles.create(path)
     if not changes.new and not changes.returned:
         return
     at = utc(time.time())

@@ -6,10 +6,9 @@ import logging
 import threading
 import time
 from collections.abc import Collection
-from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from poledata import catalogue, copying, db, lifecycle, medium, mounts, removal
+from poledata import catalogue, copying, db, lifecycle, mounts, removal
 from poledata.buffer import Buffer
 from poledata.copying import Result
 from poledata.diskwatch import DiskWatch
@@ -17,7 +16,6 @@ from poledata.errors import (
     DISK_ERRNOS,
     FULL_ERRNOS,
     OBSTACLE_ERRNOS,
-    DiskRefused,
     FileFault,
     NameConflict,
     NotRemoved,
@@ -31,7 +29,8 @@ from poledata.failures import Failures
 from poledata.house import House
 from poledata.identity import HeldDisk
 from poledata.planning import Batch, Work
-from poledata.records import CopyOnDisk, CopyState, KnownCopy, KnownFile, Role, Waiting, Written
+from poledata.records import Role, Waiting, Written
+from poledata.rereading import Rereading
 from poledata.shelf import Shelf
 from poledata.tally import Tally, Watcher
 from poledata.texts import shown, size_text, utc
@@ -59,6 +58,10 @@ class BatchWork:
     failures: Failures
     disks: DiskWatch
 
+    @property
+    def reread(self) -> Rereading:
+        return Rereading(self.house, self.buffer, self.stop)
+
     def copy(self, row: int, batch: Batch, shelf: Shelf) -> Done:
         """Copy the batch's jobs, register the copies, remove what is proved."""
         targets = [held.target for held in batch.disks.values()]
@@ -76,7 +79,7 @@ class BatchWork:
         for known, copy, state in batch.lost_copies:
             with db.transaction(self.house.conn):
                 catalogue.set_copy_state(self.house.conn, known.id, copy.disk, state)
-            self._tell_copy(known, copy.disk.label, state)
+            self.reread.tell(known, copy.disk.label, state)
 
     def _register(self, row: int, results: list[Result], batch: Batch) -> list[Result]:
         """Write down all new copies at once; returns the results of files now archived."""
@@ -202,7 +205,7 @@ class BatchWork:
             assert result.sha512
             waiting = result.job.waiting
             try:
-                read_now = lines.keys() | self._read_older(waiting, shelf, lines)
+                read_now = lines.keys() | self.reread.older(waiting, shelf, lines)
             except Stopped:
                 break  # it is archived: the next pass removes it
             if self._remove_one(waiting, result.sha512, shelf, lines, read_now):
@@ -235,11 +238,11 @@ class BatchWork:
         """A name that is archived, with both copies there: the same file, or a conflict?"""
         assert work.known
         try:
-            sha512 = self._hashed_once(work.waiting)
+            sha512 = self.reread.hashed_once(work.waiting)
             if sha512 != work.known.sha512:
                 raise NameConflict.of(shown(work.waiting.name), work.known.sha512, sha512)
             is_kept = not self.house.config.delete_from_buffer
-            read_now = set() if is_kept else self._read_again(work.known, shelf)
+            read_now = set() if is_kept else self.reread.all_of(work.known, shelf)
         except FileFault as fault:
             self._judge_source(work, fault)
             return
@@ -250,71 +253,6 @@ class BatchWork:
                 return
             self.note_removed([work.waiting.name])
         self.failures.forget([shown(work.waiting.name)])
-
-    def _read_older(self, waiting: Waiting, shelf: Shelf, lines: removal.Lines) -> set[int]:
-        """Copies that this batch did not write are read again, unless they are of this file."""
-        known = catalogue.file(self.house.conn, waiting.name)
-        older = [
-            copy
-            for copy in (known.copies if known else ())
-            if copy.disk.id not in lines and not removal.was_read_since(copy, waiting)
-        ]
-        return self._read_again(replace(known, copies=tuple(older)), shelf) if known else set()
-
-    def _read_again(self, known: KnownFile, shelf: Shelf) -> set[int]:
-        """Read a file's copies from the medium, note what is found; the disk ids of good ones.
-
-        They may have been written long ago: nothing is removed on the word of an old reading.
-        """
-        good: set[int] = set()
-        if not known.copies:
-            return good
-        with closing(medium.HashingReader()) as reader:
-            for copy in known.copies:
-                if copy.state is CopyState.GOOD and self._reads_well(known, copy, shelf, reader):
-                    good.add(copy.disk.id)
-        return good
-
-    def _reads_well(
-        self, known: KnownFile, copy: KnownCopy, shelf: Shelf, reader: medium.HashingReader
-    ) -> bool:
-        label = copy.disk.label
-        try:
-            found = shelf.hold(copy.disk).read_copy(known.name, reader, self._tick_or_stop)
-        except (DiskRefused, OSError) as fault:
-            log.info("%s: its copy of %s can't be read now: %s", label, shown(known.name), fault)
-            return False
-        is_good = found.sha512 == known.sha512
-        state = CopyState.GOOD if is_good else CopyState.DAMAGED
-        with db.transaction(self.house.conn):
-            row = CopyOnDisk(known.id, known.name, known.size_bytes, known.sha512, copy.state)
-            catalogue.verified(self.house.conn, row, copy.disk, state, found.verified_by, _now())
-        if not is_good:
-            self._tell_copy(known, label, state)
-        return is_good
-
-    def _tell_copy(self, known: KnownFile, label: str, state: CopyState) -> None:
-        self.house.board.tell(
-            "copy-damaged",
-            shown(known.name),
-            f"Its copy on {label} is {state.value}; the file is in the buffer and is copied anew.",
-        )
-
-    def _hashed_once(self, waiting: Waiting) -> str:
-        """The SHA-512 of a buffer file: read now, or remembered of this very state."""
-        remembered = catalogue.remembered_sha512(self.house.conn, waiting.name, waiting.stat)
-        if remembered:
-            return remembered
-        with self.buffer.finished(waiting) as fd, closing(medium.HashingReader()) as reader:
-            sha512 = reader.sha512(fd, waiting.stat.size_bytes, self._tick_or_stop)
-            self.buffer.must_be_untouched(fd, waiting)
-        with db.transaction(self.house.conn):
-            catalogue.remember_sha512(self.house.conn, waiting.name, waiting.stat, sha512)
-        return sha512
-
-    def _tick_or_stop(self, n_bytes: int) -> None:
-        if self.stop.is_set():
-            raise Stopped()
 
 
 def _roles_written(results: list[Result]) -> set[Role]:

@@ -16,9 +16,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from poledata.errors import NameConflict, PoleError, SourceChanged, Stopped
-from poledata.lane import End, Lane, Tick
+from poledata.lane import End, Lane
 from poledata.medium import CHUNK_BYTES, Chunk, Pool, ShortRead, fill
 from poledata.records import CopyTarget, Job, Role, Waiting, Written
+from poledata.scribe import Tick
 from poledata.texts import shown
 
 BUFFERS = 12  # × 4 MiB between the reader and the slower disk

@@ -1,4 +1,4 @@
-"""The one door to SQLite: open, create, one transaction at a time.
+"""The one door to SQLite: open, upgrade, one transaction at a time; dbfiles.py makes new ones.
 
 Rollback journal, not WAL, so that a user without write permission can always read;
 ``synchronous=EXTRA``, so that a committed transaction survives a power cut.
@@ -40,11 +40,11 @@ def connect(path: Path, *, read_only: bool = False) -> Iterator[Connection]:
     """
     _must_be_readable(path)
     may_upgrade = not read_only
-    with _sqlite_faults(path), ExitStack() as stack:
+    with in_words(path), ExitStack() as stack:
         if read_only and not _answers(path):
             path = stack.enter_context(_rolled_back_copy(path))
             read_only = False
-        conn = stack.enter_context(closing(_open(path, "ro" if read_only else "rw")))
+        conn = stack.enter_context(closing(open_at(path, "ro" if read_only else "rw")))
         _must_be_whole(conn, path)
         if _version(conn, path) < SCHEMA_VERSION:
             _must_be_upgraded(conn, path, may_upgrade)
@@ -54,7 +54,7 @@ def connect(path: Path, *, read_only: bool = False) -> Iterator[Connection]:
 def _answers(path: Path) -> bool:
     """Whether a reader who may not write gets an answer: not after a crash amid a commit."""
     try:
-        with closing(_open(path, "ro")) as conn:
+        with closing(open_at(path, "ro")) as conn:
             conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()
     except sqlite3.OperationalError as fault:
         if str(fault).startswith(("unable to open", "attempt to write")):
@@ -89,101 +89,6 @@ def transaction(conn: Connection) -> Iterator[None]:
         raise
 
 
-def create(path: Path) -> None:
-    """Make an empty database at ``path``, whole or not at all; never over a file.
-
-    Raises DatabaseUnusable, DatabaseTrouble; FileExistsError.
-    """
-    with _made_aside(path, path.with_name(f".{path.name}.{os.urandom(4).hex()}")):
-        pass  # empty as it is
-
-
-@contextmanager
-def in_the_making(path: Path) -> Iterator[Path]:
-    """A new database under another name, to be filled; it gets its own when all went well.
-
-    Nothing is at ``path`` before it is whole. For who has the turn (lock.py). Raises
-    DatabaseUnusable (also where another one stands there by then), DatabaseTrouble.
-    """
-    forget_unfinished(path)
-    try:
-        with _made_aside(path, _unfinished(path)) as fresh:
-            yield fresh
-    except FileExistsError as fault:
-        raise DatabaseUnusable(
-            path, "another database was made here meanwhile", "Look at that one first."
-        ) from fault
-
-
-def forget_unfinished(path: Path) -> None:
-    """What a run that was killed had in the making goes. For who has the turn (lock.py)."""
-    _forget(_unfinished(path))
-
-
-def _unfinished(path: Path) -> Path:
-    return path.with_name(f".{path.name}.unfinished")
-
-
-@contextmanager
-def _made_aside(path: Path, fresh: Path) -> Iterator[Path]:
-    """An empty database at ``fresh``, which takes its place at ``path`` when the context ends."""
-    _must_not_inherit(path)
-    try:
-        os.close(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644))
-    except OSError as fault:
-        raise DatabaseUnusable(
-            path, f"it can't be made ({fault.strerror})", "Make its directory, or mend its rights."
-        ) from fault
-    try:
-        with _sqlite_faults(path), closing(_open(fresh, "rw")) as conn:
-            _write_schema(conn)
-        if os.geteuid() == 0:  # the cron user owns the directory, and must own this
-            owner = path.parent.stat()
-            os.chown(fresh, owner.st_uid, owner.st_gid)
-        yield fresh
-        os.link(fresh, path)
-    finally:
-        _forget(fresh)
-    beneath.fsync_path(path.parent)
-
-
-@contextmanager
-def copied(conn: Connection, path: Path) -> Iterator[Path]:
-    """A whole copy beside the database, as it is now; it goes when the context ends.
-
-    For who has the turn (lock.py). Raises DatabaseTrouble.
-    """
-    copy = path.with_name(f".{path.name}.copy")
-    _forget(copy)  # a crash may have left it
-    try:
-        copy_to(conn, path, copy)
-        yield copy
-    finally:
-        _forget(copy)
-
-
-def copy_to(conn: Connection, path: Path, copy: Path) -> None:
-    """A whole copy of the database at ``path``, where nothing is yet. Raises DatabaseTrouble."""
-    with _sqlite_faults(path):
-        conn.execute("VACUUM INTO ?", (str(copy),))
-
-
-def _forget(copy: Path) -> None:
-    for suffix in ("", "-journal"):
-        copy.with_name(copy.name + suffix).unlink(missing_ok=True)
-
-
-def _must_not_inherit(path: Path) -> None:
-    """Raises DatabaseUnusable where a lost database's journal would be played into a new one."""
-    for suffix in ("-journal", "-wal"):
-        if not path.exists() and os.path.lexists(f"{path}{suffix}"):
-            raise DatabaseUnusable(
-                path,
-                f"there is no database, but {path.name}{suffix} of an earlier one",
-                "Move that away first; keep it with that database.",
-            )
-
-
 def _must_be_readable(path: Path) -> None:
     # Not by opening it: POSIX drops a process's locks on a file when any descriptor is closed.
     try:
@@ -204,21 +109,14 @@ def _must_be_readable(path: Path) -> None:
         ) from fault
 
 
-def _open(path: Path, mode: str) -> Connection:
+def open_at(path: Path, mode: str) -> Connection:
+    """A connection, ``ro`` or ``rw``, as all of ours are; close it."""
     uri = f"file:{quote(str(path))}?mode={mode}"
     conn = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
     conn.row_factory = sqlite3.Row
     conn.execute("PRAGMA foreign_keys = ON")
     conn.execute("PRAGMA synchronous = EXTRA")
     return conn
-
-
-def _write_schema(conn: Connection) -> None:
-    schema = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
-    conn.executescript(
-        f"BEGIN; {schema}; PRAGMA application_id = {APPLICATION_ID};"
-        f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-    )
 
 
 def _version(conn: Connection, path: Path) -> int:
@@ -312,9 +210,9 @@ def faults(conn: Connection) -> list[str]:
 
 def must_be_sound(path: Path) -> None:
     """Raises DatabaseUnusable if the file is damaged inside; whatever its version is."""
-    with _sqlite_faults(path), ExitStack() as stack:
+    with in_words(path), ExitStack() as stack:
         copy = path if _answers(path) else stack.enter_context(_rolled_back_copy(path))
-        conn = stack.enter_context(closing(_open(copy, "ro" if copy == path else "rw")))
+        conn = stack.enter_context(closing(open_at(copy, "ro" if copy == path else "rw")))
         if said := _cut_end(conn, copy) or faults(conn):
             raise DatabaseUnusable(
                 path,
@@ -337,7 +235,7 @@ _WORLD_FAULTS = (
 
 
 @contextmanager
-def _sqlite_faults(path: Path) -> Iterator[None]:
+def in_words(path: Path) -> Iterator[None]:
     """Turn SQLite's faults into sentences; our own mistakes in SQL stay defects."""
     try:
         yield
@@ -351,10 +249,10 @@ def _sqlite_faults(path: Path) -> Iterator[None]:
             ) from fault
         if not said.startswith(_WORLD_FAULTS):
             raise
-        raise DatabaseTrouble(path, _in_words(said)) from fault
+        raise DatabaseTrouble(path, _sentence(said)) from fault
 
 
-def _in_words(said: str) -> str:
+def _sentence(said: str) -> str:
     if said.endswith("is locked"):
         return f"another program has kept the database locked for {BUSY_TIMEOUT_S:.0f} s"
     return f"the database does not answer ({said})"

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from poledata import bag, beneath, db
+from poledata import bag, beneath, db, dbfiles
 from poledata.errors import DatabaseTrouble
 from poledata.texts import size_text
 
@@ -43,7 +43,7 @@ def keep(conn: db.Connection, db_path: Path, root_fd: int, room_bytes: int) -> b
         log.info("no room for a copy of the database (%s) on a disk", size_text(size_bytes))
         return False
     beneath.make_directories(root_fd, bag.INCOMING)
-    with db.copied(conn, db_path) as copy:
+    with dbfiles.copied(conn, db_path) as copy:
         bag.write_file(root_fd, bag.CATALOGUE, _blocks(copy))
     os.fsync(root_fd)
     return True

@@ -8,41 +8,34 @@ only once there is a proved one, is it set aside with its manifest line.
 from __future__ import annotations
 
 import errno
-import os
-import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
-from poledata import bag, beneath, catalogue, copying, db, lifecycle, lock
+from poledata import catalogue, copying, db, lifecycle, lock
 from poledata.choice import BATCH_FILES
 from poledata.copying import Result
 from poledata.diskwatch import DiskWatch
 from poledata.errors import (
     DISK_ERRNOS,
     FULL_ERRNOS,
-    FileFault,
     PoleError,
     Refused,
-    SourceChanged,
     Stopped,
 )
+from poledata.goodcopies import Chooser, Chosen, FromDisks, Todo
 from poledata.house import House, in_the_buffer
 from poledata.identity import HeldDisk
-from poledata.leftovers import Leftovers, held_if_here
+from poledata.leftovers import Leftovers
 from poledata.planning import Batch, Planner, Work
 from poledata.records import (
     CopyState,
     Disk,
     DiskState,
-    FileStat,
-    KnownCopy,
-    KnownFile,
     Role,
-    Waiting,
     Written,
 )
 from poledata.shelf import Shelf
@@ -67,51 +60,6 @@ class Outcome:
     @property
     def is_whole(self) -> bool:
         return not (self.no_good_copy or self.not_here or self.without_disk or self.failed)
-
-
-@dataclass(frozen=True, slots=True)
-class _Todo:
-    """A file that lacks a copy; ``tried`` are disks whose copy did not prove good."""
-
-    file_id: int
-    tries: int = 0
-    tried: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class _Chosen:
-    """One of them, and the good copy that it is made again from."""
-
-    todo: _Todo
-    known: KnownFile
-    copy: KnownCopy
-    held: HeldDisk
-    waiting: Waiting
-
-
-class _FromDisks:
-    """In the buffer's place: what is read are good copies on held disks."""
-
-    def __init__(self, chosen: Iterable[_Chosen]) -> None:
-        self._held = {one.known.name: one.held for one in chosen}
-
-    @contextmanager
-    def finished(self, waiting: Waiting) -> Iterator[int]:
-        held = self._held[waiting.name]
-        try:
-            with beneath.opened(held.root_fd, f"{bag.DATA}/{waiting.name}") as fd:
-                self.must_be_untouched(fd, waiting)
-                yield fd
-        except OSError as fault:
-            why = f"{held.disk.label} does not give it back ({fault.strerror or fault})"
-            raise FileFault(shown(waiting.name), why) from fault
-
-    def read_ahead(self, waiting: Waiting) -> None:
-        beneath.read_ahead(self._held[waiting.name].root_fd, f"{bag.DATA}/{waiting.name}")
-
-    def must_be_untouched(self, fd: int, waiting: Waiting) -> None:
-        if FileStat.of(os.fstat(fd)) != waiting.stat:
-            raise SourceChanged(shown(waiting.name), "its copy changed while it was read")
 
 
 def repair(
@@ -181,18 +129,21 @@ class _Repair:
         self._disks = DiskWatch(house)
         self._leftovers = Leftovers(house, role, self._disks)
         self._ready: set[int] = set()
-        self._mute: set[int] = set()  # disks that no more is read from
+        self._chooser = Chooser(house, role)
         self._promised_bytes: dict[int, int] = {}
 
     def run(self) -> None:
         ids = self._lacking()
         for at in range(0, len(ids), BATCH_FILES):
-            todo = [_Todo(file_id) for file_id in ids[at : at + BATCH_FILES]]
+            todo = [Todo(file_id) for file_id in ids[at : at + BATCH_FILES]]
             while todo:
                 if self._stop.is_set():
                     raise Stopped("interrupted; what is copied counts, and the rest can follow")
                 with self._turn():
                     todo = self._one_batch(todo)
+        self._outcome.no_good_copy |= self._chooser.no_good_copy
+        for label, count in self._chooser.not_here.items():
+            self._outcome.not_here[label] = self._outcome.not_here.get(label, 0) + count
         if not self._is_dry:
             with self._turn(), Shelf(self._house.config, self._house.conn, self._ready) as shelf:
                 self._leftovers.clear(shelf)
@@ -206,10 +157,12 @@ class _Repair:
     def _turn(self) -> AbstractContextManager[None]:
         return nullcontext() if self._is_dry else lock.between_batches(self._house.config.db_path)
 
-    def _one_batch(self, todo: list[_Todo]) -> list[_Todo]:
+    def _one_batch(self, todo: list[Todo]) -> list[Todo]:
         """Copy what fits one batch; returns what is still to be done."""
         with Shelf(self._house.config, self._house.conn, self._ready) as shelf:
-            chosen = {one.known.name: one for item in todo if (one := self._choose(shelf, item))}
+            chosen = {
+                one.known.name: one for item in todo if (one := self._chooser.choose(shelf, item))
+            }
             works = deque(Work(one.waiting, one.known, one.todo.tries) for one in chosen.values())
             batch = self._planner(shelf).fill(works)
             self._outcome.without_disk += len(batch.without_disk)
@@ -231,37 +184,9 @@ class _Repair:
             what_is_safe="Its other copy stays as it is.",
         )
 
-    # --- from which copy -------------------------------------------------------------------
-
-    def _choose(self, shelf: Shelf, todo: _Todo) -> _Chosen | None:
-        """The first copy that is here and was not tried; noted, if there is none.
-
-        Good ones first, the other role's before this one's. One that was found damaged may have
-        been so for a moment: reading it tells.
-        """
-        known = catalogue.file_by_id(self._house.conn, todo.file_id)
-        there = [c for c in known.copies if c.state is not CopyState.MISSING]
-        there = [c for c in there if c.disk.state is not DiskState.LOST]
-        for copy in sorted(there, key=self._how_dear):
-            if copy.disk.id in todo.tried | self._mute:
-                continue
-            if (held := held_if_here(shelf, copy.disk)) and (waiting := _waiting(held, known)):
-                return _Chosen(todo, known, copy, held, waiting)
-        good = [c for c in there if c.state is CopyState.GOOD]
-        if not good:
-            self._outcome.no_good_copy.add(shown(known.name))
-        for copy in good:
-            label = copy.disk.label
-            self._outcome.not_here[label] = self._outcome.not_here.get(label, 0) + 1
-        return None
-
-    def _how_dear(self, copy: KnownCopy) -> tuple[bool, bool, bool]:
-        is_bad = copy.state is not CopyState.GOOD
-        return (is_bad, copy.disk.role is self._role, bool(copy.disk.held_by))
-
     # --- copying ---------------------------------------------------------------------------
 
-    def _say(self, batch: Batch) -> list[_Todo]:
+    def _say(self, batch: Batch) -> list[Todo]:
         for job in batch.jobs:
             disk = batch.disks[self._role].disk
             self._watcher.would_copy(job, [disk.label])
@@ -269,11 +194,11 @@ class _Repair:
             self._promised_bytes[disk.id] = self._promised_bytes.get(disk.id, 0) + size_bytes
         return []
 
-    def _copy(self, batch: Batch, shelf: Shelf, chosen: dict[str, _Chosen]) -> list[_Todo]:
+    def _copy(self, batch: Batch, shelf: Shelf, chosen: dict[str, Chosen]) -> list[Todo]:
         if not batch.jobs:
             return []
         self._watcher.batch(batch.bytes_by_label())
-        source = _FromDisks(chosen.values())
+        source = FromDisks(chosen.values())
         targets = [held.target for held in batch.disks.values()]
         results = copying.copy_batch(source, batch.jobs, targets, self._stop, self._watcher.moved)
         with db.transaction(self._house.conn):
@@ -295,7 +220,7 @@ class _Repair:
         self._outcome.copied_files += 1
         self._outcome.copied_bytes += source.size_bytes
 
-    def _judge(self, result: Result, held: HeldDisk, one: _Chosen) -> _Todo | None:
+    def _judge(self, result: Result, held: HeldDisk, one: Chosen) -> Todo | None:
         """What is to be tried once more, of what did not go well."""
         fault = result.fault or result.copies.get(self._role)
         if fault is None or isinstance(fault, Written):
@@ -313,11 +238,11 @@ class _Repair:
         self._outcome.failed[shown(one.known.name)] = str(fault)
         return None
 
-    def _note_source(self, one: _Chosen, fault: PoleError) -> None:
+    def _note_source(self, one: Chosen, fault: PoleError) -> None:
         """The copy that was to be the source did not prove good; or its whole disk is dead."""
         disk, why = one.copy.disk, fault.__cause__
         if isinstance(why, OSError) and not one.held.answers():
-            self._mute.add(disk.id)
+            self._chooser.mute.add(disk.id)
             self._disks.leave_out(disk, OSError(errno.EIO, why.strerror or str(why)))
             return
         if one.copy.state is not CopyState.GOOD:
@@ -329,14 +254,6 @@ class _Repair:
             shown(one.known.name),
             f"Its copy on {disk.label} was to be copied from, and does not read back as it was.",
         )
-
-
-def _waiting(held: HeldDisk, known: KnownFile) -> Waiting | None:
-    """The copy, as copying asks for its source; None where it is not there."""
-    info = beneath.stat(held.root_fd, f"{bag.DATA}/{known.name}")
-    if info is None:
-        return None
-    return Waiting(known.name, FileStat.of(info), stat.S_IMODE(info.st_mode))
 
 
 def _now() -> str:

@@ -19,7 +19,7 @@ from poledata import records
 from tests.world import World
 
 REPO = Path(__file__).parents[1]
-LONGEST_MODULE_LINES = 450  # to be lowered to about 300
+LONGEST_MODULE_LINES = 305
 LONGEST_FUNCTION_LINES = 40
 
 # The floors, from the ground up: a module imports from its own floor and from those below.
@@ -34,6 +34,7 @@ FLOORS = {
         "config",
         "copying",
         "db",
+        "dbfiles",
         "diskmap",
         "driveids",
         "drives",
@@ -48,6 +49,7 @@ FLOORS = {
         "pictures",
         "postman",
         "progress",
+        "scribe",
         "sealing",
         "sending",
         "settings",
@@ -68,6 +70,7 @@ FLOORS = {
         "diskwatch",
         "failures",
         "finding",
+        "goodcopies",
         "house",
         "identity",
         "inventory",
@@ -84,6 +87,7 @@ FLOORS = {
         "removal",
         "repair",
         "report",
+        "rereading",
         "restoring",
         "screen",
         "shelf",
@@ -241,11 +245,11 @@ def test_a_module_of_the_middle_knows_hardly_another(module: str) -> None:
 
 
 def _is_sqls(path: Path) -> bool:
-    return module_of(path) in {"catalogue", "db"}
+    return module_of(path) in {"catalogue", "db", "dbfiles"}
 
 
 def test_sql_stands_in_the_catalogue_alone() -> None:
-    """And in db.py, which opens and makes the database."""
+    """And in db.py and dbfiles.py, which open and make databases."""
     found = {
         name_of(path): text
         for path in CODE

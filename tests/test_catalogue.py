@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poledata import catalogue, db
+from poledata import catalogue, db, dbfiles
 from poledata.records import (
     CopyState,
     Disk,
@@ -46,7 +46,7 @@ def tmp_path() -> Iterator[Path]:
 @pytest.fixture
 def conn(tmp_path: Path) -> Iterator[db.Connection]:
     """A database with the disks P01 P02 S01 S02."""
-    db.create(tmp_path / "pole.sqlite")
+    dbfiles.create(tmp_path / "pole.sqlite")
     with db.connect(tmp_path / "pole.sqlite") as conn:
         with db.transaction(conn):
             for number, label in enumerate(("P01", "P02", "S01", "S02"), start=1):

@@ -355,6 +355,7 @@ def test_small_files_are_flushed_at_once(bench: Bench, monkeypatch: pytest.Monke
 def test_a_large_file_is_flushed_by_itself(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would keep the small ones waiting: it ends their group."""
     monkeypatch.setattr("poledata.lane.LARGE_BYTES", 5000)
+    monkeypatch.setattr("poledata.scribe.LARGE_BYTES", 5000)
     flushes = Flushes(monkeypatch)
     jobs = [bench.job("a.g3", b"a"), bench.job("b.g3", bytes(5000)), bench.job("c.g3", b"c")]
     bench.copy(*jobs)

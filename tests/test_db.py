@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from poledata import db
+from poledata import db, dbfiles
 from poledata.errors import DatabaseTrouble, DatabaseUnusable, ExitCode
 
 REPO = Path(__file__).parents[1]
@@ -32,7 +32,7 @@ def tmp_path() -> Iterator[Path]:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A database that was just made."""
-    db.create(tmp_path / "pole.sqlite")
+    dbfiles.create(tmp_path / "pole.sqlite")
     return tmp_path / "pole.sqlite"
 
 
@@ -97,7 +97,7 @@ def test_a_reference_to_nothing_is_refused(path: Path) -> None:
 @pytest.mark.parametrize("name", ["a b.sqlite", "a?mode=ro.sqlite", "a#b%20.sqlite", "é.sqlite"])
 def test_a_database_may_have_any_name(tmp_path: Path, name: str) -> None:
     """A name is no URI."""
-    db.create(tmp_path / name)
+    dbfiles.create(tmp_path / name)
     with db.connect(tmp_path / name) as conn, db.transaction(conn):
         add_event(conn, "here")
     assert os.listdir(tmp_path) == [name]
@@ -379,19 +379,19 @@ def test_what_stands_there_is_never_replaced(tmp_path: Path) -> None:
     path = tmp_path / "pole.sqlite"
     path.write_text("the only catalogue")
     with pytest.raises(FileExistsError):
-        db.create(path)
+        dbfiles.create(path)
     assert path.read_text() == "the only catalogue"
     path.unlink()
     path.symlink_to("nowhere")
     with pytest.raises(FileExistsError):
-        db.create(path)
+        dbfiles.create(path)
     assert os.listdir(tmp_path) == ["pole.sqlite"]
 
 
 def test_of_two_who_make_it_at_once_one_wins(tmp_path: Path) -> None:
     """The other is told; the winner's is whole."""
     path = tmp_path / "pole.sqlite"
-    script = "import sys, pathlib; from poledata import db; db.create(pathlib.Path(sys.argv[1]))"
+    script = "import pathlib, sys, poledata.dbfiles as d; d.create(pathlib.Path(sys.argv[1]))"
     makers = [
         subprocess.Popen([sys.executable, "-c", script, path], cwd=REPO, stderr=subprocess.PIPE)
         for _ in range(4)
@@ -410,11 +410,11 @@ def test_making_it_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Mo
     def fail(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    for owner, name in ((os, "link"), (db, "_write_schema"), (db, "_open")):
+    for owner, name in ((os, "link"), (dbfiles, "_write_schema"), (db, "open_at")):
         with monkeypatch.context() as patched:
             patched.setattr(owner, name, fail)
             with pytest.raises(OSError):
-                db.create(tmp_path / "pole.sqlite")
+                dbfiles.create(tmp_path / "pole.sqlite")
         assert os.listdir(tmp_path) == []
 
 
@@ -428,7 +428,7 @@ def test_a_database_that_cannot_be_made_is_a_fault_of_usage(
     """Nothing was touched; it says what to do."""
     (tmp_path / "file").touch()
     with pytest.raises(DatabaseUnusable) as caught:
-        db.create(tmp_path / name)
+        dbfiles.create(tmp_path / name)
     assert str(caught.value) == (
         f"{tmp_path / name}: it can't be made ({why}). Nothing was changed. "
         "Make its directory, or mend its rights."
@@ -474,7 +474,7 @@ def as_nobody(work: Callable[[], object]) -> str:
 def test_a_user_without_write_permission_can_read(anybodys: Path) -> None:
     """Neither to the file nor to its directory: a rollback journal needs nothing of a reader."""
     path = anybodys / "pole.sqlite"
-    db.create(path)
+    dbfiles.create(path)
     with db.connect(path) as conn, db.transaction(conn):
         add_event(conn, "one")
 
@@ -490,7 +490,7 @@ def test_a_user_without_write_permission_can_read(anybodys: Path) -> None:
 def test_a_user_without_write_permission_can_read_after_a_crash(anybodys: Path) -> None:
     """What was committed, though only a writer may roll back what was not; nothing is changed."""
     path = anybodys / "pole.sqlite"
-    db.create(path)
+    dbfiles.create(path)
     with db.connect(path) as conn, db.transaction(conn):
         add_event(conn, "one")
     kill_in_a_transaction(path)
@@ -508,7 +508,7 @@ def test_a_user_without_write_permission_can_read_after_a_crash(anybodys: Path) 
 def test_a_user_without_write_permission_cannot_write(anybodys: Path) -> None:
     """And is told so in words."""
     path = anybodys / "pole.sqlite"
-    db.create(path)
+    dbfiles.create(path)
 
     def write() -> None:
         with db.connect(path) as conn:
@@ -522,7 +522,7 @@ def test_a_user_without_write_permission_cannot_write(anybodys: Path) -> None:
 def test_a_user_without_any_right_is_told_so(anybodys: Path) -> None:
     """Nothing is said of a missing database."""
     path = anybodys / "pole.sqlite"
-    db.create(path)
+    dbfiles.create(path)
     path.chmod(0o600)
 
     def read() -> None:
@@ -542,7 +542,7 @@ def test_what_root_makes_belongs_to_whom_its_directory_belongs(anybodys: Path) -
     path = anybodys / "pole.sqlite"
     umask = os.umask(0o077)
     try:
-        db.create(path)
+        dbfiles.create(path)
     finally:
         os.umask(umask)
     info = path.stat()
@@ -563,7 +563,7 @@ def test_the_journal_of_root_does_not_lock_out_the_cron_user(anybodys: Path) -> 
     """SQLite gives it to the database's owner: the cron user can roll back what root left."""
     os.chown(anybodys, NOBODY, NOBODY)
     path = anybodys / "pole.sqlite"
-    db.create(path)
+    dbfiles.create(path)
     with db.connect(path) as conn, db.transaction(conn):
         add_event(conn, "half")
         assert path.with_name("pole.sqlite-journal").stat().st_uid == NOBODY

@@ -8,7 +8,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from poledata import catalogue, db
+from poledata import catalogue, db, dbfiles
 from poledata.notices import Board
 from poledata.records import Channel, Delivery, Severity
 from poledata.texts import seconds, utc
@@ -35,7 +35,7 @@ class Clock:
 def conn() -> Iterator[db.Connection]:
     with TemporaryDirectory(dir="/dev/shm") as name:
         path = Path(name, "pole.sqlite")
-        db.create(path)
+        dbfiles.create(path)
         with db.connect(path) as opened:
             yield opened
 

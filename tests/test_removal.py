@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poledata import bag, catalogue, db, manifest, removal
+from poledata import bag, catalogue, db, dbfiles, manifest, removal
 from poledata.buffer import Buffer
 from poledata.errors import DiskRefused
 from poledata.identity import HeldDisk
@@ -476,7 +476,7 @@ def made(root: Path) -> Iterator[Station]:
     source.parent.mkdir(parents=True)
     source.write_bytes(content)
     stat = FileStat.of(source.stat())
-    db.create(root / "pole.sqlite")
+    dbfiles.create(root / "pole.sqlite")
     fds: dict[str, int] = {}
     with db.connect(root / "pole.sqlite") as conn:
         copies = []
@@ -740,9 +740,9 @@ TAKES_AWAY = {
     ("poledata/manifest.py", "mend", "ftruncate"): "a torn last line",
     ("poledata/driveids.py", "compare", "remove"): "from a list of what is left to compare",
     ("poledata/restoring.py", "_copy_out", "unlink"): "a temporary name where files are restored",
-    ("poledata/lane.py", "_clear_away", "unlink"): "a temporary name in .incoming/",
+    ("poledata/scribe.py", "clear_away", "unlink"): "a temporary name in .incoming/",
     (
-        "poledata/db.py",
+        "poledata/dbfiles.py",
         "_forget",
         "unlink",
     ): "a temporary copy, or what a new database is made under",

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poledata import catalogue, db, report
+from poledata import catalogue, db, dbfiles, report
 from poledata.config import load
 from poledata.records import (
     Disk,
@@ -464,7 +464,7 @@ def collect(world: World) -> Status:
 
 
 def make_db(world: World, *labels: str) -> None:
-    db.create(world.db_path)
+    dbfiles.create(world.db_path)
     with db.connect(world.db_path) as conn, db.transaction(conn):
         for number, label in enumerate(labels):
             role = Role.PRIMARY if label.startswith("P") else Role.COPY

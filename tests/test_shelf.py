@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from poledata import bag, catalogue, db, manifest, mounts
+from poledata import bag, catalogue, db, dbfiles, manifest, mounts
 from poledata.config import load
 from poledata.errors import DiskRefused, ExitCode
 from poledata.identity import HeldDisk
@@ -47,7 +47,7 @@ class Rack:
     def __init__(self, world: World) -> None:
         self.world = world
         world.leave_unchecked("disks are set up by hand")
-        db.create(world.db_path)
+        dbfiles.create(world.db_path)
         with db.connect(world.db_path) as conn, db.transaction(conn):
             for label, serial in world.serials.items():
                 role = Role.PRIMARY if label.startswith("P") else Role.COPY
@@ -509,7 +509,7 @@ def test_the_drive_of_the_buffer_or_the_database_is_no_archive(drives: Rack, pla
     subprocess.run(["mount", loop(drives).loops["P01"].device, other], check=True)
     try:
         if place == "db":
-            db.create(drives.world.db_path)
+            dbfiles.create(drives.world.db_path)
             drives.world.sql(
                 "INSERT INTO disks (label, role, serial, logical_id) VALUES (?, 'primary', ?, 'x')",
                 "P01",

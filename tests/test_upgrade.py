@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from poledata import db
+from poledata import db, dbfiles
 from poledata.errors import DatabaseUnusable
 
 SCHEMAS = Path(__file__).with_name("schemas")
@@ -67,7 +67,7 @@ def content(path: Path) -> dict[str, list[dict[str, object]]]:
 def test_an_upgraded_database_is_like_a_fresh_one(tmp_path: Path, version: int) -> None:
     """Table for table, index for index; and it says which version it is."""
     path = old(tmp_path / "old.sqlite", version)
-    db.create(tmp_path / "fresh.sqlite")
+    dbfiles.create(tmp_path / "fresh.sqlite")
     with db.connect(path) as conn:
         assert conn.execute("PRAGMA user_version").fetchone()[0] == db.SCHEMA_VERSION
         assert conn.execute("PRAGMA integrity_check").fetchone()[0] == "ok"

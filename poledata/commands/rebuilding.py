@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import click
 
-from poledata import archive, catalogue, cli, db, diskset, lock, sending
+from poledata import archive, catalogue, cli, db, dbfiles, diskset, lock, sending
 from poledata.care import Verdict, verify
 from poledata.commands.caring import print_verdict
 from poledata.commands.common import watcher
@@ -101,9 +101,9 @@ def _database(path: Path, is_dry: bool) -> Iterator[db.Connection]:
         if is_dry:
             path = _copied(path, Path(stack.enter_context(TemporaryDirectory())))
         if path.exists():
-            db.forget_unfinished(path)
+            dbfiles.forget_unfinished(path)
         else:
-            path = stack.enter_context(db.in_the_making(path))
+            path = stack.enter_context(dbfiles.in_the_making(path))
         yield stack.enter_context(db.connect(path))
 
 
@@ -111,7 +111,7 @@ def _copied(path: Path, directory: Path) -> Path:
     copy = directory / path.name
     if path.exists():
         with db.connect(path, read_only=True) as conn:
-            db.copy_to(conn, path, copy)
+            dbfiles.copy_to(conn, path, copy)
     return copy
 
 

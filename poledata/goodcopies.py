@@ -1,0 +1,109 @@
+"""From which copy another one is made again, and reading it as a pass reads the buffer."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from poledata import bag, beneath, catalogue
+from poledata.errors import FileFault, SourceChanged
+from poledata.house import House
+from poledata.identity import HeldDisk
+from poledata.leftovers import held_if_here
+from poledata.records import CopyState, DiskState, FileStat, KnownCopy, KnownFile, Role, Waiting
+from poledata.shelf import Shelf
+from poledata.texts import shown
+
+
+@dataclass(frozen=True, slots=True)
+class Todo:
+    """A file that lacks a copy; ``tried`` are disks whose copy did not prove good."""
+
+    file_id: int
+    tries: int = 0
+    tried: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """One of them, and the copy that it is made again from."""
+
+    todo: Todo
+    known: KnownFile
+    copy: KnownCopy
+    held: HeldDisk
+    waiting: Waiting
+
+
+class FromDisks:
+    """In the buffer's place (copying.Source): what is read are copies on held disks."""
+
+    def __init__(self, chosen: Iterable[Chosen]) -> None:
+        self._held = {one.known.name: one.held for one in chosen}
+
+    @contextmanager
+    def finished(self, waiting: Waiting) -> Iterator[int]:
+        held = self._held[waiting.name]
+        try:
+            with beneath.opened(held.root_fd, f"{bag.DATA}/{waiting.name}") as fd:
+                self.must_be_untouched(fd, waiting)
+                yield fd
+        except OSError as fault:
+            why = f"{held.disk.label} does not give it back ({fault.strerror or fault})"
+            raise FileFault(shown(waiting.name), why) from fault
+
+    def read_ahead(self, waiting: Waiting) -> None:
+        beneath.read_ahead(self._held[waiting.name].root_fd, f"{bag.DATA}/{waiting.name}")
+
+    def must_be_untouched(self, fd: int, waiting: Waiting) -> None:
+        if FileStat.of(os.fstat(fd)) != waiting.stat:
+            raise SourceChanged(shown(waiting.name), "its copy changed while it was read")
+
+
+class Chooser:
+    """Finds the copies that a role's are made from, and counts what it can't find."""
+
+    def __init__(self, house: House, role: Role) -> None:
+        self._house, self._role = house, role
+        self.mute: set[int] = set()  # disks that no more is read from
+        self.no_good_copy: set[str] = set()  # shown names
+        self.not_here: dict[str, int] = {}  # label of a disk with good copies → how many
+
+    def choose(self, shelf: Shelf, todo: Todo) -> Chosen | None:
+        """The first copy that is here and was not tried; noted, if there is none.
+
+        Good ones first, the other role's before this one's. One that was found damaged may have
+        been so for a moment: reading it tells.
+        """
+        known = catalogue.file_by_id(self._house.conn, todo.file_id)
+        there = [c for c in known.copies if c.state is not CopyState.MISSING]
+        there = [c for c in there if c.disk.state is not DiskState.LOST]
+        for copy in sorted(there, key=self._how_dear):
+            if copy.disk.id in todo.tried | self.mute:
+                continue
+            if (held := held_if_here(shelf, copy.disk)) and (waiting := _waiting(held, known)):
+                return Chosen(todo, known, copy, held, waiting)
+        self._note_that_none_is_here(known, there)
+        return None
+
+    def _note_that_none_is_here(self, known: KnownFile, there: list[KnownCopy]) -> None:
+        good = [c.disk.label for c in there if c.state is CopyState.GOOD]
+        if not good:
+            self.no_good_copy.add(shown(known.name))
+        for label in good:
+            self.not_here[label] = self.not_here.get(label, 0) + 1
+
+    def _how_dear(self, copy: KnownCopy) -> tuple[bool, bool, bool]:
+        is_bad = copy.state is not CopyState.GOOD
+        return (is_bad, copy.disk.role is self._role, bool(copy.disk.held_by))
+
+
+def _waiting(held: HeldDisk, known: KnownFile) -> Waiting | None:
+    """The copy, as copying asks for its source; None where it is not there."""
+    info = beneath.stat(held.root_fd, f"{bag.DATA}/{known.name}")
+    if info is None:
+        return None
+    return Waiting(known.name, FileStat.of(info), stat.S_IMODE(info.st_mode))
