@@ -7,7 +7,7 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long lint types check bench bench-quick clean
+.PHONY: help demo test test-long test-all-pythons lint types check bench bench-quick wheelhouse clean
 .NOTPARALLEL:
 
 help:  ## print this list
@@ -19,10 +19,13 @@ demo: .venv/installed  ## archive a small made-up observation to stand-in disks 
 	@$(PY) examples/make_demo.py
 
 test: .venv/installed-test  ## run the tests; as root also those on loop-mounted disks
-	@$(PY) -m pytest -n auto --dist loadgroup -m 'not long' $(PYTEST_ARGS)
+	@$(PY) -m pytest -n auto --dist loadgroup -m 'not long and not install' $(PYTEST_ARGS)
 
 test-long: .venv/installed-test  ## as root: every fault, kill and power cut, for an hour; POLE_SEED=… repeats one
 	@$(PY) -m pytest -n auto --dist loadgroup -m long -rP $(PYTEST_ARGS)
+
+test-all-pythons: .venv/installed-test  ## built and installed in clean environments, with each Python that is here
+	@$(PY) -m pytest -n auto -m install $(PYTEST_ARGS)
 
 lint: .venv/installed-test  ## formatting and ruff's checks
 	@$(PY) -m ruff format --check .
@@ -39,8 +42,12 @@ bench: .venv/installed-bench  ## as root: how fast it is, into docs/performance.
 bench-quick: .venv/installed-bench  ## as root: the same with a tenth of the data; it writes nothing
 	@$(PY) -m benchmarks --quick $(BENCH)
 
+wheelhouse: .venv/made  ## all that an installation without network needs, into wheelhouse/
+	@rm -rf wheelhouse
+	@$(PY) -m pip wheel --quiet --disable-pip-version-check --wheel-dir wheelhouse '.[page]'
+
 clean:  ## remove .venv, demo/ and everything else that make has made
-	rm -rf .venv demo build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv demo build dist wheelhouse *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is touched only after its step went through, so an interrupted set-up is done again.
