@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import FrozenInstanceError, dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import SimpleNamespace
@@ -38,7 +39,7 @@ from tests.loopdisks import LoopDisk
 REPO = Path(__file__).parents[1]
 NAME = "fullrate/RCW38/80296951/0000.g3"
 AT = "2099-11-23T18:20:57Z"  # read back after the file came
-HASHED = FileStat(device=2049, inode=77, size_bytes=1000, mtime_ns=5_000, ctime_ns=6_000)
+HASHED = FileStat(device=2049, inode=77000, size_bytes=1000, mtime_ns=5_000, ctime_ns=6_000)
 
 PRIMARY = CopySeen(
     label="P01",
@@ -89,7 +90,7 @@ SOURCE_FAULTS = {
         "it has changed since it was hashed",
     ),
     "source_now": (
-        {"source_now": replace(HASHED, inode=78)},
+        {"source_now": replace(HASHED, inode=78000)},
         "it has changed since it was hashed",
     ),
     "size_bytes": (  # the copies are as registered; it alone is another
@@ -127,9 +128,9 @@ COPY_FAULTS = {
     "is_fresh": [
         ({"is_fresh": False}, "it was not read back since this file came into the buffer"),
     ],
-    "device": [({"device": HASHED.device}, BESIDE)],
+    "device": [({"device": int("2049")}, BESIDE)],  # equal, and not the same object
     "inode": [
-        ({"stand_in": True, "device": HASHED.device, "inode": HASHED.inode}, BESIDE),
+        ({"stand_in": True, "device": HASHED.device, "inode": int("77000")}, BESIDE),
     ],
     "state": [
         ({"state": CopyState.DAMAGED}, "the copy is damaged"),
@@ -237,6 +238,34 @@ def test_sharing_one_of_several_drives_is_sharing() -> None:
     assert may_remove(replace(GOOD, copies=(PRIMARY, over_two))) == (
         "both copies are on one physical drive: P01, S01",
     )
+
+
+@pytest.mark.parametrize("size_bytes", [999, 1001])
+def test_another_size_than_archived_keeps_it(size_bytes: int) -> None:
+    """Smaller or larger, whatever the SHA-512s say."""
+    now = replace(HASHED, size_bytes=size_bytes)
+    assert may_remove(replace(GOOD, hashed=now, source_now=now)) == (
+        f"it has {size_bytes} bytes, archived were 1000",
+    )
+
+
+@pytest.mark.parametrize("over_two", Role)
+def test_two_copies_of_one_role_apart_do_not_make_up_for_a_volume_over_both(over_two: Role) -> None:
+    """It is a primary and a copy that must be apart, not just any two."""
+    both = replace(PRIMARY, role=over_two, place=PRIMARY.place | COPY.place)
+    others = [
+        replace(copy, role=next(r for r in Role if r is not over_two)) for copy in GOOD.copies
+    ]
+    (refusal,) = may_remove(replace(GOOD, copies=(both, *others)))
+    assert refusal.startswith("both copies are on one physical drive")
+
+
+def test_evidence_can_not_be_altered() -> None:
+    """What was judged is what was gathered."""
+    for record, field in ((GOOD, "copies"), (PRIMARY, "state")):
+        with pytest.raises(FrozenInstanceError):
+            setattr(record, field, ())
+        assert not hasattr(record, "__dict__")
 
 
 def test_a_bad_third_copy_keeps_no_file() -> None:
@@ -524,9 +553,9 @@ def _linked_away(station: Station) -> None:
     station.copy("S01").symlink_to(station.root / "elsewhere")
 
 
-def _other_line(station: Station) -> None:
+def _other_line(station: Station, digit: str = "0") -> None:
     manifest = station.root / "S01" / bag.MANIFEST
-    manifest.write_text(manifest.read_text().replace(station.sha512, "0" * 128))
+    manifest.write_text(manifest.read_text().replace(station.sha512, digit * 128))
 
 
 def _grown(station: Station) -> None:
@@ -680,6 +709,18 @@ def test_other_content_than_archived_is_not_removed(station: Station) -> None:
     assert station.source.exists()
 
 
+def test_a_disk_that_does_not_answer_keeps_it(station: Station) -> None:
+    """Whatever the system says of it is said, and nothing of it counts."""
+
+    def hold(disk: Disk) -> HeldDisk:
+        if disk.label == "S01":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return station.hold(disk)
+
+    assert station.remove(hold=hold) == (NO_COPY + "it does not answer (Input/output error)",)
+    assert station.source.exists()
+
+
 def test_a_manifest_line_that_moved_still_stands(station: Station) -> None:
     """A line dropped above it (a file was set aside) shifts it: it is as durable as before."""
     fd = station.fds["S01"]
@@ -690,10 +731,11 @@ def test_a_manifest_line_that_moved_still_stands(station: Station) -> None:
     assert station.remove(lines={station.disk("S01").id: line}) == ()
 
 
-def test_a_line_of_another_content_is_no_line(station: Station) -> None:
+@pytest.mark.parametrize("digit", "0f")
+def test_a_line_of_another_content_is_no_line(station: Station, digit: str) -> None:
     """What the lane saw counts only with the catalogue's SHA-512, and only while it stands."""
-    line = ManifestLine("0" * 128, NAME, 0)
-    _other_line(station)
+    line = ManifestLine(digit * 128, NAME, 0)
+    _other_line(station, digit)
     assert manifest.stands(station.fds["S01"], line)
     assert station.remove(lines={station.disk("S01").id: line}) == (
         NO_COPY + "its manifest line is not there",
