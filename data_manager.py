@@ -13,7 +13,7 @@ import click
 from poledata import __version__, archive, cli, companion, db, delivery, lock, publish, sending
 from poledata.commands.common import Would, is_watched, watcher
 from poledata.config import Config
-from poledata.errors import DatabaseTrouble, DatabaseUnusable, ExitCode, PoleError
+from poledata.errors import DatabaseTrouble, DatabaseUnusable, ExitCode, PoleError, UsageFault
 
 STUCK_AFTER_S = 3 * 3600.0
 
@@ -57,6 +57,12 @@ def data_manager(context: click.Context, dry_run: bool) -> ExitCode | None:
     130 interrupted.
     """
     if context.invoked_subcommand is not None:
+        if dry_run:
+            name = context.invoked_subcommand
+            raise UsageFault(
+                f"--dry-run before {name} is a pass's option. Nothing was changed. Where {name} "
+                f"has one of its own (see {name} --help), it stands after it."
+            )
         return None
     return _dry_run() if dry_run else _one_pass()
 

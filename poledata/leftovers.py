@@ -26,26 +26,30 @@ class Leftovers:
         """Bad copies on disks in use of this role, also those that a killed repair left."""
         disks = [d for d in catalogue.disks(self._house.conn) if d.role is self._role]
         for disk in filter(_takes_data, disks):
-            for file_id in catalogue.ids_made_again(self._house.conn, disk):
-                self._clear_one(shelf, catalogue.file_by_id(self._house.conn, file_id), disk)
+            bad = catalogue.ids_made_again(self._house.conn, disk)
+            held = held_if_here(shelf, disk, for_writing=True) if bad else None
+            if held:
+                self._clear_disk(held, [catalogue.file_by_id(self._house.conn, i) for i in bad])
 
-    def _clear_one(self, shelf: Shelf, known: KnownFile, disk: Disk) -> None:
-        """Set aside what is still bad; its row goes, for nothing is expected there any more."""
-        held = held_if_here(shelf, disk, for_writing=True)
-        if held is None:
-            return
+    def _clear_disk(self, held: HeldDisk, bad: list[KnownFile]) -> None:
+        """Set aside what is still bad. First the lines: without their files they were for ever."""
         try:
-            if self._is_good_after_all(held, known):
-                return
-            manifest.drop_lines(held.root_fd, {known.name})
-            if beneath.stat(held.root_fd, f"{bag.DATA}/{known.name}"):
-                bag.set_aside(held.root_fd, f"{bag.DATA}/{known.name}", time.time())
+            still_bad = [known for known in bad if not self._is_good_after_all(held, known)]
+            if still_bad:
+                manifest.drop_lines(held.root_fd, {known.name for known in still_bad})
+            for known in still_bad:
+                self._set_aside(held, known)
         except OSError as fault:
             self._disks.leave_out(held.disk, fault)
-            return
-        with db.transaction(self._house.conn):
-            catalogue.drop_copy(self._house.conn, known.id, disk)
-            catalogue.note_event(self._house.conn, disk.id, _now(), "set-aside", shown(known.name))
+
+    def _set_aside(self, held: HeldDisk, known: KnownFile) -> None:
+        """Its row goes too, for nothing is expected there any more."""
+        path, conn = f"{bag.DATA}/{known.name}", self._house.conn
+        if beneath.stat(held.root_fd, path):
+            bag.set_aside(held.root_fd, path, time.time())
+        with db.transaction(conn):
+            catalogue.drop_copy(conn, known.id, held.disk)
+            catalogue.note_event(conn, held.disk.id, _now(), "set-aside", shown(known.name))
 
     def _is_good_after_all(self, held: HeldDisk, known: KnownFile) -> bool:
         """Then it counts again. Raises OSError where the disk as a whole does not answer."""

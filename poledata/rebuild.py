@@ -199,7 +199,7 @@ def _keep_packing_list(house: House, held: HeldDisk, report: BagReport) -> None:
 
 def _tell(house: House, disk: Disk, report: BagReport) -> None:
     """One notice a disk; it ends with the run that finds nothing, or when ``verify`` does."""
-    about = disk.serial if disk.state is DiskState.SHIPPED else disk.label
+    about = disk.known_as
     if report.is_well:
         is_ours = FOUND_BY in house.board.text("copy-damaged", about)
         if is_ours and not catalogue.bad_copies_on(house.conn, disk):

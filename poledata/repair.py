@@ -105,8 +105,7 @@ def _tell_how_disks_are(house: House, were_bad: Iterable[Disk]) -> None:
         if catalogue.bad_copies_on(house.conn, disk):
             lifecycle.tell_no_good_copy(house, disk)
         elif disk.id in about_copies:
-            about = disk.serial if disk.state is DiskState.SHIPPED else disk.label
-            house.board.settle(["copy-damaged"], about)
+            house.board.settle(["copy-damaged"], disk.known_as)
     lifecycle.settle_no_good_copy(house)
 
 

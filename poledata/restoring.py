@@ -16,7 +16,7 @@ from poledata.config import Config
 from poledata.errors import OBSTACLE_ERRNOS, DiskRefused, Stopped, UsageFault
 from poledata.identity import HeldDisk
 from poledata.medium import CHUNK_BYTES, HashingReader
-from poledata.records import CopyState, Disk, DiskState, KnownCopy, KnownFile, Role
+from poledata.records import CopyState, Disk, KnownCopy, KnownFile, Role
 from poledata.shelf import Shelf
 from poledata.texts import shown
 
@@ -103,7 +103,7 @@ def _tried(
     shelf: Shelf, disk: Disk, known: KnownFile, to_fd: int, stop: threading.Event
 ) -> str | None:
     """Why this disk's copy did not come back; None: it did. Raises _NotTaken, Stopped."""
-    named = disk.serial if disk.state is DiskState.SHIPPED else disk.label
+    named = disk.known_as
     what_next = f"data_manager.py verify {named}"
     try:
         _copy_out(shelf.hold(disk), known, to_fd, stop)

@@ -117,17 +117,12 @@ def tell(
         _note_that_it_was_read(house, disk)
     if not verdict.is_well or verdict.left or catalogue.bad_copies_on(house.conn, disk):
         return
-    about = _about(disk)
+    about = disk.known_as
     house.board.settle(["copy-damaged"], about)
     if disk.held_by == "machine" and not lifecycle.is_held_for_smart(disk):
         with db.transaction(house.conn):
             catalogue.unhold(house.conn, disk, "all its copies read well", utc(time.time()))
         house.board.settle(["disk-error"], about)
-
-
-def _about(disk: Disk) -> str:
-    """The label of a shipped disk may be another drive's by now."""
-    return disk.serial if disk.state is DiskState.SHIPPED else disk.label
 
 
 def _tell_refused(house: House, disk: Disk, refusal: DiskRefused, was_held: bool) -> None:
@@ -145,7 +140,7 @@ def _tell_refused(house: House, disk: Disk, refusal: DiskRefused, was_held: bool
         with db.transaction(house.conn):
             at = utc(time.time())
             catalogue.note_event(house.conn, disk.id, at, catalogue.NOT_READ, refusal.why)
-    house.board.tell(refusal.kind, _about(disk), f"{refusal.why}. {refusal.what_next}")
+    house.board.tell(refusal.kind, disk.known_as, f"{refusal.why}. {refusal.what_next}")
 
 
 def _note_that_it_was_read(house: House, disk: Disk) -> None:
@@ -156,7 +151,7 @@ def _note_that_it_was_read(house: House, disk: Disk) -> None:
     if disk.held_by == "machine" and not lifecycle.is_held_for_smart(disk):
         return  # its notice stands till it is given back
     of_writing = {"disk-read-only"} if disk.state is DiskState.ACTIVE else set()
-    house.board.settle([kind for kind in DISK_KINDS if kind not in of_writing], _about(disk))
+    house.board.settle([kind for kind in DISK_KINDS if kind not in of_writing], disk.known_as)
 
 
 def tell_bad_copies(house: House, disk: Disk, verdict: Verdict) -> None:
@@ -165,7 +160,7 @@ def tell_bad_copies(house: House, disk: Disk, verdict: Verdict) -> None:
     if bad:
         house.board.tell(
             "copy-damaged",
-            _about(disk),
+            disk.known_as,
             f"{len(verdict.damaged)} copies on {disk.label} are damaged, {len(verdict.missing)} "
             f"missing, {bad[0]} among them. {_io_errors_text(verdict)}{_others_text(house, disk)}",
             value=float(len(bad)),

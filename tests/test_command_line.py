@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.invariants import snapshot
 from tests.world import CRON_ENVIRONMENT, REPO, Run, World
 
 # Root may read and write everything; without its capabilities it is as anybody else.
@@ -95,6 +96,22 @@ def test_help_of_each_command_works_from_anywhere() -> None:
             assert option in run.out
         description = run.out.split("\n\n")[1]
         assert len(description.split()) > 2
+
+
+@pytest.mark.parametrize("command", ["repair", "status", "close"])
+def test_a_dry_run_that_is_asked_of_the_wrong_thing_changes_nothing(
+    world: World, command: str
+) -> None:
+    """Who puts --dry-run before a command would else have it done."""
+    world.generate()
+    before = snapshot(world.root)
+    labels = ["P01"] if command == "close" else []
+    run = world.run_pass("--dry-run", command, *labels, check=2)
+    assert run.out == ""
+    assert run.err.startswith(
+        f"--dry-run before {command} is a pass's option. Nothing was changed."
+    )
+    assert before.differences(snapshot(world.root)) == []
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

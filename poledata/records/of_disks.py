@@ -62,3 +62,8 @@ class Disk:
     free_bytes: int | None
     first_used_at: str | None
     last_used_at: str | None
+
+    @property
+    def known_as(self) -> str:
+        """Its label; once it has left its serial, for another drive may have the label by then."""
+        return self.serial if self.state is DiskState.SHIPPED else self.label
