@@ -99,7 +99,7 @@ def _pass_and_tell(config: Config) -> ExitCode:
     _say(tally.in_words())
     if not tally.interrupted:
         sending.heartbeat(config.secrets)
-        with db.connect(config.db_path) as conn:
+        with db.connect_again(config.db_path) as conn:
             delivery.deliver(config, conn)
     return tally.exit_code
 
@@ -113,7 +113,7 @@ def _told_in_any_case(config: Config) -> Iterator[None]:
         raise
     except Exception:  # handed on, to the one place that deals with it
         try:
-            with db.connect(config.db_path) as conn:
+            with db.connect_again(config.db_path) as conn:
                 delivery.deliver(config, conn)
         except PoleError as fault:  # less than what ended the pass
             cli.log.warning("notices can't be sent now: %s", fault)

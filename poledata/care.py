@@ -56,7 +56,7 @@ def verify_all(
     """Read several disks at once, each by one reader; see :func:`verify`."""
 
     def one(disk: Disk) -> Verdict:
-        with db.connect(config.db_path) as conn:
+        with db.connect_again(config.db_path) as conn:
             board = Board(conn, sending.channels(config.secrets))
             return verify(House(config, conn, board), disk, stop, tick, not_since)
 
@@ -71,7 +71,7 @@ def _tell_again(config: Config, found: dict[Disk, Verdict]) -> None:
     bad = {disk: verdict for disk, verdict in found.items() if verdict.damaged or verdict.missing}
     if len(bad) < 2:
         return
-    with db.connect(config.db_path) as conn:
+    with db.connect_again(config.db_path) as conn:
         house = House(config, conn, Board(conn, sending.channels(config.secrets)))
         for disk, verdict in bad.items():
             now = the_disk(house, disk.serial)

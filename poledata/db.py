@@ -51,6 +51,20 @@ def connect(path: Path, *, read_only: bool = False) -> Iterator[Connection]:
         yield conn
 
 
+@contextmanager
+def connect_again(path: Path) -> Iterator[Connection]:
+    """The same later in a run, which has changed much by then: nothing is wrong usage any more.
+
+    Raises DatabaseTrouble.
+    """
+    with ExitStack() as stack:
+        try:
+            conn = stack.enter_context(connect(path))
+        except DatabaseUnusable as fault:
+            raise DatabaseTrouble(path, fault.why) from fault
+        yield conn
+
+
 def _answers(path: Path) -> bool:
     """Whether a reader who may not write gets an answer: not after a crash amid a commit."""
     try:
@@ -231,6 +245,7 @@ _WORLD_FAULTS = (
     "unable to open database",
     "attempt to write a readonly database",
     "database disk image is malformed",
+    "output file already exists",  # of a copy: somebody was quicker
 )
 
 

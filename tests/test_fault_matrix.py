@@ -143,6 +143,18 @@ def test_an_error_of_the_world_is_no_defect_of_ours(
     stage.close_all()
 
 
+def test_a_database_that_is_away_after_the_pass_is_no_wrong_usage(
+    make_stage: Callable[[str], Stage],
+) -> None:
+    """Exit 1: "nothing was changed" would be a lie, for files were archived by then."""
+    stage = make_stage("first-use")
+    outcome = stage.act(Rule(Call("access", "database:pole.sqlite"), errno.EROFS, 2))
+    assert (outcome.fired, outcome.code) == (1, 1)
+    assert "the database can't be opened" in stage.world.log()
+    assert "Nothing was changed" not in outcome.err + stage.world.log()
+    stage.tidy()
+
+
 def test_a_copy_that_can_not_be_looked_at_is_said(make_stage: Callable[[str], Stage]) -> None:
     """The file is archived anew, and the log says what the disk answered."""
     stage = make_stage("after-a-crash")

@@ -117,7 +117,7 @@ def _copied(path: Path, directory: Path) -> Path:
 
 def _verify(config: Config, done: Rebuilt, stop: threading.Event) -> list[Verdict]:
     """Read all copies of the disks that were found; passes may go on meanwhile."""
-    with db.connect(config.db_path) as conn, watcher() as watching:
+    with db.connect_again(config.db_path) as conn, watcher() as watching:
         house = House(config, conn, Board(conn, sending.channels(config.secrets)))
         disks = [the_disk(house, report.serial) for report in done.disks]
         return [verify(house, disk, stop, watching.moved) for disk in disks]
