@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from poledata import bag, beneath, buffer, catalogue, manifest
 from poledata.db import Connection
-from poledata.errors import DiskRefused, FileFault, ManifestDamaged
+from poledata.errors import DiskRefused, FileFault, ManifestDamaged, SourceVanished
 from poledata.identity import HeldDisk
 from poledata.records import (
     CopyState,
@@ -172,6 +172,8 @@ def remove(
     try:
         with buffer.source(buf.root_fd, waiting) as fd:
             return _remove_if_proved(buf, fd, waiting, sha512, known, copies)
+    except SourceVanished:
+        return ("somebody else took it from the buffer; it is archived",)
     except FileFault as fault:
         return (fault.why,)
 

@@ -186,6 +186,32 @@ def test_files_that_shrink_take_no_buffers_with_them(bench: Bench) -> None:
     assert all(isinstance(result.fault, SourceChanged) for result in results)
 
 
+class _Unreadable(_AsScanned):
+    """As the buffer does: what the system says of a reading is the file's fault."""
+
+    @contextmanager
+    def finished(self, waiting: Waiting) -> Iterator[int]:
+        try:
+            with super().finished(waiting) as fd:
+                yield fd
+        except OSError as fault:
+            raise FileFault(waiting.name, str(fault.strerror)) from fault
+
+
+def test_files_that_give_an_error_take_no_buffers_with_them(bench: Bench) -> None:
+    """Here a directory stands in each one's place; then a good file still finds a buffer."""
+    jobs = [bench.job(f"{i}.g3", b"x") for i in range(copying.BUFFERS + 2)]
+    for job in jobs:
+        (bench.buffer_path / job.name).unlink()
+        (bench.buffer_path / job.name).mkdir()
+    bench.buffer = _Unreadable(bench.buffer)  # type: ignore[assignment]
+    *faulty, good = bench.copy(*jobs, bench.job("good.g3", b"y"))
+    assert [str(result.fault) for result in faulty] == [
+        str(FileFault(job.name, "Is a directory")) for job in jobs
+    ]
+    assert (good.fault, good.sha512) == (None, sha512(b"y"))
+
+
 def test_a_file_that_can_not_be_read_is_a_fault_of_that_file(bench: Bench) -> None:
     """Another one is there by its name, or none: the others are copied."""
     gone, good = bench.job("gone.g3", b"x"), bench.job("good.g3", b"y")

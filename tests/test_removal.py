@@ -636,7 +636,10 @@ REAL_FAULTS: dict[str, tuple[Callable[[Station], object], str]] = {
         lambda s: os.utime(s.source, ns=(1, 1)),
         "it was written to while it was being archived",
     ),
-    "it was removed": (lambda s: s.source.unlink(), "it was removed before it could be read"),
+    "it was removed": (
+        lambda s: s.source.unlink(),
+        "somebody else took it from the buffer; it is archived",
+    ),
 }
 
 
@@ -690,7 +693,7 @@ def test_a_name_that_leads_elsewhere_at_the_last_moment_is_not_unlinked(
     (refusal,) = station.remove()
     assert refusal in (
         "it has changed since it was hashed",
-        "it was removed before it could be read",
+        "somebody else took it from the buffer; it is archived",
     )
     assert moved.exists()
     assert os.path.lexists(station.source) == (by != "nothing")
