@@ -2,7 +2,7 @@
 
 import gc
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 
 # What a script loads is no garbage: cron starts one each minute, and need not look for it.
 gc.set_threshold(20_000)

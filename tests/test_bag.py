@@ -37,14 +37,6 @@ DISK = Disk(
     serial="ZA12JCHM",
     logical_id="0x5000c500858bfea7",
     state=DiskState.SPARE,
-    held_by=None,
-    held_reason=None,
-    stand_in=False,
-    capacity_bytes=None,
-    used_bytes=None,
-    free_bytes=None,
-    first_used_at=None,
-    last_used_at=None,
 )
 MARK = bag.Mark.of(DISK, NOW_S)
 MARK_TEXT = """\

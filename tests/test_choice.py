@@ -37,13 +37,6 @@ def disk(
         logical_id="0x5000c500858bfea7",
         state=state,
         held_by=held_by,
-        held_reason=None,
-        stand_in=False,
-        capacity_bytes=None,
-        used_bytes=None,
-        free_bytes=None,
-        first_used_at=None,
-        last_used_at=None,
     )
 
 

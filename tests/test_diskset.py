@@ -39,14 +39,6 @@ def disk(entry: Entry, state: DiskState = DiskState.ACTIVE, **changed: Any) -> D
         serial=entry.serial,
         logical_id=entry.logical_id,
         state=state,
-        held_by=None,
-        held_reason=None,
-        stand_in=False,
-        capacity_bytes=None,
-        used_bytes=None,
-        free_bytes=None,
-        first_used_at=None,
-        last_used_at=None,
     )
     return replace(known, **changed)
 

@@ -55,14 +55,6 @@ def disk(label: str, state: DiskState = DiskState.SPARE, **changed: Any) -> Disk
         serial=f"Z{label}",
         logical_id="0x5000c500858bfea7",
         state=state,
-        held_by=None,
-        held_reason=None,
-        stand_in=False,
-        capacity_bytes=None,
-        used_bytes=None,
-        free_bytes=None,
-        first_used_at=None,
-        last_used_at=None,
     )
     return replace(known, **changed)
 

@@ -54,14 +54,14 @@ class Disk:
     serial: str
     logical_id: str
     state: DiskState
-    held_by: str | None
-    held_reason: str | None
-    stand_in: bool
-    capacity_bytes: int | None
-    used_bytes: int | None
-    free_bytes: int | None
-    first_used_at: str | None
-    last_used_at: str | None
+    held_by: str | None = None
+    held_reason: str | None = None
+    stand_in: bool = False
+    capacity_bytes: int | None = None
+    used_bytes: int | None = None
+    free_bytes: int | None = None
+    first_used_at: str | None = None
+    last_used_at: str | None = None
 
     @property
     def known_as(self) -> str:
