@@ -186,6 +186,7 @@ class _Pass:
             self._board.settle(["paused"], "archive")
             return True
         log.debug("paused, so nothing is done: %s", pause.why)
+        self._tally.paused_why = pause.why
         return False
 
     # --- what earlier passes left ---------------------------------------------------------

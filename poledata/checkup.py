@@ -14,6 +14,7 @@ from poledata.buffer import Buffer
 from poledata.config import Config
 from poledata.errors import DiskRefused
 from poledata.identity import HeldDisk, must_be_writable
+from poledata.ownership import user_name
 from poledata.records import Disk, DiskState, Role, Waiting
 from poledata.shelf import Shelf
 from poledata.texts import seconds, shown, size_text, utc
@@ -36,6 +37,8 @@ def look(config: Config, conn: db.Connection) -> Iterator[Finding]:
     for warning in config.warnings:
         yield Finding(False, warning)
     yield _database(config)
+    if config.db_path.parent.stat().st_uid != os.geteuid():
+        return  # what this user may and may not do is no news of the archive
     if faults := db.faults(conn):
         yield _damaged(config, faults)
         return  # what it says of the rest is not to be trusted
@@ -53,7 +56,12 @@ def _database(config: Config) -> Finding:
     directory = config.db_path.parent
     owner = directory.stat().st_uid
     if owner != os.geteuid():
-        return Finding(False, f"{directory} belongs to user {owner}: run this, and passes, as it")
+        name = user_name(owner)
+        return Finding(
+            False,
+            f"{directory} belongs to the user {name}, who runs the archive, so nothing else was "
+            f"looked at. Run this as: sudo -u {name} …",
+        )
     if not os.access(config.db_path, os.W_OK):
         return Finding(False, f"{config.db_path} is read-only: chmod u+w {config.db_path}")
     if shutil.disk_usage(directory).free < DATABASE_ROOM_BYTES:
@@ -172,10 +180,14 @@ def _disk(shelf: Shelf, disk: Disk, usable: list[HeldDisk]) -> Finding | None:
     try:
         held = shelf.hold(disk)
         must_be_writable(held)
-        room = size_text(max(0, shelf.room(held).room_bytes))
+        room_bytes = shelf.room(held).room_bytes
     except DiskRefused as refusal:
         if disk.state is DiskState.SPARE and refusal.kind == "disk-missing":
             return None
         return Finding(False, f"{refusal.label}: {refusal.why}. {refusal.what_next}")
     usable.append(held)
-    return Finding(True, f"{disk.label} at {held.path}: {disk.state.value}, room for {room}")
+    room = f"room for {size_text(max(0, room_bytes))}"
+    if disk.state is DiskState.SPARE and room_bytes <= 0:
+        room += ": it is too small, for MinFreeSpace is kept free on every disk"
+    is_well = disk.state is DiskState.ACTIVE or room_bytes > 0
+    return Finding(is_well, f"{disk.label} at {held.path}: {disk.state.value}, {room}")

@@ -6,7 +6,6 @@ import gc
 import io
 import logging
 import os
-import pwd
 import signal
 import sys
 import threading
@@ -19,8 +18,8 @@ from typing import Any, NoReturn, TextIO, TypeVar
 import click
 
 from poledata.config import Config, load
-from poledata.errors import ExitCode, PoleError, UsageFault
-from poledata.ownership import open_or_make
+from poledata.errors import ConfigFault, ExitCode, PoleError, UsageFault
+from poledata.ownership import open_or_make, user_name
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 log = logging.getLogger("poledata")
@@ -40,7 +39,13 @@ class Settings:
         """The configuration: --config, else $POLE_DATA_CONFIG, else the one beside the script."""
         named = self.config_path or os.environ.get("POLE_DATA_CONFIG")
         beside = Path(sys.argv[0]).resolve().parent / "basic_data_manager.config"
-        return load(Path(named) if named else beside)
+        try:
+            return load(Path(named) if named else beside)
+        except ConfigFault as fault:
+            if named:
+                raise
+            hint = f"{beside}: this is the demo's. Name yours: --config FILE, or $POLE_DATA_CONFIG"
+            raise ConfigFault([*fault.faults, hint]) from fault
 
 
 SETTINGS = Settings()
@@ -185,14 +190,6 @@ def must_be_root(why: str) -> None:
         raise UsageFault(f"Only root may {why}. Nothing was changed. Run as root: sudo …")
 
 
-def user_name(uid: int) -> str:
-    """A user's name, or the number of one without."""
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"#{uid}"
-
-
 # --- the door -----------------------------------------------------------------------------
 
 
@@ -225,6 +222,8 @@ def enter(command: click.Command) -> NoReturn:
 
 def _say(fault: PoleError) -> ExitCode:
     log.error("%s", fault)
+    if any(type(handler) is logging.StreamHandler for handler in log.handlers):
+        return fault.exit_code  # it is on the screen already
     if SETTINGS.speaks or isinstance(fault, UsageFault) or is_terminal(sys.stderr):
         click.echo(str(fault), err=True)
     return fault.exit_code

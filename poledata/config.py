@@ -27,7 +27,7 @@ _KEY_OF = {key.name.lower(): key for key in KEYS}
 _FILES = ("FilenameDB", "LogFile", "MetricsFile", "StatusPage")
 _LISTS = ("DiskMountPoints", "Extension")
 _WRITTEN_WITH = {"StatusPage": "jinja2", "MetricsFile": "prometheus_client"}
-INSTALL_PAGE = "in the program's directory: venv/bin/pip install '.[page]'"
+INSTALL_PAGE = "in the program's directory: sudo venv/bin/pip install '.[page]'"
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,9 +15,7 @@ from poledata.choice import label_key
 from poledata.config import Config
 from poledata.diskmap import Entry
 from poledata.errors import DiskMapFault
-from poledata.records import Disk, DiskState
-
-_GONE = (DiskState.SHIPPED, DiskState.LOST)
+from poledata.records import GONE, Disk, DiskState
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,20 +86,27 @@ def _faults(known: Sequence[Disk], entry: Entry) -> Iterator[str]:
                     f"{disk.serial}, not {entry.serial}"
                 )
         elif is_same_serial and disk.label != entry.label and disk.state is not DiskState.LOST:
-            wiped = f'data_manager.py lost {disk.serial} --why "came back, wiped"'
             yield (
                 f"serial {entry.serial} is known as {disk.label} ({disk.state.value}), not as "
-                f"{entry.label}; if it is empty now, first: {wiped}; then this with --returned"
+                f"{entry.label}; {_how_to_free(disk)}"
             )
         elif (
             not is_same_serial
             and label_key(disk.label) == label_key(entry.label)
-            and disk.state not in _GONE
+            and disk.state not in GONE
         ):
             yield (
                 f"label {entry.label} belongs to the drive {disk.serial} ({disk.state.value}), "
                 f"not to {entry.serial}"
+                + (f"; {_how_to_free(disk)}" if disk.state is DiskState.SPARE else "")
             )
+
+
+def _how_to_free(disk: Disk) -> str:
+    if disk.state is DiskState.SPARE:
+        return f"if it was never used, first: data_manager.py forget {disk.label}"
+    wiped = f'data_manager.py lost {disk.serial} --why "came back, wiped"'
+    return f"if it is empty now, first: {wiped}; then this with --returned"
 
 
 def _ambiguities(entry: Entry, entries: Iterable[Entry]) -> Iterator[str]:
@@ -157,7 +162,7 @@ def _ready(
 
 def unless_gone(row: Readiness, known: Iterable[Disk]) -> Readiness:
     """A drive that the database has as shipped or lost takes no data, whatever is mounted."""
-    gone = {d.logical_id: d.state.value for d in known if d.state in _GONE}
+    gone = {d.logical_id: d.state.value for d in known if d.state in GONE}
     if row.logical_id not in gone:
         return row
     return replace(row, next_step=f"it is noted as {gone[row.logical_id]}: not used")

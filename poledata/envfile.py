@@ -58,13 +58,19 @@ def _stored(path: Path) -> tuple[dict[str, str | None], list[str]]:
         return {}, []
     except (OSError, ValueError, ImportError) as e:
         why = e.strerror if isinstance(e, OSError) else e
-        return {}, [f"{where}: can't be read ({why}); what it holds is not used"]
+        return {}, [
+            f"{where}: can't be read ({why}); what it holds is not used. "
+            "It belongs to the cron user: chown"
+        ]
     if st.st_mode & 0o077:
         warnings.append(f"is open to others than its owner; run: chmod 600 {where}")
     if os.geteuid() == 0 and st.st_uid != 0:
         commands = [name for name in _SECRETS if name.endswith("_COMMAND") and values.get(name)]
         values = {name: value for name, value in values.items() if name not in commands}
-        warnings += [f"root does not own it, so root does not run {name}" for name in commands]
+        warnings += [
+            f"root does not own it, so root does not run {name}; the next pass does"
+            for name in commands
+        ]
     return values, [f"{where}: {warning}" for warning in warnings]
 
 

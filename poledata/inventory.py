@@ -17,11 +17,9 @@ from poledata.choice import label_key
 from poledata.config import Config
 from poledata.errors import DiskRefused, UsageFault
 from poledata.identity import HeldDisk, must_be_alone, prove
-from poledata.records import Disk, DiskState, Role
+from poledata.records import GONE, Disk, DiskState, Role
 from poledata.settings import LABEL, fixed_part
 from poledata.texts import seconds, utc
-
-GONE = (DiskState.SHIPPED, DiskState.LOST)
 
 
 @dataclass(frozen=True, slots=True)

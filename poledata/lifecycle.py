@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable
+from pathlib import Path
 
 from poledata import catalogue, db
 from poledata.errors import DiskRefused, Refused
 from poledata.house import House
 from poledata.identity import must_be_writable
 from poledata.notices import DISK_KINDS, SMART_KINDS
-from poledata.records import Disk, DiskState, Severity
+from poledata.records import GONE, Disk, DiskState, Severity
 from poledata.shelf import Shelf
 from poledata.texts import shown, size_text, utc
 
@@ -57,6 +58,10 @@ def ship(house: House, disks: Iterable[Disk]) -> str:
                 f"{disk.label} is not wholly closed. Nothing was changed. {first} and let the "
                 "next pass finish, then ship it."
             )
+        if place := _still_mounted_at(house, disk):
+            raise Refused(
+                f"{disk.label} is still mounted. Nothing was changed. First: sudo umount {place}"
+            )
         if lacking := catalogue.lacking_another(house.conn, disk):
             raise Refused(
                 f"{len(lacking)} files on {disk.label} have no other copy, {shown(lacking[0])} "
@@ -70,6 +75,17 @@ def ship(house: House, disks: Iterable[Disk]) -> str:
         house.board.pass_on("copy-damaged", disk.label, disk.serial)  # the label is free now
     labels = ", ".join(disk.label for disk in disks)
     return f"{labels}: noted as shipped. The labels may be used again, by another drive."
+
+
+def _still_mounted_at(house: House, disk: Disk) -> Path | None:
+    """Where this very disk is, not another one of its label; a stand-in has nowhere to go."""
+    if disk.stand_in:
+        return None
+    try:
+        with house.shelf() as shelf:
+            return shelf.hold(disk).path
+    except DiskRefused:
+        return None
 
 
 def lose(house: House, disk: Disk, why: str) -> str:
@@ -135,7 +151,7 @@ def forget(house: House, disk: Disk) -> str:
 
 def hold(house: House, disk: Disk, why: str) -> str:
     """A person takes a disk out of use, until ``unhold``. Raises Refused."""
-    if disk.state in (DiskState.SHIPPED, DiskState.LOST):
+    if disk.state in GONE:
         raise Refused(f"{disk.label} is {disk.state.value}: nothing to hold. Nothing was changed.")
     if disk.held_by == "person":
         raise Refused(f"{disk.label} is held already: {disk.held_reason}. Nothing was changed.")
@@ -151,7 +167,7 @@ def hold(house: House, disk: Disk, why: str) -> str:
 
 def unhold(house: House, disk: Disk) -> str:
     """Give a held disk back. Raises Refused."""
-    if disk.state in (DiskState.SHIPPED, DiskState.LOST):
+    if disk.state in GONE:
         raise Refused(
             f"{disk.label} is {disk.state.value}: nothing to give back. Nothing was changed."
         )

@@ -15,12 +15,11 @@ from prometheus_client.registry import Collector
 
 from poledata import __version__
 from poledata.kinds import DIGEST, SEVERITIES
-from poledata.records import Disk, DiskState, Health, Role
+from poledata.records import GONE, Disk, DiskState, Health, Role
 from poledata.report import DiskStatus, Status, Verdict
 from poledata.texts import seconds
 
 BEGINNING = "# HELP pole_"
-_GONE = (DiskState.SHIPPED, DiskState.LOST)
 _DISK = ("label", "role", "serial")
 
 
@@ -143,7 +142,7 @@ def _disks(status: Status) -> Iterator[Metric]:
     count = Counter({(role.value, state.value): 0 for role in Role for state in DiskState})
     count.update((item.disk.role.value, item.disk.state.value) for item in status.disks)
     yield _labelled("disks", "Disks by their state.", ("role", "state"), count.items())
-    here = [item for item in status.disks if item.disk.state not in _GONE]
+    here = [item for item in status.disks if item.disk.state not in GONE]
     yield from _each_disk(here)
     yield from _each_reading(here)
     yield from _each_drive(here)

@@ -44,12 +44,16 @@ class _Bars(Watcher):
     def batch(self, bytes_by_label: dict[str, int]) -> None:
         for task in self._tasks.values():
             self._bars.remove_task(task)
+        self.reading({label: 2 * size_bytes for label, size_bytes in bytes_by_label.items()})
+
+    def reading(self, bytes_by_label: dict[str, int]) -> None:
         self._tasks = {
-            label: self._bars.add_task(label, total=2 * size_bytes)
+            label: self._bars.add_task(label, total=size_bytes)
             for label, size_bytes in bytes_by_label.items()
         }
 
     def moved(self, label: str, name: str, n_bytes: int) -> None:
         # rich locks for itself
-        what = f"{label} {escape(shown(name))}"
-        self._bars.update(self._tasks[label], description=what, advance=n_bytes)
+        if label in self._tasks:
+            what = f"{label} {escape(shown(name))}"
+            self._bars.update(self._tasks[label], description=what, advance=n_bytes)

@@ -16,6 +16,7 @@ from poledata.db import Connection
 from poledata.house import count_lacking, is_here
 from poledata.kinds import KINDS
 from poledata.records import (
+    GONE,
     Disk,
     DiskState,
     HealthCheck,
@@ -153,8 +154,11 @@ def _look_at_disks(
 ) -> Iterator[DiskStatus]:
     mounted = mounts.mounted_places() if config.require_mount else None
     health = catalogue.last_health(conn)
-    for disk in sorted(catalogue.disks(conn), key=_primaries_first):
-        is_mounted = is_here(config, disk, mounted)
+    disks = catalogue.disks(conn)
+    at_places = {disk.label for disk in disks if disk.state not in GONE}
+    for disk in sorted(disks, key=_primaries_first):
+        has_left = disk.state in GONE and disk.label in at_places  # another has its label by now
+        is_mounted = not has_left and is_here(config, disk, mounted)
         yield DiskStatus(
             disk,
             is_mounted,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -118,9 +118,7 @@ def seal(root_fd: int, closed_at: str) -> Payload:
     """Make the bag whole (RFC 8493): sorted manifest, bag-info, the tag manifest last."""
     beneath.make_directories(root_fd, bag.INCOMING)
     bag.sweep_incoming(root_fd)
-    sort_manifest(root_fd)
-    sizes = dict(files_under_data(root_fd))
-    payload = Payload(len(sizes), sum(sizes.values()))
+    payload = _payload(root_fd, sort_manifest(root_fd))
     bag.write_file(root_fd, bag.MARK, _closed_mark(root_fd, closed_at, payload))
     os.fsync(root_fd)
     bag.write_file(root_fd, bag.TAG_MANIFEST, _tag_manifest(root_fd))
@@ -131,11 +129,26 @@ def seal(root_fd: int, closed_at: str) -> Payload:
     return payload
 
 
-def sort_manifest(root_fd: int) -> None:
-    """The same lines, sorted by name; this takes the room of a second manifest for a moment."""
+def _payload(root_fd: int, names: Collection[str]) -> Payload:
+    """What lies under data/. Raises CannotClose if that is not just what the manifest names."""
+    sizes = dict(files_under_data(root_fd))
+    if strange := sizes.keys() ^ set(names):
+        raise CannotClose(
+            f"data/{shown(min(strange))} came or went while it was closed: look at it, and close "
+            "it again"
+        )
+    return Payload(len(sizes), sum(sizes.values()))
+
+
+def sort_manifest(root_fd: int) -> list[str]:
+    """The same lines, sorted by name, which it returns.
+
+    This takes the room of a second manifest for a moment.
+    """
     lines = sorted(manifest.read(root_fd), key=lambda line: line.name.encode())
     bag.write_file(root_fd, bag.MANIFEST, b"".join(line.text for line in lines))
     os.fsync(root_fd)
+    return [line.name for line in lines]
 
 
 def keep_packing_list(

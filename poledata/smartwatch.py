@@ -12,13 +12,12 @@ from poledata.health import Past, Verdict
 from poledata.house import House
 from poledata.lifecycle import SMART_HOLD
 from poledata.notices import SMART_KINDS
-from poledata.records import Disk, DiskState, Health, Severity, SmartCheck
+from poledata.records import GONE, Disk, DiskState, Health, Severity, SmartCheck
 from poledata.texts import utc
 
 if TYPE_CHECKING:
     from poledata.drives import Found
 
-GONE = (DiskState.SHIPPED, DiskState.LOST)
 # A person should look. The others are as they may be, and said in the table.
 TROUBLE = (Health.WARNING, Health.FAILING, Health.UNKNOWN, Health.MISSING)
 _KIND = {

@@ -24,6 +24,7 @@ class Tally:
     pending_files: int = 0  # failed now or before, and still in the buffer
     failed_disks: int = 0
     interrupted: bool = False
+    paused_why: str | None = None
 
     @property
     def exit_code(self) -> ExitCode:
@@ -39,9 +40,15 @@ class Tally:
 
     def in_words(self) -> str:
         """One line for a person who watches."""
+        if self.paused_why is not None:
+            return f"Paused: {self.paused_why}. Nothing was done; data_manager.py resume ends it"
         parts = [f"{self.archived_files} files archived ({size_text(self.archived_bytes)})"]
         counts = (
-            (self.pending_files, "failed and stay in the buffer"),
+            (self.failed_files, "failed and stay in the buffer"),
+            (
+                max(0, self.pending_files - self.failed_files),
+                "failed before and wait for their next try",
+            ),
             (self.without_disk_files, "wait for a disk"),
             (self.busy_files, "are still being written"),
             (self.vanished_files, "left the buffer without being archived"),
@@ -57,6 +64,9 @@ class Watcher:
 
     def batch(self, bytes_by_label: dict[str, int]) -> None:
         """A batch begins: so much is to be written to each disk, and read back."""
+
+    def reading(self, bytes_by_label: dict[str, int]) -> None:
+        """A verification begins: so much is to be read of each disk."""
 
     def moved(self, label: str, name: str, n_bytes: int) -> None:
         """Bytes of a file were written to a disk or read back; called from any thread."""

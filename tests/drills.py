@@ -34,7 +34,7 @@ def follow(world: World, *steps: str, check: int = 0) -> str:
         ("sudo -u spt ", ""),
         ("venv/bin/python", shlex.quote(sys.executable)),
         ("spt.config", shlex.quote(str(world.config_path))),
-        ("--disk-map disk-map", f"--disk-map {shlex.quote(str(world.disk_map_path))}"),
+        ("--disk-map spt.disk-map", f"--disk-map {shlex.quote(str(world.disk_map_path))}"),
     ):
         script = script.replace(there, here)
     ran = subprocess.run(

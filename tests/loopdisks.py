@@ -295,6 +295,14 @@ class LoopWorld(World):
         self.loops[label] = loop
         return loop
 
+    def ship(self, *labels: str) -> None:
+        """As the slip says, unmounted; afterwards the drives are at their places again."""
+        for label in labels:
+            self.loops[label].umount()
+        self.run_pass("ship", *labels, check=0)
+        for label in labels:
+            self.loops[label].mount()
+
     @contextmanager
     def places(self) -> Iterator[dict[str, Path]]:
         with ExitStack() as undo:

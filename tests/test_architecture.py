@@ -112,6 +112,7 @@ CATCH_ALLS = {
 IN_SQL = {
     "DISK_COLUMNS",
     "_MADE_AGAIN",
+    "_DUE",
     "NOTICE_COLUMNS",
     "statement",
     "here",

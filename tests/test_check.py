@@ -281,7 +281,7 @@ def _no_lease(world: World) -> str:
 def _another_users_database(world: World) -> str:
     os.chown(world.db_path.parent, 0, 0)
     world.db_path.parent.chmod(0o755)
-    return f"{world.db_path.parent} belongs to user 0: run this, and passes, as it"
+    return f"{world.db_path.parent} belongs to the user root, who runs the archive, so nothing else"
 
 
 def _no_write_to_the_database(world: World) -> str:

@@ -98,6 +98,67 @@ def test_help_of_each_command_works_from_anywhere() -> None:
         assert len(description.split()) > 2
 
 
+@pytest.mark.parametrize("labels", [["P01"], ["P01", "S01"], []])
+def test_a_verification_is_watched_on_a_terminal(world: World, labels: list[str]) -> None:
+    """A bar a disk, and what was found, as without a terminal."""
+    world.generate()
+    world.put(NAME, 5_000_000)
+    world.run_pass(check=0)
+    every = [] if labels else ["VerifyEvery = 0 s"]
+    with world.config_path.open("a") as config:
+        config.writelines(f"{line}\n" for line in every)
+    script = str(REPO / "data_manager.py")
+    config = ["--config", str(world.config_path)]
+    run = run_on_terminal(sys.executable, script, *config, "verify", *labels)
+    assert run.code == 0, run.out
+    for label in labels:
+        assert f"{label}: 1 copies are good" in run.out
+    rebuild = [str(REPO / "generate_db.py"), *config, "--from-disks", "--verify"]
+    run = run_on_terminal(sys.executable, *rebuild)
+    assert run.code == 0, run.out
+
+
+def test_a_refusal_is_said_once(world: World) -> None:
+    """Also on a terminal, where warnings of the log are shown."""
+    world.generate()
+    script = str(REPO / "data_manager.py")
+    run = run_on_terminal(sys.executable, script, "--config", str(world.config_path), "close", "P1")
+    assert (run.code, run.out.count("No disk has the label or serial P1")) == (2, 1)
+
+
+def test_the_demos_configuration_is_said_to_be_that(opt: Path) -> None:
+    """Who forgets --config must not be led into making what the demo lacks."""
+    text = (opt / "basic_data_manager.config").read_text()
+    (opt / "basic_data_manager.config").write_text(
+        text.replace("FilenameDB = ", "FilenameDB = no/")
+    )
+    run = run_plainly(sys.executable, opt / "data_manager.py", "status")
+    assert run.code == 2
+    assert "basic_data_manager.config: this is the demo's. Name yours: --config FILE" in run.err
+
+
+@pytest.mark.parametrize("said", ["4", " 90 "])
+def test_a_time_is_given_with_its_unit(world: World, said: str) -> None:
+    """A pause of four seconds is not what was meant by 4."""
+    world.generate()
+    run = world.run_pass("pause", "--why", "x", "--for", said, check=2)
+    assert f"--for: {said} of what? For example {said}h. Nothing was changed." in run.err
+
+
+def test_a_pass_by_hand_says_what_it_did_not_even_try(world: World) -> None:
+    """Files that failed before and rest till their next try; a pause, and why."""
+    world.generate()
+    world.put("50%.g3")
+    script = [str(REPO / "data_manager.py"), "--config", str(world.config_path)]
+    run = run_on_terminal(sys.executable, *script)
+    assert "1 failed and stay in the buffer" in run.out
+    run = run_on_terminal(sys.executable, *script)
+    assert "1 failed before and wait for their next try" in run.out
+    world.run_pass("pause", "--why", "new cables", check=0)
+    run = run_on_terminal(sys.executable, *script)
+    assert "Paused: new cables. Nothing was done" in run.out
+
+
 @pytest.mark.parametrize("command", ["repair", "status", "close"])
 def test_a_dry_run_that_is_asked_of_the_wrong_thing_changes_nothing(
     world: World, command: str

@@ -121,7 +121,7 @@ def test_what_is_found_on_a_gone_drive_is_not_said_of_the_one_that_has_its_label
     world.leave_unchecked("the test harms disks")
     (world.data("P01") / "old-1.g3").unlink()
     order(world, "verify", "P01", check=1)
-    order(world, "ship", "P01")
+    world.ship("P01")
     assert world.notices() == {("copy-damaged", "ZTP01AA")}
     gone = world.loops["P01"]
     gone.umount()
@@ -179,7 +179,7 @@ def shipped_and_wiped(world: LoopWorld) -> None:
     world.generate()
     archive(world, "a.g3")
     order(world, "close", "P01")
-    order(world, "ship", "P01")
+    world.ship("P01")
     wipe(world, "P01")
 
 
@@ -242,7 +242,7 @@ def test_what_a_wiped_drive_held_before_is_no_fault_of_its_new_life(loop_world: 
     run = order(world, "verify", "P01")
     assert run.out == "P01: 1 copies are good (1 kB), 0 damaged, 0 missing, 0 unregistered files\n"
     order(world, "close", "P01")
-    order(world, "ship", "P01")
+    world.ship("P01")
     assert "a.g3 among them" in notice(world, "no-good-copy", "ZTP01AA")  # still true
 
 

@@ -139,8 +139,10 @@ def test_a_contradiction_names_both_sides(changed: dict[str, Any], fault: str) -
 def test_a_label_at_the_station_is_not_free(state: DiskState) -> None:
     """Its sticker is on another drive."""
     said = faults([disk(P01, state)], replace(P01, serial="ZNEW", logical_id=WWN.format("0")))
+    first = "; if it was never used, first: data_manager.py forget P01"
     assert said == (
-        f"/root/disk-map:1: label P01 belongs to the drive ZA12JCHM ({state.value}), not to ZNEW",
+        f"/root/disk-map:1: label P01 belongs to the drive ZA12JCHM ({state.value}), not to ZNEW"
+        + (first if state is DiskState.SPARE else ""),
     )
 
 

@@ -470,7 +470,7 @@ def test_the_marked_commands_run(world: World) -> None:
         ("sudo -u spt ", ""),
         ("venv/bin/python", shlex.quote(sys.executable)),
         ("spt.config", shlex.quote(str(world.config_path))),
-        ("--disk-map disk-map", f"--disk-map {shlex.quote(str(world.disk_map_path))}"),
+        ("--disk-map spt.disk-map", f"--disk-map {shlex.quote(str(world.disk_map_path))}"),
         ("/spt_disks", shlex.quote(str(world.mounts))),
     ):
         assert there in script

@@ -143,6 +143,18 @@ def test_an_error_of_the_world_is_no_defect_of_ours(
     stage.close_all()
 
 
+def test_a_bag_is_never_sealed_without_a_file_that_it_names(
+    make_stage: Callable[[str], Stage],
+) -> None:
+    """One that is not seen while the payload is counted keeps the bag open."""
+    stage = make_stage("closing")
+    outcome = stage.act(Rule(Call("stat", "primary:data/adopted.g3"), errno.ENOENT, 2))
+    assert (outcome.fired, outcome.code) == (1, 1)
+    assert "data/adopted.g3 came or went while it was closed" in outcome.err
+    stage.tidy()
+    stage.close_all()
+
+
 def test_a_database_that_is_away_after_the_pass_is_no_wrong_usage(
     make_stage: Callable[[str], Stage],
 ) -> None:

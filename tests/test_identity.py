@@ -200,7 +200,7 @@ def test_last_seasons_disk_at_its_old_place_is_refused(
     """Labels begin again at P01: the shipped P01, still in the rack, is not the new one."""
     world = used_world(make_world, primaries=["P01", "P02"], copies=["S01"])
     world.run_pass("close", "P01", check=0)
-    world.run_pass("ship", "P01", check=0)
+    world.ship("P01")
     old = world.loops.pop("P01")
     world.loops["ZTP01AA"] = old
     world.add_disk("P01", serial="ZNEWP01A")

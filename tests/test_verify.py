@@ -387,8 +387,8 @@ def test_a_shipped_disk_that_does_not_answer_is_told_of_by_its_serial(
 ) -> None:
     """Till it is read, or given up; that its place is empty, or another's, is no fault."""
     world = filled(loop_world, "a.g3")
-    for command in ("close", "ship"):
-        world.run_pass(command, "P01", check=0)
+    world.run_pass("close", "P01", check=0)
+    world.ship("P01")
     pull(world, "P01")
     verify(world, "P01", check=1)
     assert world.notices() == {("disk-error", "ZTP01AA")}
@@ -430,8 +430,8 @@ def test_a_disk_in_use_that_is_not_mounted_is_missing_any_other_is_on_the_shelf(
 def test_a_shipped_disk_that_is_back_at_its_place_can_be_verified(loop_world: LoopWorld) -> None:
     """By its serial, also once another drive has its label; that drive is not taken for it."""
     world = filled(loop_world, "a.g3")
-    for command in ("close", "ship"):
-        world.run_pass(command, "P01", check=0)
+    world.run_pass("close", "P01", check=0)
+    world.ship("P01")
     assert "P01: 1 copies are good" in verify(world, "P01").out
     old = world.loops["P01"]
     old.mount(world.root / "elsewhere")

@@ -15,6 +15,16 @@ _MADE_AGAIN = (
 )
 
 
+# Of a disk, those that were not verified since a time.
+_DUE = (
+    "FROM copies c JOIN files f ON f.id = c.file_id JOIN disks d ON d.id = c.disk_id "
+    "WHERE d.id = ? "
+    "AND NOT (c.state = 'missing' AND c.written_at < coalesce(d.first_used_at, '9')) "
+    f"AND NOT (c.state <> 'good' AND {_MADE_AGAIN}) "
+    "AND coalesce(c.verified_at, '') < coalesce(?, '9')"
+)
+
+
 def copy_ids_on(conn: Connection, disk: Disk, not_since: str | None = None) -> array[int]:
     """The ids of the files that should be on a disk, the least recently verified first.
 
@@ -22,14 +32,17 @@ def copy_ids_on(conn: Connection, disk: Disk, not_since: str | None = None) -> a
     bad ones that were made again elsewhere: nobody counts on them any more.
     """
     rows = conn.execute(
-        "SELECT c.file_id FROM copies c JOIN files f ON f.id = c.file_id "
-        "JOIN disks d ON d.id = c.disk_id WHERE d.id = ? "
-        "AND NOT (c.state = 'missing' AND c.written_at < coalesce(d.first_used_at, '9')) "
-        f"AND NOT (c.state <> 'good' AND {_MADE_AGAIN}) "
-        "AND coalesce(c.verified_at, '') < coalesce(?, '9') ORDER BY c.verified_at, f.name",
-        (disk.id, not_since),
+        f"SELECT c.file_id {_DUE} ORDER BY c.verified_at, f.name", (disk.id, not_since)
     )
     return array("q", (row["file_id"] for row in rows))
+
+
+def due_bytes(conn: Connection, disk: Disk, not_since: str | None = None) -> int:
+    """How much is to be read to verify these."""
+    row = conn.execute(
+        f"SELECT coalesce(sum(f.size_bytes), 0) AS bytes {_DUE}", (disk.id, not_since)
+    ).fetchone()
+    return int(row["bytes"])
 
 
 def copy_on(conn: Connection, disk: Disk, file_id: int) -> CopyOnDisk | None:

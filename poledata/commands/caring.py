@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from poledata import cli, db, lifecycle
+from poledata import catalogue, cli, db, lifecycle
 from poledata.commands.common import JSON, Would, duration_option, house_of_command, watcher
 from poledata.errors import ExitCode
 from poledata.texts import people_time, seconds, shown, size_text, unshown, utc
@@ -54,6 +54,7 @@ def verify(labels: tuple[str, ...], how_long: float | None, as_json: bool) -> Ex
         not_since = None if labels else utc(time.time() - house.config.verify_every_s)
         disks = disks or care.due(house.config, house.conn)
         _be_humble()
+        watching.reading({d.label: catalogue.due_bytes(house.conn, d, not_since) for d in disks})
         with _until(how_long, stop) as over:
             verdicts = care.verify_all(house.config, disks, not_since, over, watching.moved)
     if as_json:

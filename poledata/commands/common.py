@@ -40,6 +40,8 @@ def duration_option(text: str, default: str | None = None) -> Callable[[_Command
 
     def read(_context: click.Context, _option: click.Parameter, said: str | None) -> float | None:
         try:
+            if said is not None and said.strip().isdigit():
+                raise ValueError(f"{said} of what? For example {said}h")
             return None if said is None else duration_s(said)
         except ValueError as fault:
             raise UsageFault(f"--for: {fault}. Nothing was changed.") from fault

@@ -42,11 +42,12 @@ def lost(label: str, why: str) -> ExitCode:
 
 @click.command()
 @cli.common_options
-@LABEL
-def forget(label: str) -> ExitCode:
-    """Take a drive that was never used out of the database."""
+@LABELS
+def forget(labels: tuple[str, ...]) -> ExitCode:
+    """Take drives that were never used out of the database, up to the first that was used."""
     with house_of_command() as house:
-        click.echo(lifecycle.forget(house, lifecycle.the_disk(house, label)))
+        for disk in [lifecycle.the_disk(house, label) for label in labels]:
+            click.echo(lifecycle.forget(house, disk))
     return ExitCode.DONE
 
 

@@ -120,6 +120,7 @@ def _verify(config: Config, done: Rebuilt, stop: threading.Event) -> list[Verdic
     with db.connect_again(config.db_path) as conn, watcher() as watching:
         house = House(config, conn, Board(conn, sending.channels(config.secrets)))
         disks = [the_disk(house, report.serial) for report in done.disks]
+        watching.reading({disk.label: catalogue.due_bytes(conn, disk) for disk in disks})
         return [verify(house, disk, stop, watching.moved) for disk in disks]
 
 

@@ -24,6 +24,9 @@ class DiskState(str, Enum):
     LOST = "lost"
 
 
+GONE = (DiskState.SHIPPED, DiskState.LOST)  # its label may be another drive's by now
+
+
 LABEL = re.compile(r"([A-Za-z]+)([0-9]+)")
 
 

@@ -90,9 +90,9 @@ def try_cell(stage: Stage, rule: Rule) -> str | None:
         before = {path: snapshot(path) for path in (stage.world.buffer, stage.world.mounts)}
         outcome = stage.act(rule, timeout_s=30)
         made = outcome.calls.count(rule.call)
-        if made >= rule.first or not made:
+        if made >= rule.first:
             break
-        rule = replace(rule, first=made)  # threads vary: this time the last one came sooner
+        rule = replace(rule, first=made or 1)  # threads vary: the last one came sooner, or none
     try:
         judge(stage, rule, outcome)
         if outcome.code == 2:
@@ -129,8 +129,8 @@ OTHER_WORDS = {
     e.EIO: "disk I/O error|malformed|unable to open database|readonly database|may not|"
     "can't be opened",
     e.EROFS: "disk I/O error|unable to open database|readonly database|may not|can't be open",
-    e.ENOSPC: "disk I/O error|unable to open database|database or disk is full|no room for a copy",
-    e.EDQUOT: "disk I/O error|unable to open database|database or disk is full|no room for a copy",
+    e.ENOSPC: "disk I/O error|unable to open database|database or disk is full|no room",
+    e.EDQUOT: "disk I/O error|unable to open database|database or disk is full|no room",
     e.ENOENT: "was removed|is no directory|no mark|not there|exists|there is no |"
     "disk I/O error|unable to open database|readonly database|MISSING|held some",
     e.EINTR: "disk I/O error",  # fdatasync(2), which SQLite asks once, as it should
