@@ -104,6 +104,7 @@ def a_season_and_the_next(winter: Winter, length: Length) -> None:
     live_through(winter, length.days, length.check_each_days)
     winter.winterover.end_of_season()
     live_through(winter, length.next_days, length.check_each_days)
+    winter.winterover.close_all()  # so that those in use at the end were never in trouble
     left_to_others(winter)
     winter.winterover.daily_look()
 
@@ -115,7 +116,7 @@ def judge_all(winter: Winter) -> None:
     """Every byte that came is in the buffer, and said why, or whole on two disks."""
     station = winter.station
     station.stored.clear()  # all are brought together
-    station.check()
+    station.check(finished=True)
     left = winter.winterover.left
     assert station.waiting() == left
     assert {row["name"] for row in station.sql("SELECT name FROM pending")} == left

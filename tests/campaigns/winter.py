@@ -147,6 +147,8 @@ class Station(LoopWorld):
             self.loops = away
 
     def check(self, **options: Any) -> None:
+        """``finished``: every disk was used since something was left unfinished on it."""
+        options.setdefault("finished", False)
         super().check(away=self.stored, **options)
 
 
@@ -335,6 +337,10 @@ class Winterover:
         shutil.rmtree(aside, ignore_errors=True)
         self.station.order("close", label)
 
+    def close_all(self) -> None:
+        for label in self.station.in_state("active"):
+            self.close(label)
+
     def give_up(self, label: str, why: str) -> None:
         """A dead drive: what it held is made again."""
         self.station.order("lost", self.station.serials[label], "--why", why)
@@ -358,8 +364,7 @@ class Winterover:
     def end_of_season(self) -> None:
         """Every disk in use is closed, all leave, and the spares go back into the box."""
         station = self.station
-        for label in station.in_state("active"):
-            self.close(label)
+        self.close_all()
         for label in station.in_state("closed"):
             if station.serials[label] not in station.stored:
                 station.take_out(label)
