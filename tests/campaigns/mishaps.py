@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from tests.campaigns.winter import Station, Telescope, Winterover
+from tests.campaigns.winter import Station, Telescope
+from tests.campaigns.winterover import Winterover
 from tests.invariants import Entry
-from tests.test_filling import pull
+from tests.test_filling import plug_in_again, pull
 
 COPIES = """
     SELECT name, size_bytes, c.state FROM copies c JOIN files f ON f.id = file_id
@@ -81,9 +82,10 @@ def brownout(winter: Winter) -> None:
     quiet_day(winter)
     winter.telescope.observe()
     process = station.halfway()
-    pull(station, *station.in_use())
+    pull(station, *(labels := station.in_use()))
     station.kill(process)
     station.cron()
+    unless_told(station, labels)
 
 
 # --- disks --------------------------------------------------------------------------------
@@ -95,11 +97,18 @@ def pulled(winter: Winter) -> None:
     quiet_day(winter)
     winter.telescope.observe()
     process = station.halfway()
-    pull(station, winter.pick(station.in_use()))
+    pull(station, label := winter.pick(station.in_use()))
     process.wait(timeout=100)
     for _ in range(station.dice.randint(0, 2)):
-        winter.telescope.observe()
-        station.cron()
+        quiet_day(winter)
+    unless_told(station, [label])
+
+
+def unless_told(station: Station, labels: list[str]) -> None:
+    """No file was meant for such a disk, so nobody is sent to the rack: it comes back by itself."""
+    for label in labels:
+        if ("disk-error", label) not in station.notices():
+            plug_in_again(station, label)
 
 
 def unmounted(winter: Winter) -> None:
