@@ -165,9 +165,10 @@ class Winterover:
     # --- more than one step ---
 
     def _ship(self, labels: list[str]) -> None:
-        """One whose close was cut short is mounted for the next pass to finish it."""
+        """If it is refused: files there have no other copy, or a close was cut short."""
         station = self.station
         if station.order("ship", *labels, check={0, 2}).code:
+            self.repair()
             with station.fetched(*labels, options="rw"):
                 station.cron()
             station.order("ship", *labels)
