@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 from tests.campaigns.winter import PREFIXES, Station
@@ -195,17 +196,19 @@ class Winterover:
         self.repair()
 
     def repair(self, *args: str) -> None:
-        """With the disks from the shelf that it asks for."""
-        station = self.station
-        run = station.order("repair", *args, check={0, 1})
-        wanted = set(re.findall(r"could be copied from (\S+): mount it", run.out))
-        if "found no disk: mount a spare" in run.out:
-            for role in PREFIXES:
-                station.unpack(role)
-        if run.code:
-            station.counts["fetched for a repair"] += len(wanted)
-            with station.fetched(*wanted):
-                station.order("repair", *args)
+        """With the disks from the shelf that it asks for, and spares if it finds no room."""
+        station, here = self.station, set[str]()
+        with ExitStack() as shelf:
+            while (run := station.order("repair", *args, check={0, 1})).code:
+                wanted = set(re.findall(r"could be copied from (\S+): mount it", run.out)) - here
+                shelf.enter_context(station.fetched(*wanted))
+                here |= wanted
+                station.counts["fetched for a repair"] += len(wanted)
+                is_full = "found no disk: mount a spare" in run.out
+                assert wanted or is_full, run.out
+                if is_full:
+                    for role in PREFIXES:
+                        station.unpack(role)
 
     def end_of_season(self) -> None:
         """Every disk in use is closed, all leave, and the spares go back into the box."""
