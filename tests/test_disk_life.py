@@ -360,7 +360,7 @@ def test_only_a_held_disk_that_could_take_files_is_offered_where_none_can(tmp_pa
     world.put("c.g3")
     world.run_pass(check=1)
     text = notice(world, "no-disk", "primary")
-    assert text.endswith("Or give one back that is held: P03 (it rattles).")
+    assert "Or give one back that is held: P03 (it rattles). See no-disk" in text
     order(world, "unhold", "P03")
     world.run_pass(check=0)
     world.close()
