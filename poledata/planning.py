@@ -187,7 +187,9 @@ class Planner:
         return None
 
     def _held_ones(self, role: Role) -> str:
-        held = [f"{d.label} ({d.held_reason})" for d in self.disks if d.role is role and d.held_by]
+        would_do = (DiskState.ACTIVE, DiskState.SPARE)
+        disks = [d for d in self.disks if d.role is role and d.state in would_do]
+        held = [f"{d.label} ({d.held_reason})" for d in disks if d.held_by]
         return f" Or give one back that is held: {', '.join(held)}." if held else ""
 
     def _usable(self, disk: Disk) -> HeldDisk | None:

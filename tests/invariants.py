@@ -100,6 +100,13 @@ class Ledger:
         path = path or self.buffer / name
         return self._owe(Entry(name, sha512_of(path), path.stat().st_size))
 
+    def rename(self, name: str, to: str) -> Entry:
+        """The test gives the buffer's file another name, and its bytes are owed under that."""
+        assert not os.path.lexists(self.buffer / to)
+        self._displace(name, self.buffer / name)
+        (self.buffer / name).rename(self.buffer / to)
+        return self.saw(to)
+
     def withdraw(self, name: str, why: str) -> None:
         """The test itself takes this name's bytes away: they are owed no more."""
         for entry in self.contents(name):
@@ -140,7 +147,7 @@ class Ledger:
             return
         former = (name, sha512_of(path))
         if former in self._entries:
-            self._withdrawn[former] = "the test wrote over it"
+            self._withdrawn[former] = "the test wrote over it, or renamed it"
 
 
 def _chunks(name: str, content: bytes | int, seed: int) -> Iterator[bytes]:

@@ -345,6 +345,27 @@ def test_the_last_disk_of_a_role_can_be_held_and_files_wait(tmp_path: Path) -> N
     world.close()
 
 
+def test_only_a_held_disk_that_could_take_files_is_offered_where_none_can(tmp_path: Path) -> None:
+    """One that was held when it was lost or closed is not to be given back."""
+    world = World(tmp_path, ["P01", "P02", "P03"], ["S01"])
+    world.generate()
+    archive(world, "a.g3")
+    order(world, "hold", "P01", "--why", "it burns")
+    order(world, "lost", "P01", "--why", "burnt")
+    world.spoil("P01", None, "it burnt")
+    archive(world, "b.g3")
+    order(world, "close", "P02")
+    order(world, "hold", "P02", "--why", "its bag is looked at")
+    order(world, "hold", "P03", "--why", "it rattles")
+    world.put("c.g3")
+    world.run_pass(check=1)
+    text = notice(world, "no-disk", "primary")
+    assert "Or give one back that is held: P03 (it rattles). See no-disk" in text
+    order(world, "unhold", "P03")
+    world.run_pass(check=0)
+    world.close()
+
+
 # --- pause --------------------------------------------------------------------------------
 
 
