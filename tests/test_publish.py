@@ -21,7 +21,7 @@ from tests.world import World
 
 OURS = "ours\n"
 HOSTILE = "<script>alert(1)<%script>.g3"
-INSTALL = "in the program's directory: venv/bin/pip install '.[page]'"
+INSTALL = "in the program's directory: sudo venv/bin/pip install '.[page]'"
 ABSENT = "import sys\nsys.modules.update(dict.fromkeys(['jinja2', 'prometheus_client']))\n"
 
 
