@@ -129,6 +129,8 @@ def test_what_is_found_on_a_gone_drive_is_not_said_of_the_one_that_has_its_label
     world.plug_in("P01")
     world.generate()
     archive(world, "new.g3")
+    mounted = {d["disk"]["serial"]: d["is_mounted"] for d in world.status("--json").json()["disks"]}
+    assert (mounted["ZTP01AA"], mounted["TWOP01"]) == (False, True)
     order(world, "verify", "P01")
     assert world.notices() == {("copy-damaged", "ZTP01AA")}
     (world.data("P01") / "new.g3").unlink()
