@@ -76,13 +76,19 @@ def repair(
     if emptied:
         _must_be_held(emptied)
     outcome = Outcome()
-    bad = [d for d in catalogue.disks(house.conn) if catalogue.bad_copies_on(house.conn, d)]
+    bad = [disk for disk in catalogue.disks(house.conn) if _has_bad_copies(house, disk)]
     for role in Role:
         if emptied is None or emptied.role is role:
             _Repair(house, stop, watcher, role, emptied, is_dry, outcome).run()
     if not is_dry:
         _tell_how_disks_are(house, bad)
     return outcome
+
+
+def _has_bad_copies(house: House, disk: Disk) -> bool:
+    """Also such as were made again elsewhere before: on a disk in use they are set aside."""
+    is_swept = disk.state is DiskState.ACTIVE and catalogue.ids_made_again(house.conn, disk)
+    return bool(catalogue.bad_copies_on(house.conn, disk) or is_swept)
 
 
 def _must_be_held(disk: Disk) -> None:

@@ -157,7 +157,8 @@ def _note_that_it_was_read(house: House, disk: Disk) -> None:
 def tell_bad_copies(house: House, disk: Disk, verdict: Verdict) -> None:
     """Which copies are not good, and whether their files have others that are."""
     bad = [*verdict.damaged, *verdict.missing]
-    if bad:
+    is_to_be_mended = catalogue.bad_copies_on(house.conn, disk) or disk.state is DiskState.ACTIVE
+    if bad and is_to_be_mended:  # else each was made again before, and nothing is left to be done
         house.board.tell(
             "copy-damaged",
             disk.known_as,

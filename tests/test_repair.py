@@ -291,6 +291,27 @@ def test_a_held_disk_is_emptied_onto_others(world: World) -> None:
     assert world.notices() == set()
 
 
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_a_copy_that_turns_out_bad_after_another_was_made_is_told_of_while_it_is_to_be_mended(
+    world: World, is_closed: bool
+) -> None:
+    """On a disk in use repair sets it aside, and the notice ends; a closed one is left in peace."""
+    filled(world, "a.g3")
+    world.run_pass("hold", "P01", "--why", "it clicks", check=0)
+    repair(world, "P01")
+    world.run_pass("unhold", "P01", check=0)
+    if is_closed:
+        world.run_pass("close", "P01", check=0)
+    harm(world, "P01", "a.g3")
+    world.spoil("P01", "a.g3", "the test harms it")
+    verify(world, "P01", check=1)
+    told = ("copy-damaged", "P01") in world.notices()
+    assert told is not is_closed
+    repair(world)
+    assert ("copy-damaged", "P01") not in world.notices()
+    assert len(aside(world, "P01")) == (0 if is_closed else 1)
+
+
 def test_a_held_disk_is_read_itself_where_the_other_copy_is_not_here(world: World) -> None:
     """A dying drive still gives most of its files back."""
     filled(world, "a.g3")
