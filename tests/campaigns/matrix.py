@@ -131,7 +131,7 @@ OTHER_WORDS = {
     e.EROFS: "disk I/O error|unable to open database|readonly database|may not|can't be open",
     e.ENOSPC: "disk I/O error|unable to open database|database or disk is full|no room",
     e.EDQUOT: "disk I/O error|unable to open database|database or disk is full|no room",
-    e.ENOENT: "was removed|is no directory|no mark|not there|exists|there is no |"
+    e.ENOENT: "was removed|came or went|is no directory|no mark|not there|exists|there is no |"
     "disk I/O error|unable to open database|readonly database|MISSING|held some",
     e.EINTR: "disk I/O error",  # fdatasync(2), which SQLite asks once, as it should
     SHORT: "ends at byte",
