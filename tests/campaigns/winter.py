@@ -44,7 +44,8 @@ class Station(LoopWorld):
         """A new drive from the box: label, disk-map, file system, mount."""
         self._last_number[role] += 1
         label = f"{PREFIXES[role]}{self._last_number[role]:02}"
-        self.add_disk(label, f"Y{self.season}{label}")
+        # The letter at its end: a serial must not be the beginning of another one.
+        self.add_disk(label, f"Y{self.season}{label}Z")
         self.plug_in(label, size_mb=self.disk_mb, fs=FILE_SYSTEMS[role])
         self.generate()
         self.counts["drives unpacked"] += 1
