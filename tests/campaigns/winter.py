@@ -87,10 +87,11 @@ class Station(LoopWorld):
     @contextmanager
     def fetched(self, *labels: str, options: str = "ro") -> Iterator[None]:
         """Disks from the shelf, at their places for a while."""
-        for label in labels:
+        away = [label for label in labels if not self.loops[label].is_mounted]
+        for label in away:
             self.loops[label].mount(options=options)
         yield
-        for label in labels:
+        for label in away:
             self.loops[label].umount()
 
     # --- runs ---
