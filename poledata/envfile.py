@@ -58,10 +58,8 @@ def _stored(path: Path) -> tuple[dict[str, str | None], list[str]]:
         return {}, []
     except (OSError, ValueError, ImportError) as e:
         why = e.strerror if isinstance(e, OSError) else e
-        return {}, [
-            f"{where}: can't be read ({why}); what it holds is not used. "
-            "It belongs to the cron user: chown"
-        ]
+        whose = "; it must belong to the cron user" if isinstance(e, PermissionError) else ""
+        return {}, [f"{where}: can't be read ({why}{whose}); what it holds is not used"]
     if st.st_mode & 0o077:
         warnings.append(f"is open to others than its owner; run: chmod 600 {where}")
     if os.geteuid() == 0 and st.st_uid != 0:

@@ -430,7 +430,7 @@ def test_root_runs_no_command_of_an_env_file_that_root_does_not_own(
     config = load(write(), {})
     assert config.secrets == Secrets(heartbeat_url="http://h")
     assert config.warnings == (
-        f"{env}: root does not own it, so root does not run POLE_PAGER_COMMAND",
+        f"{env}: root does not own it, so root does not run POLE_PAGER_COMMAND; the next pass does",
     )
     assert load(write(), {"POLE_PAGER_COMMAND": "y"}).secrets.pager_command == "y"
 
