@@ -223,7 +223,9 @@ class BatchWork:
         refusals = removal.remove(
             self.house.conn, self.buffer, waiting, sha512, shelf.hold, lines, read_now
         )
-        if refusals:
+        if refusals == (removal.GONE,):
+            log.warning("%s: %s", shown(waiting.name), removal.GONE)
+        elif refusals:
             fault = NotRemoved(shown(waiting.name), "; ".join(refusals))
             self.failures.note(waiting.name, waiting.stat, fault)
         return not refusals
