@@ -223,8 +223,8 @@ class BatchWork:
         refusals = removal.remove(
             self.house.conn, self.buffer, waiting, sha512, shelf.hold, lines, read_now
         )
-        if refusals == (removal.GONE,):
-            log.warning("%s: %s", shown(waiting.name), removal.GONE)
+        if refusals == (removal.TAKEN,):
+            log.warning("%s: %s", shown(waiting.name), removal.TAKEN)
         elif refusals:
             fault = NotRemoved(shown(waiting.name), "; ".join(refusals))
             self.failures.note(waiting.name, waiting.stat, fault)

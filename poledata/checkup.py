@@ -36,9 +36,10 @@ def look(config: Config, conn: db.Connection) -> Iterator[Finding]:
     yield Finding(True, f"configuration {config.path}")
     for warning in config.warnings:
         yield Finding(False, warning)
-    yield _database(config)
-    if config.db_path.parent.stat().st_uid != os.geteuid():
+    if stranger := _not_ours(config):
+        yield stranger
         return  # what this user may and may not do is no news of the archive
+    yield _database(config)
     if faults := db.faults(conn):
         yield _damaged(config, faults)
         return  # what it says of the rest is not to be trusted
@@ -52,16 +53,22 @@ def look(config: Config, conn: db.Connection) -> Iterator[Finding]:
     yield from _disks(config, conn)
 
 
-def _database(config: Config) -> Finding:
+def _not_ours(config: Config) -> Finding | None:
+    """None for the cron user."""
     directory = config.db_path.parent
     owner = directory.stat().st_uid
-    if owner != os.geteuid():
-        name = user_name(owner)
-        return Finding(
-            False,
-            f"{directory} belongs to the user {name}, who runs the archive, so nothing else was "
-            f"looked at. Run this as: sudo -u {name} …",
-        )
+    if owner == os.geteuid():
+        return None
+    name = user_name(owner)
+    return Finding(
+        False,
+        f"{directory} belongs to the user {name}, who runs the archive, so nothing else was "
+        f"looked at. Run this as: sudo -u {name} …",
+    )
+
+
+def _database(config: Config) -> Finding:
+    directory = config.db_path.parent
     if not os.access(config.db_path, os.W_OK):
         return Finding(False, f"{config.db_path} is read-only: chmod u+w {config.db_path}")
     if shutil.disk_usage(directory).free < DATABASE_ROOM_BYTES:
@@ -186,8 +193,7 @@ def _disk(shelf: Shelf, disk: Disk, usable: list[HeldDisk]) -> Finding | None:
             return None
         return Finding(False, f"{refusal.label}: {refusal.why}. {refusal.what_next}")
     usable.append(held)
-    room = f"room for {size_text(max(0, room_bytes))}"
+    what = f"{disk.label} at {held.path}: {disk.state.value}, room for "
     if disk.state is DiskState.SPARE and room_bytes <= 0:
-        room += ": it is too small, for MinFreeSpace is kept free on every disk"
-    is_well = disk.state is DiskState.ACTIVE or room_bytes > 0
-    return Finding(is_well, f"{disk.label} at {held.path}: {disk.state.value}, {room}")
+        return Finding(False, f"{what}nothing: MinFreeSpace is kept free on every disk")
+    return Finding(True, f"{what}{size_text(max(0, room_bytes))}")

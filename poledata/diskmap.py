@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from poledata.errors import DiskMapFault
-from poledata.records import DEFAULT_PREFIXES, LABEL, Prefixes, Role
+from poledata.records import DEFAULT_PREFIXES, LABEL_SHAPE, Prefixes, Role
 from poledata.texts import shown, text_of
 
 _SERIAL = re.compile(r"[!-~]+")
@@ -108,7 +108,7 @@ _COLUMNS = ("label", "serial", "logical ID")
 
 def _same(what: str, said: str) -> str:
     """What two entries must not share: P1 and P01 are one label to a tired person."""
-    match = LABEL.fullmatch(said)
+    match = LABEL_SHAPE.fullmatch(said)
     if what == "label" and match:
         return match[1] + match[2].lstrip("0")
     return said if what == "label" else said.lower()

@@ -6,6 +6,7 @@ import time
 from contextlib import closing
 
 from poledata import bag, beneath, catalogue, db, manifest, medium
+from poledata.choice import BATCH_FILES
 from poledata.diskwatch import DiskWatch
 from poledata.errors import DiskRefused
 from poledata.house import House
@@ -28,10 +29,12 @@ class Leftovers:
         for disk in filter(_takes_data, disks):
             bad = catalogue.ids_made_again(self._house.conn, disk)
             held = held_if_here(shelf, disk, for_writing=True) if bad else None
-            if held:
-                self._clear_disk(held, [catalogue.file_by_id(self._house.conn, i) for i in bad])
+            for at in range(0, len(bad) if held else 0, BATCH_FILES):
+                ids = bad[at : at + BATCH_FILES]
+                assert held
+                self._clear_some(held, [catalogue.file_by_id(self._house.conn, i) for i in ids])
 
-    def _clear_disk(self, held: HeldDisk, bad: list[KnownFile]) -> None:
+    def _clear_some(self, held: HeldDisk, bad: list[KnownFile]) -> None:
         """Set aside what is still bad. First the lines: without their files they were for ever."""
         try:
             still_bad = [known for known in bad if not self._is_good_after_all(held, known)]

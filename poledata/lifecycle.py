@@ -130,8 +130,23 @@ def settle_no_good_copy(house: House) -> None:
             house.board.settle(["no-good-copy"], serial)
 
 
-def forget(house: House, disk: Disk) -> str:
-    """Take a drive that was never used out of the database. Raises Refused."""
+def forget(house: House, disks: Iterable[Disk]) -> str:
+    """Drives that were never used leave the database: all of them, or none. Raises Refused."""
+    disks = list(dict.fromkeys(disks))
+    for disk in disks:
+        _must_be_unused(house, disk)
+    with db.transaction(house.conn):
+        for disk in disks:
+            catalogue.forget_disk(house.conn, disk)
+    for disk in disks:
+        house.board.settle(_KINDS_OF_A_DISK, disk.label)
+    return "\n".join(
+        f"{disk.label} ({disk.serial}) is forgotten. The label may be used by another drive."
+        for disk in disks
+    )
+
+
+def _must_be_unused(house: House, disk: Disk) -> None:
     was_used = disk.first_used_at or catalogue.had_copies(house.conn, disk)
     if disk.state is not DiskState.SPARE or was_used:
         is_lost = disk.state is DiskState.LOST
@@ -140,10 +155,6 @@ def forget(house: House, disk: Disk) -> str:
             f"{disk.label} is {disk.state.value} and was used: it can't be forgotten. Nothing was "
             f"changed.{'' if is_lost else way}"
         )
-    with db.transaction(house.conn):
-        catalogue.forget_disk(house.conn, disk)
-    house.board.settle(_KINDS_OF_A_DISK, disk.label)
-    return f"{disk.label} ({disk.serial}) is forgotten. The label may be used by another drive."
 
 
 # --- hold ---------------------------------------------------------------------------------

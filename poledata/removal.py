@@ -29,7 +29,7 @@ from poledata.records import (
 )
 from poledata.texts import seconds
 
-GONE = "somebody else took it from the buffer; it is archived"
+TAKEN = "somebody else took it from the buffer; it is archived"
 _PROOFS = frozenset({VerifiedBy.DIRECT, VerifiedBy.EVICTED})
 
 
@@ -174,7 +174,7 @@ def remove(
         with buffer.source(buf.root_fd, waiting) as fd:
             return _remove_if_proved(buf, fd, waiting, sha512, known, copies)
     except SourceVanished:
-        return (GONE,)
+        return (TAKEN,)
     except FileFault as fault:
         return (fault.why,)
 

@@ -40,8 +40,6 @@ class Tally:
 
     def in_words(self) -> str:
         """One line for a person who watches."""
-        if self.paused_why is not None:
-            return f"Paused: {self.paused_why}. Nothing was done; data_manager.py resume ends it"
         parts = [f"{self.archived_files} files archived ({size_text(self.archived_bytes)})"]
         counts = (
             (self.failed_files, "failed and stay in the buffer"),
@@ -56,6 +54,8 @@ class Tally:
         )
         parts += [f"{count} {what}" for count, what in counts if count]
         parts += ["interrupted"] if self.interrupted else []
+        if self.paused_why is not None:
+            parts.append(f"paused ({self.paused_why}; data_manager.py resume ends it)")
         return "; ".join(parts) + ". Details: data_manager.py status"
 
 

@@ -155,6 +155,19 @@ def test_a_file_that_moves_away_while_it_is_read_is_archived_under_its_new_name(
     assert world.archived("P01") == world.archived("S01") == OTHERS | {new.name}
 
 
+def test_a_file_that_somebody_else_takes_after_it_was_archived_is_no_failure(world: World) -> None:
+    """It is on two disks; that it went by another hand is said, and the next pass notes it."""
+    path = three_files(world)
+    halted = HaltedPass(world, "fsync", [world.disks["S01"] / "manifest-sha512.txt"])
+    path.unlink()
+    halted.go_on(check=0)
+    assert world.waiting() == world.notices() == set()
+    said = f"WARNING {VICTIM}: somebody else took it from the buffer; it is archived"
+    assert said in world.log()
+    world.run_pass(check=0)
+    assert world.sql("SELECT name FROM files WHERE removed_from_buffer_at IS NULL") == []
+
+
 def test_a_file_that_changes_after_it_was_archived_stays_as_a_conflict(world: World) -> None:
     """Written to between its hash and its removal: both contents are kept."""
     path = three_files(world)

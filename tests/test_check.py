@@ -149,6 +149,18 @@ def test_each_fault_is_named(world: World, harm: Callable[[World], str]) -> None
     assert fault.startswith(said)
 
 
+def test_a_spare_that_could_take_nothing_is_a_fault(world: World) -> None:
+    """Of one in use it is none: it will be closed, and the next one begun."""
+    used(world)
+    text = world.config_path.read_text()
+    world.config_path.write_text(text.replace("MinFreeSpace = 0", "MinFreeSpace = 90 TB"))
+    assert faults(check(world, 1)) == [
+        f"{label} at {world.disks[label]}: spare, room for nothing: MinFreeSpace is kept free on "
+        "every disk"
+        for label in ("P02", "S02")
+    ]
+
+
 def test_on_real_disks_somebody_must_be_told(loop_world: LoopWorld) -> None:
     """Stand-ins are for demo and tests: nobody waits for news of them."""
     (loop_world.config_path.parent / ".env").unlink()

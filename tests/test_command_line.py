@@ -156,7 +156,7 @@ def test_a_pass_by_hand_says_what_it_did_not_even_try(world: World) -> None:
     assert "1 failed before and wait for their next try" in run.out
     world.run_pass("pause", "--why", "new cables", check=0)
     run = run_on_terminal(sys.executable, *script)
-    assert "Paused: new cables. Nothing was done" in run.out
+    assert "paused (new cables; data_manager.py resume ends it)" in run.out
 
 
 @pytest.mark.parametrize("command", ["repair", "status", "close"])

@@ -288,6 +288,7 @@ def test_a_spare_that_had_a_life_before_is_not_forgotten(world: World) -> None:
     world.spoil("P01", None, "wiped")
     world.generate("--returned")
     assert "can't be forgotten" in refused(world, "forget", "P01")
+    assert "can't be forgotten" in refused(world, "forget", "P02", "P01")  # all of them, or none
 
 
 # --- hold ---------------------------------------------------------------------------------

@@ -44,10 +44,9 @@ def lost(label: str, why: str) -> ExitCode:
 @cli.common_options
 @LABELS
 def forget(labels: tuple[str, ...]) -> ExitCode:
-    """Take drives that were never used out of the database, up to the first that was used."""
+    """Take drives that were never used out of the database. All of them, or none."""
     with house_of_command() as house:
-        for disk in [lifecycle.the_disk(house, label) for label in labels]:
-            click.echo(lifecycle.forget(house, disk))
+        click.echo(lifecycle.forget(house, [lifecycle.the_disk(house, one) for one in labels]))
     return ExitCode.DONE
 
 

@@ -27,7 +27,7 @@ class DiskState(str, Enum):
 GONE = (DiskState.SHIPPED, DiskState.LOST)  # its label may be another drive's by now
 
 
-LABEL = re.compile(r"([A-Za-z]+)([0-9]+)")
+LABEL_SHAPE = re.compile(r"([A-Za-z]+)([0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Prefixes:
 
     def role_of(self, label: str) -> Role | None:
         """The role of ``label``, or None when it is not a label of either role."""
-        match = LABEL.fullmatch(label)
+        match = LABEL_SHAPE.fullmatch(label)
         roles = {self.primary: Role.PRIMARY, self.copy: Role.COPY}
         return roles.get(match[1]) if match else None
 

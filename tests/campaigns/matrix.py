@@ -124,14 +124,19 @@ def judge(stage: Stage, rule: Rule, outcome: Outcome) -> None:
         assert may_be_silent(rule) or is_said(rule, said), f"absorbed in silence: {said[-1500:]}"
 
 
+NO_ROOM = (
+    "disk I/O error|unable to open database|database or disk is full|no room for a copy|"
+    "of the database: no room"
+)
 # What is said where the system's own words for an error do not come through.
 OTHER_WORDS = {
     e.EIO: "disk I/O error|malformed|unable to open database|readonly database|may not|"
     "can't be opened",
     e.EROFS: "disk I/O error|unable to open database|readonly database|may not|can't be open",
-    e.ENOSPC: "disk I/O error|unable to open database|database or disk is full|no room",
-    e.EDQUOT: "disk I/O error|unable to open database|database or disk is full|no room",
-    e.ENOENT: "was removed|came or went|is no directory|no mark|not there|exists|there is no |"
+    e.ENOSPC: NO_ROOM,
+    e.EDQUOT: NO_ROOM,
+    e.ENOENT: "was removed|came or went|is no directory|no mark|not there|File exists|"
+    "file already exists|there is no (database|manifest)|"
     "disk I/O error|unable to open database|readonly database|MISSING|held some",
     e.EINTR: "disk I/O error",  # fdatasync(2), which SQLite asks once, as it should
     SHORT: "ends at byte",
