@@ -25,7 +25,7 @@ def measurements(is_quick: bool, rounds: int) -> dict[str, Measurement]:
     many = 10 if is_quick else 1  # so much less
     found["idle"] = lambda: passes.idle(1_000_000 // many, 5 * rounds, say)
     found["scan"] = lambda: passes.first_copy(100_000 // many, rounds, say)
-    found["memory"] = lambda: passes.memory(100, 4096 // many, 1_000_000 // many, say)
+    found["memory"] = lambda: passes.memory(100, 10_000 // many, 1_000_000 // many, say)
     found["verify"] = lambda: reading.verify(128 // many, rounds, say)
     return found
 

@@ -127,9 +127,9 @@ class Source:
 
 
 @contextmanager
-def source(size_mb: int) -> Iterator[Source]:
-    """An empty source; ``size_mb`` is what its files will take."""
-    with TemporaryDirectory(dir=RAM, prefix="pole-bench-") as name, ExitStack() as undo:
+def source(size_mb: int, images: Path = RAM) -> Iterator[Source]:
+    """An empty source; ``size_mb``: what its files will take, ``images``: where all images lie."""
+    with TemporaryDirectory(dir=images, prefix="pole-bench-") as name, ExitStack() as undo:
         root = Path(name)
         loop = undo.enter_context(
             LoopDisk(root / "source.img", root / "source", size_mb=_roomy(size_mb), fs="xfs")
