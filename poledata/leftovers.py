@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from contextlib import closing
 
 from poledata import bag, beneath, catalogue, db, manifest, medium
-from poledata.choice import BATCH_FILES
+from poledata.choice import BatchLimit
 from poledata.diskwatch import DiskWatch
-from poledata.errors import DiskRefused
+from poledata.errors import DiskRefused, Stopped
 from poledata.house import House
 from poledata.identity import HeldDisk
 from poledata.records import CopyOnDisk, CopyState, Disk, DiskState, KnownFile, Role
@@ -20,21 +21,42 @@ class Leftovers:
     """Read once more, then set aside: a disk that holds what its manifest does not say can't be
     closed."""
 
-    def __init__(self, house: House, role: Role, disks: DiskWatch) -> None:
-        self._house, self._role, self._disks = house, role, disks
+    def __init__(self, house: House, role: Role, disks: DiskWatch, stop: threading.Event) -> None:
+        self._house, self._role, self._disks, self._stop = house, role, disks, stop
+        self._done_to: dict[int, int] = {}  # disk id → the last file id of it
+        self._out: set[int] = set()  # ids of disks that can't be worked on
 
-    def clear(self, shelf: Shelf) -> None:
-        """Bad copies on disks in use of this role, also those that a killed repair left."""
-        disks = [d for d in catalogue.disks(self._house.conn) if d.role is self._role]
-        for disk in filter(_takes_data, disks):
-            bad = catalogue.ids_made_again(self._house.conn, disk)
-            held = held_if_here(shelf, disk, for_writing=True) if bad else None
-            for at in range(0, len(bad) if held else 0, BATCH_FILES):
-                ids = bad[at : at + BATCH_FILES]
-                assert held
-                self._clear_some(held, [catalogue.file_by_id(self._house.conn, i) for i in ids])
+    def clear_some(self, shelf: Shelf) -> bool:
+        """One batch of bad copies on a disk in use of this role, also such as a killed repair left.
 
-    def _clear_some(self, held: HeldDisk, bad: list[KnownFile]) -> None:
+        Says whether there was one. Raises Stopped.
+        """
+        for disk in filter(self._takes_part, catalogue.disks(self._house.conn)):
+            if bad := self._next_on(disk):
+                self._done_to[disk.id] = bad[-1].id
+                if held := held_if_here(shelf, disk, for_writing=True):
+                    self._clear(held, bad)
+                else:
+                    self._out.add(disk.id)
+                return True
+        return False
+
+    def _takes_part(self, disk: Disk) -> bool:
+        is_in_use = disk.state is DiskState.ACTIVE and disk.held_by is None
+        return is_in_use and disk.role is self._role and disk.id not in self._out
+
+    def _next_on(self, disk: Disk) -> list[KnownFile]:
+        """What may be read and set aside in one turn: a pass may be waiting."""
+        limit, bad = BatchLimit({}), list[KnownFile]()
+        after_id = self._done_to.get(disk.id, 0)
+        for file_id in catalogue.ids_made_again(self._house.conn, disk, after_id):
+            known = catalogue.file_by_id(self._house.conn, file_id)
+            if not limit.take(known.size_bytes, ()):
+                break
+            bad.append(known)
+        return bad
+
+    def _clear(self, held: HeldDisk, bad: list[KnownFile]) -> None:
         """Set aside what is still bad. First the lines: without their files they were for ever."""
         try:
             still_bad = [known for known in bad if not self._is_good_after_all(held, known)]
@@ -43,6 +65,7 @@ class Leftovers:
             for known in still_bad:
                 self._set_aside(held, known)
         except OSError as fault:
+            self._out.add(held.disk.id)
             self._disks.leave_out(held.disk, fault)
 
     def _set_aside(self, held: HeldDisk, known: KnownFile) -> None:
@@ -58,7 +81,7 @@ class Leftovers:
         """Then it counts again. Raises OSError where the disk as a whole does not answer."""
         try:
             with closing(medium.HashingReader()) as reader:
-                found = held.read_copy(known.name, reader, lambda _: None)
+                found = held.read_copy(known.name, reader, self._go_on)
         except FileNotFoundError:
             return False
         except OSError:
@@ -74,9 +97,9 @@ class Leftovers:
             )
         return True
 
-
-def _takes_data(disk: Disk) -> bool:
-    return disk.state is DiskState.ACTIVE and disk.held_by is None
+    def _go_on(self, _: int) -> None:
+        if self._stop.is_set():
+            raise Stopped("interrupted; bad copies are set aside by the next repair")
 
 
 def held_if_here(shelf: Shelf, disk: Disk, for_writing: bool = False) -> HeldDisk | None:

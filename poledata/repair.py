@@ -132,7 +132,7 @@ class _Repair:
         self._role, self._emptied, self._is_dry = role, emptied, is_dry
         self._outcome = outcome
         self._disks = DiskWatch(house)
-        self._leftovers = Leftovers(house, role, self._disks)
+        self._leftovers = Leftovers(house, role, self._disks, stop)
         self._ready: set[int] = set()
         self._chooser = Chooser(house, role)
         self._promised_bytes: dict[int, int] = {}
@@ -142,16 +142,22 @@ class _Repair:
         for at in range(0, len(ids), BATCH_FILES):
             todo = [Todo(file_id) for file_id in ids[at : at + BATCH_FILES]]
             while todo:
-                if self._stop.is_set():
-                    raise Stopped("interrupted; what is copied counts, and the rest can follow")
+                self._go_on()
                 with self._turn():
                     todo = self._one_batch(todo)
         self._outcome.no_good_copy |= self._chooser.no_good_copy
         for label, count in self._chooser.not_here.items():
             self._outcome.not_here[label] = self._outcome.not_here.get(label, 0) + count
-        if not self._is_dry:
-            with self._turn(), Shelf(self._house.config, self._house.conn, self._ready) as shelf:
-                self._leftovers.clear(shelf)
+        while not self._is_dry and self._clear_some_leftovers():
+            self._go_on()
+
+    def _go_on(self) -> None:
+        if self._stop.is_set():
+            raise Stopped("interrupted; what is copied counts, and the rest can follow")
+
+    def _clear_some_leftovers(self) -> bool:
+        with self._turn(), Shelf(self._house.config, self._house.conn, self._ready) as shelf:
+            return self._leftovers.clear_some(shelf)
 
     def _lacking(self) -> list[int]:
         """What the buffer still holds is for the passes: they copy it from there."""

@@ -54,13 +54,20 @@ def waits_for_a_lock(pid: int) -> bool:
 
 
 class HaltedAmongBatches(HaltedPass):
-    """The same, of a pass whose batches are of three files."""
+    """The same, of a pass, or a command, whose batches are of three files."""
 
-    def __init__(self, world: World, calls: str, paths: Sequence[Path], nth: int = 1) -> None:
+    def __init__(
+        self,
+        world: World,
+        calls: str,
+        paths: Sequence[Path],
+        nth: int = 1,
+        args: Sequence[str] = (),
+    ) -> None:
         self._world, self._trace = world, world.root / "trace"
         self._trace.unlink(missing_ok=True)
         prefix = [*strace(world, calls, paths, f"signal=SIGSTOP:when={nth}"), *IN_SMALL_BATCHES]
-        self._process = world.start("data_manager.py", prefix=prefix)
+        self._process = world.start("data_manager.py", *args, prefix=prefix)
         self.pid = self._wait_until_all_threads_stand()
 
     def let_go(self) -> None:
@@ -71,12 +78,12 @@ class HaltedAmongBatches(HaltedPass):
         with suppress(ProcessLookupError):
             self.signal(signal.SIGCONT)
 
-    def end(self, check: int) -> None:
-        """It was let go, and ends so; it must have printed nothing."""
+    def end(self, check: int, out: str = "") -> None:
+        """It was let go, and ends so; a pass, unlike a command, must have printed nothing."""
         until(lambda: self.let_go() or self._process.poll() is not None, "the pass ends")
         assert self._process.returncode == check, self._world.log()
-        assert (self._world.root / "out").read_text() == ""
-        assert (self._world.root / "err").read_text() == ""
+        assert (self._world.root / "out").read_text() == out
+        assert out or (self._world.root / "err").read_text() == ""
         self._world.unfinished = False
 
 

@@ -12,10 +12,18 @@ import pytest
 
 from tests.loopdisks import LoopWorld
 from tests.test_after_a_crash import needs_strace
-from tests.test_at_the_rack import answer, in_first_batch, make_busy, waiting_command
+from tests.test_at_the_rack import (
+    BATCH_FILES,
+    HaltedAmongBatches,
+    after_this_batch,
+    answer,
+    in_first_batch,
+    make_busy,
+    waiting_command,
+)
 from tests.test_bad_input import notice_text
 from tests.test_filling import plug_in_again, pull
-from tests.test_verify import standing_still_at
+from tests.test_verify import process_of, standing_still_at
 from tests.world import Run, World
 
 
@@ -198,15 +206,52 @@ def test_a_notice_of_something_else_than_bad_copies_stays(world: World) -> None:
     assert world.notices() == {("copy-damaged", "P01")}
 
 
+def leave_bad_copies(world: World, *names: str) -> None:
+    """On P01, beside good ones on P02: what a kill leaves looks the same."""
+    world.sql("UPDATE disks SET held_by = 'person', held_reason = 'test' WHERE label = 'P01'")
+    for name in names:
+        harm(world, "P01", name)
+    verify(world, "P01", check=1)
+    repair(world)  # a held disk is left as it is
+    for name in names:
+        assert copies(world, name) == {"P01": "damaged", "P02": "good", "S01": "good"}
+    world.run_pass("unhold", "P01", check=0)
+
+
+@needs_strace
+def test_a_pass_need_not_wait_till_all_bad_copies_were_read_again(world: World) -> None:
+    """There may be terabytes of them: they go in batches, and the turn is given away between."""
+    names = [f"{number}.g3" for number in range(BATCH_FILES + 1)]
+    filled(world, *names)
+    leave_bad_copies(world, *names)
+    first = world.data("P01") / names[0]
+    halted = HaltedAmongBatches(world, "preadv,preadv2", [first], args=["repair"])
+    with after_this_batch(world, halted):
+        assert len(aside(world, "P01")) == BATCH_FILES
+    halted.end(check=0, out=done(0, "0 B"))
+    assert len(aside(world, "P01")) == BATCH_FILES + 1
+
+
+@needs_strace
+def test_a_repair_that_reads_bad_copies_again_can_be_interrupted(world: World) -> None:
+    """130; what was only read stays as it was, and the next one sets it aside."""
+    filled(world, "a.g3", "b.g3")
+    leave_bad_copies(world, "a.g3", "b.g3")
+    reading, thread = standing_still_at(world, "b.g3", args=["repair"])
+    os.kill(process_of(thread), signal.SIGINT)
+    os.kill(thread, signal.SIGCONT)
+    assert reading.wait(timeout=60) == 130
+    world.unfinished = False
+    assert aside(world, "P01") == []
+    assert set(world.manifest("P01")) == {"a.g3", "b.g3"}
+    assert repair(world).out == done(0, "0 B")
+    assert len(aside(world, "P01")) == 2
+
+
 def test_what_a_killed_repair_left_beside_its_new_copy_is_cleared_by_the_next(world: World) -> None:
     """Else that disk could never be closed."""
     filled(world, "a.g3", "b.g3")
-    world.sql("UPDATE disks SET held_by = 'person', held_reason = 'test' WHERE label = 'P01'")
-    harm(world, "P01", "a.g3")
-    verify(world, "P01", check=1)
-    repair(world)  # a held disk is left as it is: what a kill leaves looks the same
-    assert copies(world, "a.g3") == {"P01": "damaged", "P02": "good", "S01": "good"}
-    world.run_pass("unhold", "P01", check=0)
+    leave_bad_copies(world, "a.g3")
     assert repair(world).out == done(0, "0 B")
     assert copies(world, "a.g3") == {"P02": "good", "S01": "good"}
     (thing,) = aside(world, "P01")

@@ -505,6 +505,11 @@ def standing_still_at(
     return reading, int(stopped[0].split()[0])
 
 
+def process_of(thread: int) -> int:
+    """The process that a thread belongs to (proc(5))."""
+    return int(Path(f"/proc/{thread}/status").read_text().split("Tgid:")[1].split()[0])
+
+
 @needs_strace
 def test_interrupted_it_goes_on_with_the_least_recently_verified(world: World) -> None:
     """SIGINT while a file is read: 130, what was read is noted, the rest comes first next time."""
@@ -512,8 +517,7 @@ def test_interrupted_it_goes_on_with_the_least_recently_verified(world: World) -
 
     def interrupted_at(name: str) -> set[str]:
         reading, thread = standing_still_at(world, name)
-        status = Path(f"/proc/{thread}/status").read_text()
-        os.kill(int(status.split("Tgid:")[1].split()[0]), signal.SIGINT)
+        os.kill(process_of(thread), signal.SIGINT)
         os.kill(thread, signal.SIGCONT)
         assert reading.wait(timeout=60) == 130
         world.unfinished = False

@@ -66,13 +66,16 @@ def bad_copies_on(conn: Connection, disk: Disk) -> int:
     return int(row["n"])
 
 
-def ids_made_again(conn: Connection, disk: Disk) -> array[int]:
-    """The ids of files whose copy on a disk is bad, and which another disk of its role has."""
+def ids_made_again(conn: Connection, disk: Disk, after_id: int = 0) -> array[int]:
+    """The ids of files whose copy on a disk is bad, and which another disk of its role has.
+
+    In their order, those that come after ``after_id``.
+    """
     rows = conn.execute(
         "SELECT c.file_id FROM copies c JOIN disks d ON d.id = c.disk_id WHERE d.id = ? "
         "AND c.state IN ('damaged', 'missing') AND c.written_at >= coalesce(d.first_used_at, '9') "
-        f"AND {_MADE_AGAIN}",
-        (disk.id,),
+        f"AND c.file_id > ? AND {_MADE_AGAIN} ORDER BY c.file_id",
+        (disk.id, after_id),
     )
     return array("q", (row["file_id"] for row in rows))
 
