@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
+import poledata.interpreter  # noqa: F401 - first of all, for it says what this Python lacks
+
+# isort: split
 import click
 
 from poledata import __version__, archive, cli, companion, db, delivery, lock, publish, sending

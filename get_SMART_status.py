@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, NoReturn
 
+import poledata.interpreter  # noqa: F401 - first of all, for it says what this Python lacks
+
+# isort: split
 import click
 
 from poledata import catalogue, cli, db, health, lifecycle, lock, sending

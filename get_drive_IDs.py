@@ -9,6 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
+import poledata.interpreter  # noqa: F401 - first of all, for it says what this Python lacks
+
+# isort: split
 import click
 
 from poledata import cli, diskmap, driveids

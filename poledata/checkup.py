@@ -173,27 +173,58 @@ def _disks(config: Config, conn: db.Connection) -> Iterator[Finding]:
 
 
 def _kept_from_use(conn: db.Connection) -> Iterator[Finding]:
-    for disk in catalogue.disks(conn):
-        if disk.held_by and disk.state in (DiskState.ACTIVE, DiskState.SPARE):
-            why = f"is held by a {disk.held_by}: {disk.held_reason}"
-            again = f"When it is well: data_manager.py unhold {disk.label}"
-            yield Finding(False, f"{disk.label} {why}. {again}")
+    for label, why in _held(conn).items():
+        yield Finding(False, f"{label}: {why}")
     for disk in catalogue.unsealed_disks(conn):
         yield Finding(False, f"{disk.label} is half closed: leave it mounted for the next pass")
+
+
+def _held(conn: db.Connection) -> dict[str, str]:
+    """By label: why a disk is held, and what ends that."""
+    return {
+        disk.label: f"it is held by a {disk.held_by}: {disk.held_reason}. "
+        f"When it is well: data_manager.py unhold {disk.label}"
+        for disk in catalogue.disks(conn)
+        if disk.held_by and disk.state in (DiskState.ACTIVE, DiskState.SPARE)
+    }
 
 
 def _disk(shelf: Shelf, disk: Disk, usable: list[HeldDisk]) -> Finding | None:
     """None for a spare that is just not mounted."""
     try:
-        held = shelf.hold(disk)
-        must_be_writable(held)
-        room_bytes = shelf.room(held).room_bytes
+        held, room_bytes = _usable(shelf, disk)
     except DiskRefused as refusal:
         if disk.state is DiskState.SPARE and refusal.kind == "disk-missing":
             return None
         return Finding(False, f"{refusal.label}: {refusal.why}. {refusal.what_next}")
     usable.append(held)
-    what = f"{disk.label} at {held.path}: {disk.state.value}, room for "
+    room = size_text(max(0, room_bytes))
+    return Finding(True, f"{disk.label} at {held.path}: {disk.state.value}, room for {room}")
+
+
+def _usable(shelf: Shelf, disk: Disk) -> tuple[HeldDisk, int]:
+    """The disk, and its room in bytes. Raises DiskRefused where a pass would put nothing on it."""
+    held = shelf.hold(disk)
+    must_be_writable(held)
+    room_bytes = shelf.room(held).room_bytes
     if disk.state is DiskState.SPARE and room_bytes <= 0:
-        return Finding(False, f"{what}nothing: MinFreeSpace is kept free on every disk")
-    return Finding(True, f"{what}{size_text(max(0, room_bytes))}")
+        raise DiskRefused(
+            "no-disk",
+            disk.label,
+            "it has room for nothing",
+            "MinFreeSpace is kept free on every disk: it is too much for this one.",
+        )
+    return held, room_bytes
+
+
+def unfit_disks(config: Config, conn: db.Connection) -> dict[str, str]:
+    """By label: what keeps a disk from being used now, as ``look`` would say it."""
+    why = _held(conn)
+    with Shelf(config, conn, set()) as shelf:
+        for role in Role:
+            for disk in choice.in_order_of_use(catalogue.disks(conn), role):
+                try:
+                    _usable(shelf, disk)
+                except DiskRefused as refusal:
+                    why[disk.label] = f"{refusal.why}. {refusal.what_next}"
+    return why

@@ -123,7 +123,7 @@ def _paused(world: World) -> str:
 def _held(world: World) -> str:
     world.run_pass("hold", "P02", "--why", "it rattles", check=0)
     again = "When it is well: data_manager.py unhold P02"
-    return f"P02 is held by a person: it rattles. {again}"
+    return f"P02: it is held by a person: it rattles. {again}"
 
 
 FAULTS: list[Callable[[World], str]] = [
@@ -155,8 +155,8 @@ def test_a_spare_that_could_take_nothing_is_a_fault(world: World) -> None:
     text = world.config_path.read_text()
     world.config_path.write_text(text.replace("MinFreeSpace = 0", "MinFreeSpace = 90 TB"))
     assert faults(check(world, 1)) == [
-        f"{label} at {world.disks[label]}: spare, room for nothing: MinFreeSpace is kept free on "
-        "every disk"
+        f"{label}: it has room for nothing. MinFreeSpace is kept free on every disk: it is too "
+        "much for this one."
         for label in ("P02", "S02")
     ]
 

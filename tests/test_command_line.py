@@ -80,6 +80,16 @@ def run_on_terminal(*command: str) -> Run:
 # --- starting them ------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("script", [*SCRIPTS, "get_drive_IDs.py", "get_SMART_status.py"])
+def test_another_python_is_told_which_one_has_the_packages(script: str) -> None:
+    """A sentence instead of a traceback, and exit 2: the system's Python knows no click."""
+    run = run_plainly(sys.executable, "-S", REPO / script, "--help")
+    assert (run.code, run.out) == (2, "")
+    said = f"{script}: {sys.executable} lacks click and dotenv. Nothing was changed. Start it with "
+    assert run.err.startswith(said)
+    assert run.err.count("\n") == 1
+
+
 def test_help_of_each_command_works_from_anywhere() -> None:
     """From / with hardly an environment; each says what it does, and its options."""
     commands = [[script] for script in SCRIPTS]

@@ -10,7 +10,7 @@ import sqlite3
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -306,6 +306,40 @@ def test_the_table_says_which_drives_are_ready_and_the_command_for_the_others(wo
     assert lines[6:] == ["3 of 4 drives are ready.", f"P02: mkdir -p {world.disks['P02']}"]
     subprocess.run(lines[-1].removeprefix("P02: "), shell=True, check=True)
     assert world.generate().out.splitlines()[-1] == "4 of 4 drives are ready."
+
+
+def _not_empty(world: World) -> str:
+    (world.disks["P02"] / "holiday.jpg").write_bytes(b"?")
+    place = world.disks["P02"]
+    return f"it is new to this database, but {place} holds holiday.jpg. Look at the sticker"
+
+
+def _held(world: World) -> str:
+    world.run_pass("hold", "P02", "--why", "it rattles", check=0)
+    return "it is held by a person: it rattles. When it is well: data_manager.py unhold P02"
+
+
+def _another_drives_mark(world: World) -> str:
+    world.run_pass(check=0)
+    place = world.disks["P02"]
+    shutil.copytree(world.disks["P01"], place, dirs_exist_ok=True)
+    return f"the mark at {place} says P01, serial ZTP01AA, "
+
+
+@pytest.mark.parametrize("harm", [_not_empty, _held, _another_drives_mark])
+def test_a_disk_that_check_finds_fault_with_is_not_called_ready(
+    world: World, harm: Callable[[World], str]
+) -> None:
+    """Though it is mounted, and writable: the table says what ``check`` would."""
+    world.generate()
+    world.put("a.g3")
+    said = harm(world)
+    world.leave_unchecked("the test harmed the station")
+    lines = world.generate().out.splitlines()
+    assert lines[6] == "3 of 4 drives are ready."
+    assert lines[7].startswith(f"P02: {said}")
+    assert lines[8:] == []
+    assert f"FAULT {lines[7]}" in world.run_pass("check", check=1).out
 
 
 def test_a_drive_that_is_not_there_is_to_be_inserted(world: World) -> None:

@@ -1,0 +1,39 @@
+"""The Python that starts a script must have its packages: one sentence instead of a traceback.
+
+Every script imports this before all else, for ``#!/usr/bin/env python3`` may find the system's
+Python, which lacks them. It runs on older Pythons too, to say that they are too old.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+OLDEST = (3, 10)
+NEEDED = ("click", "dotenv")  # what a pass can't begin without
+WRONG_USAGE = 2  # errors.ExitCode, which an older Python can't load
+
+
+def _what_is_wrong() -> str:
+    if sys.version_info < OLDEST:
+        return f"is Python {sys.version_info[0]}.{sys.version_info[1]}, and 3.10 is the oldest"
+    lacking = [name for name in NEEDED if find_spec(name) is None]
+    return f"lacks {' and '.join(lacking)}" if lacking else ""
+
+
+def _the_right_one() -> str:
+    for name in ("venv", ".venv"):
+        python = Path(__file__).resolve().parent.parent / name / "bin/python"
+        if python.exists() and str(python) != sys.executable:
+            return f"Start it with {python}"
+    return "Start it with the one that it was installed for (README, Installation)"
+
+
+if fault := _what_is_wrong():
+    print(
+        f"{Path(sys.argv[0]).name}: {sys.executable} {fault}. Nothing was changed. "
+        f"{_the_right_one()}.",
+        file=sys.stderr,
+    )
+    sys.exit(WRONG_USAGE)
