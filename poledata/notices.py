@@ -79,6 +79,10 @@ class Board:
         """What the open notice says; nothing if there is none."""
         return self._open[kind, key][0] if (kind, key) in self._open else ""
 
+    def value(self, kind: str, key: str) -> float | None:
+        """How bad it is by the open notice; None if there is none, or it counts nothing."""
+        return self._open[kind, key][2] if (kind, key) in self._open else None
+
     def pass_on(self, kind: str, key: str, to: str) -> None:
         """What stood about ``key`` is about ``to`` from now on."""
         if was := self._open.get((kind, key)):

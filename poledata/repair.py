@@ -76,7 +76,7 @@ def repair(
     if emptied:
         _must_be_held(emptied)
     outcome = Outcome()
-    bad = [disk for disk in catalogue.disks(house.conn) if _has_bad_copies(house, disk)]
+    bad = [disk for disk in catalogue.disks(house.conn) if _is_about_copies(house, disk)]
     for role in Role:
         if emptied is None or emptied.role is role:
             _Repair(house, stop, watcher, role, emptied, is_dry, outcome).run()
@@ -85,10 +85,15 @@ def repair(
     return outcome
 
 
-def _has_bad_copies(house: House, disk: Disk) -> bool:
-    """Also such as were made again elsewhere before: on a disk in use they are set aside."""
+def _is_about_copies(house: House, disk: Disk) -> bool:
+    """Whether a notice of this disk is one of bad copies.
+
+    Also of such as were made again elsewhere before: on a disk in use they are set aside. And
+    also of a reading that counted some, where a killed repair mended them and told nobody.
+    """
     is_swept = disk.state is DiskState.ACTIVE and catalogue.ids_made_again(house.conn, disk)
-    return bool(catalogue.bad_copies_on(house.conn, disk) or is_swept)
+    was_counted = house.board.value("copy-damaged", disk.known_as)
+    return bool(catalogue.bad_copies_on(house.conn, disk) or is_swept or was_counted)
 
 
 def _must_be_held(disk: Disk) -> None:
@@ -112,6 +117,9 @@ def _tell_how_disks_are(house: House, were_bad: Iterable[Disk]) -> None:
             lifecycle.tell_no_good_copy(house, disk)
         elif disk.id in about_copies:
             house.board.settle(["copy-damaged"], disk.known_as)
+    for name in house.board.open_keys("copy-damaged"):
+        if catalogue.has_both_copies(house.conn, name):
+            house.board.settle(["copy-damaged"], name)
     lifecycle.settle_no_good_copy(house)
 
 

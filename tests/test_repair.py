@@ -218,6 +218,24 @@ def leave_bad_copies(world: World, *names: str) -> None:
     world.run_pass("unhold", "P01", check=0)
 
 
+def test_what_a_killed_repair_did_not_tell_is_told_by_the_next(world: World) -> None:
+    """All was mended, and the notices of the disk and of the source stood still."""
+    filled(world, "a.g3")
+    harm(world, "P01", "a.g3")
+    verify(world, "P01", check=1)
+    world.sql(
+        "INSERT INTO notices (kind, key, severity, text, opened_at, reopened) VALUES "
+        "('copy-damaged', 'a.g3', 'warning', 'Its copy on S01 …', '2026-01-01T00:00:00Z', 0)"
+    )
+    told = {("copy-damaged", "P01"), ("copy-damaged", "a.g3")}
+    assert world.notices() == told
+    repair(world)
+    world.sql("UPDATE notices SET resolved_at = NULL WHERE kind = 'copy-damaged'")
+    assert world.notices() == told  # as a kill leaves it between the last copy and its last words
+    assert repair(world).out == done(0, "0 B")
+    assert world.notices() == set()
+
+
 @needs_strace
 def test_a_pass_need_not_wait_till_all_bad_copies_were_read_again(world: World) -> None:
     """There may be terabytes of them: they go in batches, and the turn is given away between."""

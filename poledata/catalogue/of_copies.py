@@ -66,6 +66,17 @@ def bad_copies_on(conn: Connection, disk: Disk) -> int:
     return int(row["n"])
 
 
+def has_both_copies(conn: Connection, name: str) -> bool:
+    """Whether a file of this name has a good copy in each role now; False if there is none."""
+    row = conn.execute(
+        "SELECT count(DISTINCT d.role) AS n FROM files f JOIN copies c ON c.file_id = f.id "
+        "JOIN disks d ON d.id = c.disk_id "
+        "WHERE f.name = ? AND c.state = 'good' AND d.state <> 'lost'",
+        (name,),
+    ).fetchone()
+    return int(row["n"]) == len(Role)
+
+
 def ids_made_again(conn: Connection, disk: Disk, after_id: int = 0) -> array[int]:
     """The ids of files whose copy on a disk is bad, and which another disk of its role has.
 
