@@ -81,6 +81,12 @@ class BatchWork:
                 catalogue.set_copy_state(self.house.conn, known.id, copy.disk, state)
             self.reread.tell(known, copy.disk.label, state)
 
+    def _no_trouble_any_more(self, names: list[str]) -> None:
+        self.failures.forget(names)
+        for name in names:
+            self.house.board.settle(["copy-damaged"], name)
+        lifecycle.settle_no_good_copy(self.house)
+
     def _register(self, row: int, results: list[Result], batch: Batch) -> list[Result]:
         """Write down all new copies at once; returns the results of files now archived."""
         archived, size_bytes = [], 0
@@ -93,13 +99,9 @@ class BatchWork:
                 self._measure(held)
                 self.disks.used(held.disk)
             catalogue.count_in_pass(self.house.conn, row, len(archived), size_bytes)
+            self._no_trouble_any_more([shown(result.job.name) for result in archived])
         self.tally.archived_files += len(archived)
         self.tally.archived_bytes += size_bytes
-        names = [shown(result.job.name) for result in archived]
-        self.failures.forget(names)
-        for name in names:
-            self.house.board.settle(["copy-damaged"], name)
-        lifecycle.settle_no_good_copy(self.house)
         labels = " and ".join(held.disk.label for held in batch.disks.values())
         log.info(
             "%d of %d files (%s) archived, on %s",

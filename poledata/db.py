@@ -93,7 +93,10 @@ def _rolled_back_copy(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def transaction(conn: Connection) -> Iterator[None]:
-    """Everything inside is committed at once, or not at all."""
+    """Everything inside is committed at once, or not at all; one inside another is part of it."""
+    if conn.in_transaction:
+        yield
+        return
     conn.execute("BEGIN IMMEDIATE")
     try:
         yield

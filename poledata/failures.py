@@ -74,10 +74,10 @@ class Failures:
         with db.transaction(self._conn):
             for name in ended:
                 catalogue.no_longer_pending(self._conn, name)
+                self._board.settle(FILE_KINDS, name)
         for name in ended:
             self._pending.pop(name, None)
             self._noted.discard(name)
-            self._board.settle(FILE_KINDS, name)
 
     def forget_gone(self, buffer_fd: int) -> None:
         """Somebody took these out of the buffer."""

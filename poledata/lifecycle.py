@@ -70,9 +70,8 @@ def ship(house: House, disks: Iterable[Disk]) -> str:
     with db.transaction(house.conn):
         for disk in disks:
             catalogue.set_state(house.conn, disk, DiskState.SHIPPED, None, _now())
-    for disk in disks:
-        house.board.settle(_KINDS_OF_A_DISK, disk.label)
-        house.board.pass_on("copy-damaged", disk.label, disk.serial)  # the label is free now
+            house.board.settle(_KINDS_OF_A_DISK, disk.label)
+            house.board.pass_on("copy-damaged", disk.label, disk.serial)  # the label is free now
     labels = ", ".join(disk.label for disk in disks)
     return f"{labels}: noted as shipped. The labels may be used again, by another drive."
 
@@ -96,10 +95,10 @@ def lose(house: House, disk: Disk, why: str) -> str:
     with db.transaction(house.conn):
         catalogue.copies_are_missing(house.conn, disk)
         catalogue.set_state(house.conn, disk, DiskState.LOST, why, _now())
-    if disk.state is not DiskState.SHIPPED:  # else the label may be another drive's by now
-        house.board.settle(("copy-damaged", *_KINDS_OF_A_DISK), disk.label)
-    house.board.settle(["copy-damaged", *DISK_KINDS], disk.serial)
-    gone = tell_no_good_copy(house, disk)
+        if disk.state is not DiskState.SHIPPED:  # else the label may be another drive's by now
+            house.board.settle(("copy-damaged", *_KINDS_OF_A_DISK), disk.label)
+        house.board.settle(["copy-damaged", *DISK_KINDS], disk.serial)
+        gone = tell_no_good_copy(house, disk)
     return (
         f"{disk.label} ({disk.serial}) is lost: {files} copies ({size_text(size_bytes)}) are "
         f"noted as missing; {gone} of the files have no good copy left. Make the others again: "
@@ -138,8 +137,7 @@ def forget(house: House, disks: Iterable[Disk]) -> str:
     with db.transaction(house.conn):
         for disk in disks:
             catalogue.forget_disk(house.conn, disk)
-    for disk in disks:
-        house.board.settle(_KINDS_OF_A_DISK, disk.label)
+            house.board.settle(_KINDS_OF_A_DISK, disk.label)
     return "\n".join(
         f"{disk.label} ({disk.serial}) is forgotten. The label may be used by another drive."
         for disk in disks

@@ -91,6 +91,14 @@ class MountedDisk:
         self.mount_point.mkdir(parents=True, exist_ok=True)
         _run("mount", "-o", options, self.device, self.mount_point)
 
+    def mount_to_read(self) -> None:
+        """Read-only; where somebody has it still, torn away in use or in a room of his own, as he
+        has it."""
+        try:
+            self.mount(options="ro")
+        except OSError:
+            self.mount()
+
     def umount(self) -> None:
         _run("umount", self.mount_point)
 
@@ -321,10 +329,7 @@ def _readable(loop: LoopDisk, undo: ExitStack, root: Path) -> Path:
         return loop.mount_point
     aside = MountedDisk(loop.image, loop.device, root / "looking" / loop.image.stem)
     undo.callback(aside.force_off)
-    try:
-        aside.mount(options="ro")
-    except OSError:  # torn away while in use: it is still mounted, for writing
-        aside.mount()
+    aside.mount_to_read()
     return aside.mount_point
 
 

@@ -216,6 +216,20 @@ def test_a_transaction_that_fails_leaves_nothing(path: Path, fault: type[BaseExc
     assert events(path) == ["whole"]
 
 
+def test_a_transaction_inside_of_another_is_a_part_of_it(path: Path) -> None:
+    """Nobody sees what it did before the outer one's end; it falls with the outer one."""
+    with db.connect(path) as conn:
+        with pytest.raises(ValueError, match="too late"), db.transaction(conn):
+            with db.transaction(conn):
+                add_event(conn, "inner")
+            assert events(path) == []
+            raise ValueError("too late")
+        assert events(path) == []
+        with db.transaction(conn), db.transaction(conn):
+            add_event(conn, "both")
+    assert events(path) == ["both"]
+
+
 def test_a_statement_that_fails_undoes_its_transaction(path: Path) -> None:
     """Not only itself."""
     with db.connect(path) as conn:

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.test_after_a_crash import needs_strace, strace
 from tests.world import Run, World
 
 
@@ -416,3 +417,48 @@ def test_root_does_nothing_in_the_cron_users_archive(world: World) -> None:
     world.generate()
     os.chown(world.db_path.parent, 65534, 65534)
     assert "Run this as: sudo -u nobody" in refused(world, "hold", "P01", "--why", "test")
+
+
+# --- killed in the middle -----------------------------------------------------------------
+
+
+def _at_the_end_of_a_commit(world: World, nth: int) -> list[str]:
+    """The prefix of a command that dies before the ``nth`` time that a journal goes."""
+    journal = world.db_path.with_name(f"{world.db_path.name}-journal")
+    return strace(world, "unlink", [journal], f"signal=SIGKILL:when={nth}")
+
+
+def _lost(world: World) -> tuple[str, ...]:
+    """Told: what has no good copy left."""
+    order(world, "lost", "S01", "--why", "burnt")
+    return ("lost", "P01", "--why", "burnt, too")
+
+
+def _shipped(world: World) -> tuple[str, ...]:
+    """Over: that it is to be taken out."""
+    order(world, "close", "P01")
+    return ("ship", "P01")
+
+
+@needs_strace
+@pytest.mark.parametrize("prepare", [_lost, _shipped])
+def test_what_a_killed_command_did_to_a_disk_it_has_told(
+    world: World, prepare: Callable[[World], tuple[str, ...]]
+) -> None:
+    """State and notices are one commit: all of it is done, or nothing."""
+    world.generate()
+    archive(world, "a.g3")
+    args = prepare(world)
+    world.leave_unchecked("both disks are lost" if args[0] == "lost" else "the disk has left")
+
+    def seen() -> tuple[bool, set[tuple[str, str]]]:
+        return "P01" in world.disk_states(), world.notices()
+
+    before, found, code, nth = seen(), [], -9, 0
+    while code == -9:
+        nth += 1
+        code = world.run_pass(*args, prefix=_at_the_end_of_a_commit(world, nth), check={0, -9}).code
+        found.append(seen())
+    assert before[0] != found[-1][0]
+    assert before[1] != found[-1][1]
+    assert all(one in (before, found[-1]) for one in found)

@@ -85,11 +85,11 @@ class Station(LoopWorld):
         return [label for label, serial in self.serials.items() if serial in self.stored]
 
     @contextmanager
-    def fetched(self, *labels: str, options: str = "ro") -> Iterator[None]:
+    def fetched(self, *labels: str, to_write: bool = False) -> Iterator[None]:
         """Disks from the shelf, at their places for a while."""
         away = [label for label in labels if not self.loops[label].is_mounted]
         for label in away:
-            self.loops[label].mount(options=options)
+            self.loops[label].mount() if to_write else self.loops[label].mount_to_read()
         yield
         for label in away:
             self.loops[label].umount()

@@ -170,7 +170,7 @@ class Winterover:
         station = self.station
         if station.order("ship", *labels, check={0, 2}).code:
             self.repair()
-            with station.fetched(*labels, options="rw"):
+            with station.fetched(*labels, to_write=True):
                 station.cron()
             station.order("ship", *labels)
 
