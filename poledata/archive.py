@@ -128,6 +128,8 @@ class _Pass:
                 self._disks.end_of_pass()
             self._count_what_is_left()
             if not (self._is_dry or self._tally.interrupted):
+                if not self._tally.paused_why:
+                    self._disks.settle_no_disk()
                 watch.look(self._house, self._tally)
             outcome = "interrupted" if self._tally.interrupted else "done"
         finally:

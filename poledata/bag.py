@@ -82,6 +82,11 @@ def why_not_carried(name: str) -> str | None:
     return None
 
 
+def is_name(name: str) -> bool:
+    """Whether this is a path below data/ as we write it: carried, and without detours."""
+    return why_not_carried(name) is None and not {"", ".", ".."} & set(name.split("/"))
+
+
 # --- the mark and the claim -------------------------------------------------------------
 
 

@@ -66,7 +66,8 @@ def read_all(house: House, helds: Sequence[HeldDisk], stop: threading.Event) -> 
     """Each disk in turn; one that fails stops no other. Raises Stopped."""
     reports = [_read(house, held, stop) for held in helds]
     for at, held in enumerate(helds):
-        if reports[at].lost:  # by now the file is known, if any other disk has it
+        # By now the file is known, if any other disk has it; or that its size here is wrong.
+        if reports[at].lost or catalogue.bad_copies_on(house.conn, held.disk):
             again = _read(house, held, stop)
             again.new_copies += reports[at].new_copies
             reports[at] = again
@@ -152,7 +153,7 @@ class _Reading:
     def _plain_lines(self) -> Iterator[ManifestLine]:
         """Those that name a path below data/ as we write it; the others are faults."""
         for line in manifest.read_on(self.held.root_fd, self.report.faults):
-            if bag.why_not_carried(line.name) or {"", ".", ".."} & set(line.name.split("/")):
+            if not bag.is_name(line.name):
                 fault = f"{bag.MANIFEST}: data/{shown(line.name)} is no name of ours"
                 self.report.faults.append(fault)
             else:
@@ -224,10 +225,7 @@ class _Reading:
                 mtime_ns = listed.info.st_mtime_ns
                 catalogue.mend_size(self.house.conn, row.id, size_bytes, mtime_ns)
             self._set(row, listed, CopyState.GOOD if is_whole else CopyState.DAMAGED)
-        if is_whole:
-            said = f"{size_bytes} bytes, whole", f"{row.size_bytes} bytes, damaged"
-            self._differ(listed.name, *said)
-        else:
+        if not is_whole:
             self.report.damaged.append(shown(listed.name))
 
     def _is_whole(self, listed: Listed) -> bool:

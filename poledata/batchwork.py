@@ -35,6 +35,7 @@ from poledata.shelf import Shelf
 from poledata.tally import Tally, Watcher
 from poledata.texts import shown, size_text, utc
 
+ONCE_MORE = "once more"
 log = logging.getLogger(__name__)
 
 
@@ -150,12 +151,15 @@ class BatchWork:
         if result.fault is not None:
             self._judge_source(work, result.fault)
             return False
-        faults = [
+        verdicts = [
             self._judge_copy(work, batch.disks[role], copy)
             for role, copy in result.copies.items()
             if isinstance(copy, Exception)
         ]
-        return any(faults)
+        faults = [verdict for verdict in verdicts if isinstance(verdict, FileFault)]
+        if faults:  # one try of the file, though it may have failed on both disks
+            self.failures.note(work.waiting.name, work.waiting.stat, faults[0])
+        return ONCE_MORE in verdicts
 
     def _judge_source(self, work: Work, fault: PoleError) -> None:
         if isinstance(fault, SourceBusy):
@@ -167,27 +171,26 @@ class BatchWork:
         elif isinstance(fault, FileFault):
             self.failures.note(work.waiting.name, work.waiting.stat, fault)
 
-    def _judge_copy(self, work: Work, held: HeldDisk, fault: Exception) -> bool:
-        """True: the file is to be tried once more, for the disk was at fault."""
+    def _judge_copy(self, work: Work, held: HeldDisk, fault: Exception) -> FileFault | str | None:
+        """The file's own fault; or ONCE_MORE, for the disk was at fault; or nothing."""
         name, label = work.waiting.name, held.disk.label
         if isinstance(fault, Stopped):
-            return False
+            return None
         if isinstance(fault, OSError) and fault.errno in DISK_ERRNOS | FULL_ERRNOS:
             self.disks.leave_out(held.disk, fault)
-            return True
+            return ONCE_MORE
         if isinstance(fault, OSError) and fault.errno in OBSTACLE_ERRNOS and work.tries == 0:
             said = f"on {label} something stands in its way, in data/ ({fault.strerror})."
             self.house.board.tell("name-conflict", f"{label} {shown(name)}", said)
             self.disks.pass_by(held.disk)
-            return True
+            return ONCE_MORE
         if isinstance(fault, SetAside) and work.tries == 0:
             self.house.board.tell("name-conflict", f"{label} {shown(name)}", f"{fault.why}.")
-            return True
-        if not isinstance(fault, FileFault):
-            why = fault.strerror if isinstance(fault, OSError) else str(fault)
-            fault = FileFault(shown(name), f"{label}: {why}")
-        self.failures.note(name, work.waiting.stat, fault)
-        return False
+            return ONCE_MORE
+        if isinstance(fault, FileFault):
+            return fault
+        why = fault.strerror if isinstance(fault, OSError) else str(fault)
+        return FileFault(shown(name), f"{label}: {why}")
 
     def _once_more(self, work: Work) -> Work:
         """The same file, with what has been registered of it meanwhile."""

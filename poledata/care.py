@@ -18,7 +18,7 @@ from poledata.config import Config
 from poledata.errors import DISK_ERRNOS, OBSTACLE_ERRNOS, DiskRefused, Refused, Stopped
 from poledata.house import House, is_here
 from poledata.identity import HeldDisk
-from poledata.lifecycle import the_disk
+from poledata.lifecycle import settle_mended, the_disk
 from poledata.medium import HashingReader
 from poledata.notices import Board
 from poledata.records import CopyOnDisk, CopyState, Disk, DiskState, VerifiedBy
@@ -69,11 +69,10 @@ def verify_all(
 def _tell_again(config: Config, found: dict[Disk, Verdict]) -> None:
     """What was true of the other copies when a disk was done may have been found wrong since."""
     bad = {disk: verdict for disk, verdict in found.items() if verdict.damaged or verdict.missing}
-    if len(bad) < 2:
-        return
     with db.connect_again(config.db_path) as conn:
         house = House(config, conn, Board(conn, sending.channels(config.secrets)))
-        for disk, verdict in bad.items():
+        settle_mended(house)
+        for disk, verdict in bad.items() if len(bad) > 1 else ():
             now = the_disk(house, disk.serial)
             if now.state not in GIVEN_UP:
                 tell_bad_copies(house, now, verdict)
@@ -105,7 +104,7 @@ def verify(
                 return verdict  # a spare that was never used: there is nothing on it
             _verify_copies(house, held, reader, verdict, stop, tick, not_since)
             verdict.unregistered = _unregistered(house, held)
-            verdict.unlisted = _unlisted(house, held)
+            _compare_with_manifest(house, held, verdict)
     except Stopped:
         pass  # ``left`` says how much
     except DiskRefused as fault:
@@ -223,9 +222,15 @@ def _unregistered(house: House, held: HeldDisk) -> list[str]:
     return [shown(n) for n in strange if not os.path.lexists(house.config.buffer / n)]
 
 
-def _unlisted(house: House, held: HeldDisk) -> list[str]:
-    """Good copies of which the manifest says nothing, or something else."""
+def _compare_with_manifest(house: House, held: HeldDisk, verdict: Verdict) -> None:
+    """Good copies of which it says nothing, or something else; lines of which nothing is known."""
     lines = {line.name: line.sha512 for line in manifest.read(held.root_fd)}
-    copies = catalogue.copies_on(house.conn, held.disk)
-    good = (copy for copy in copies if copy.state is CopyState.GOOD)
-    return sorted(shown(copy.name) for copy in good if lines.get(copy.name) != copy.sha512)
+    copies = {copy.name: copy for copy in catalogue.copies_on(house.conn, held.disk)}
+    good = (copy for copy in copies.values() if copy.state is CopyState.GOOD)
+    verdict.unlisted = sorted(shown(c.name) for c in good if lines.get(c.name) != c.sha512)
+    strange = sorted(lines.keys() - copies.keys())
+    verdict.nowhere = [
+        shown(name)
+        for name in strange
+        if not bag.is_name(name) or beneath.stat(held.root_fd, f"{bag.DATA}/{name}") is None
+    ]

@@ -108,9 +108,10 @@ class DiskWatch:
         labels = {label for kind in DISK_KINDS for label in board.open_keys(kind)}
         if not labels:
             return
-        with self._house.shelf() as shelf:
+        with self._house.shelf() as shelf:  # of all disks: two may be on one drive
+            at_fault = {d.id for d in catalogue.disks(self._house.conn) if _is_at_fault(shelf, d)}
             for disk in catalogue.disks(self._house.conn):
-                if disk.label in labels and not (self._stands(disk) or _is_at_fault(shelf, disk)):
+                if disk.label in labels and not (self._stands(disk) or disk.id in at_fault):
                     board.settle(DISK_KINDS, disk.label)
 
     def _stands(self, disk: Disk) -> bool:
@@ -119,6 +120,13 @@ class DiskWatch:
         unsealed = {unsealed.id for unsealed in catalogue.unsealed_disks(self._house.conn)}
         is_unread = catalogue.is_unread(self._house.conn, disk)
         return bool(disk.held_by) or disk.id in unsealed or is_unread
+
+    def settle_no_disk(self) -> None:
+        """At the end of a pass that came to every file."""
+        if self._house.board.open_keys("no-disk"):
+            from poledata import lifecycle
+
+            lifecycle.settle_no_disk(self._house)
 
     def finish_closes(self) -> None:
         """A crash, or a pulled disk, may have cut a close short."""

@@ -9,6 +9,9 @@ from enum import IntEnum
 # The disk itself is at fault: nothing more of this batch is put on it.
 DISK_ERRNOS = frozenset(
     {errno.EIO, errno.EROFS, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.EUCLEAN}
+    # What direct reads and writes say of a drive (blk_errors in Linux' block/blk-core.c): medium,
+    # time-out, transport, target, integrity, reservation. Through memory all of them are EIO.
+    | {errno.ENODATA, errno.ETIMEDOUT, errno.ENOLINK, errno.EREMOTEIO, errno.EILSEQ, errno.EBADE}
 )
 # Something stands in the way of one name, and may be nowhere else: the next disk may take it.
 OBSTACLE_ERRNOS = frozenset({errno.ENOTDIR, errno.ELOOP, errno.EXDEV})

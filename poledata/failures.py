@@ -48,11 +48,10 @@ class Failures:
                 self._conn, shown(name), stat, fault.kind, fault.why, time.time()
             )
         if fault.kind != "copy-failed" or attempts >= COPY_FAILED_FROM:
-            self._board.tell(
-                fault.kind,
-                shown(name),
-                f"{fault.why}; the file stays in the buffer (tried {attempts} times).",
-            )
+            stays = "what is in it stays" if name.endswith("/") else "the file stays"
+            tried = "once" if attempts == 1 else f"{attempts} times"
+            text = f"{fault.why}; {stays} in the buffer (tried {tried})."
+            self._board.tell(fault.kind, shown(name), text)
 
     def note_unlistable(self, directories: dict[str, str]) -> None:
         """Directories of the buffer that can't be listed now, and why; others can be again."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from poledata import catalogue, db
@@ -16,7 +16,7 @@ from poledata.errors import DiskRefused, Refused
 from poledata.house import House
 from poledata.identity import must_be_writable
 from poledata.notices import DISK_KINDS, SMART_KINDS
-from poledata.records import GONE, Disk, DiskState, Severity
+from poledata.records import GONE, Disk, DiskState, Role, Severity
 from poledata.shelf import Shelf
 from poledata.texts import shown, size_text, utc
 
@@ -120,6 +120,14 @@ def tell_no_good_copy(house: House, disk: Disk) -> int:
             value=float(len(gone)),
         )
     return len(gone)
+
+
+def settle_mended(house: House) -> None:
+    """Files of which a bad copy was told, and that have two good ones by now."""
+    for name in house.board.open_keys("copy-damaged"):
+        if catalogue.has_both_copies(house.conn, name):
+            house.board.settle(["copy-damaged"], name)
+    settle_no_good_copy(house)
 
 
 def settle_no_good_copy(house: House) -> None:
@@ -232,12 +240,22 @@ def is_held_for_smart(disk: Disk) -> bool:
 
 def has_another_usable(house: House, disk: Disk, failing: Iterable[Disk]) -> bool:
     """Whether its role has another disk in use or spare, which is well and not held."""
-    out = {disk.id, *(other.id for other in failing)}
+    return _has_usable(house, disk.role, {disk.id, *(other.id for other in failing)})
+
+
+def _has_usable(house: House, role: Role, out: Collection[int] = ()) -> bool:
     with house.shelf() as shelf:
-        for other in catalogue.disks(house.conn):
-            if other.role is disk.role and other.id not in out and _is_usable(shelf, other):
+        for disk in catalogue.disks(house.conn):
+            if disk.role is role and disk.id not in out and _is_usable(shelf, disk):
                 return True
     return False
+
+
+def settle_no_disk(house: House) -> None:
+    """Every file that this run came to had its disk, and there is one: for those to come, too."""
+    for role in house.board.open_keys("no-disk"):
+        if not house.board.was_told("no-disk", role) and _has_usable(house, Role(role)):
+            house.board.settle(["no-disk"], role)
 
 
 def _is_usable(shelf: Shelf, disk: Disk) -> bool:

@@ -36,6 +36,7 @@ class Board:
     ) -> None:
         self._conn, self._is_dry, self._clock = conn, is_dry, clock
         self._channels = tuple(channels)
+        self._told: set[tuple[str, str]] = set()
         self._open = {
             (n.kind, n.key): (n.text, n.severity, n.value) for n in catalogue.open_notices(conn)
         }
@@ -53,6 +54,7 @@ class Board:
         ``severity``: another one than the kind's. ``value`` grows as it gets worse: an
         acknowledgement holds until then.
         """
+        self._told.add((kind, key))
         text = f"{text} See {kind} in docs/operators.md."
         severity = severity or SEVERITIES[kind]
         if self._open.get((kind, key)) == (text, severity, value):
@@ -78,6 +80,10 @@ class Board:
     def text(self, kind: str, key: str) -> str:
         """What the open notice says; nothing if there is none."""
         return self._open[kind, key][0] if (kind, key) in self._open else ""
+
+    def was_told(self, kind: str, key: str) -> bool:
+        """Whether this pass or command said it, be it for the first time or again."""
+        return (kind, key) in self._told
 
     def value(self, kind: str, key: str) -> float | None:
         """How bad it is by the open notice; None if there is none, or it counts nothing."""

@@ -157,7 +157,6 @@ class Planner:
         if chosen is None:
             chosen = self._pick_spare(role, waiting, [d for d in candidates if d not in used])
         if chosen:
-            self.board.settle(["no-disk"], role.value)
             self._batch.full += [r.disk for r in rooms if r.is_full_for(size_bytes, inodes)]
         return chosen
 

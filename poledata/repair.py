@@ -81,6 +81,7 @@ def repair(
         if emptied is None or emptied.role is role:
             _Repair(house, stop, watcher, role, emptied, is_dry, outcome).run()
     if not is_dry:
+        lifecycle.settle_no_disk(house)
         _tell_how_disks_are(house, bad)
     return outcome
 
@@ -117,10 +118,7 @@ def _tell_how_disks_are(house: House, were_bad: Iterable[Disk]) -> None:
             lifecycle.tell_no_good_copy(house, disk)
         elif disk.id in about_copies:
             house.board.settle(["copy-damaged"], disk.known_as)
-    for name in house.board.open_keys("copy-damaged"):
-        if catalogue.has_both_copies(house.conn, name):
-            house.board.settle(["copy-damaged"], name)
-    lifecycle.settle_no_good_copy(house)
+    lifecycle.settle_mended(house)
 
 
 class _Repair:

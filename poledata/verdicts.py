@@ -48,13 +48,19 @@ class Verdict:
     missing: list[str] = field(default_factory=list)
     unregistered: list[str] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)  # without their line in the manifest
+    nowhere: list[str] = field(default_factory=list)  # a line, but neither file nor row
     left: int = 0  # copies that were due and were not read: it was stopped, or time was up
     fault: str | None = None  # why the reading could not go on
 
     @property
     def is_well(self) -> bool:
         return not (
-            self.damaged or self.missing or self.unregistered or self.unlisted or self.fault
+            self.damaged
+            or self.missing
+            or self.unregistered
+            or self.unlisted
+            or self.nowhere
+            or self.fault
         )
 
     def note(self, copy: CopyOnDisk, state: CopyState, io_error: str | None) -> None:

@@ -702,6 +702,21 @@ def test_a_file_that_waits_for_its_next_try_keeps_exit_1(world: World) -> None:
     assert row["next_try_at"] > row["first_failed_at"]
 
 
+def test_a_file_that_fails_on_both_disks_was_tried_once(world: World) -> None:
+    """Else its pauses are twice as long, and a person is told too early."""
+    world.generate()
+    world.put(NAME)
+    world.run_pass(check=0)
+    world.sql("DELETE FROM copies")
+    world.sql("DELETE FROM files")  # an older database was put back
+    world.put(NAME, 77, seed=1)
+    world.run_pass(check=1)
+    assert [tuple(r) for r in world.sql("SELECT name, attempts FROM pending")] == [(NAME, 1)]
+    assert world.sql("SELECT files_failed FROM passes ORDER BY id DESC LIMIT 1")[0][0] == 1
+    assert "(tried once)" in notice_text(world, "name-conflict", NAME)
+    world.leave_unchecked("the database does not know what is on the disks")
+
+
 # --- names --------------------------------------------------------------------------------
 
 DEEP = "/".join(["directory"] * 110 + ["0000.g3"])

@@ -331,6 +331,20 @@ def test_a_copy_on_a_held_disk_is_no_ground_for_removal(world: World) -> None:
     assert world.archived("P02") == {"a.g3"}
 
 
+def test_what_no_file_waits_for_any_more_is_over_with_the_next_pass(world: World) -> None:
+    """The disk is back, and the known file needs no copy: no new file has to come first."""
+    world.generate()
+    archive(world, "a.g3")
+    for label in ("P01", "P02"):
+        order(world, "hold", label, "--why", "it clicks")
+    world.put("a.g3")
+    world.run_pass(check=1)
+    assert ("no-disk", "primary") in world.notices()
+    order(world, "unhold", "P01")
+    world.run_pass(check=0)
+    assert (world.waiting(), world.notices()) == (set(), set())
+
+
 def test_the_last_disk_of_a_role_can_be_held_and_files_wait(tmp_path: Path) -> None:
     """A person may hold a role's only disk: the other role goes on, no-disk says what to do."""
     world = World(tmp_path, ["P01"], ["S01"])

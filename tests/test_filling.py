@@ -463,6 +463,49 @@ STEPS = {
 }
 
 
+def test_a_file_that_waits_for_room_is_told_as_long_as_it_waits(
+    make_loop_world: Callable[..., LoopWorld],
+) -> None:
+    """Smaller ones that find their room meanwhile do not end it."""
+    world = make_loop_world(primaries=["P01"], copies=["S01"], size_mb=64)
+    ready_world(world)
+    rooms = [os.statvfs(world.disks[label]) for label in ("P01", "S01")]
+    world.put("large.g3", min(room.f_bavail * room.f_frsize for room in rooms) - 2_000_000)
+    world.run_pass(check=0)
+    world.put("waits.g3", 30_000_000)
+    for number in range(3):
+        world.put(f"small-{number}.g3")
+        world.run_pass(check=1)
+        assert world.waiting() == {"waits.g3"}
+        assert world.notices() == {("no-disk", "primary"), ("no-disk", "copy")}
+        assert "ACT NOW" in world.status().out
+    reopened = world.sql("SELECT sum(reopened) FROM notices WHERE kind = 'no-disk'")
+    assert reopened[0][0] == 0
+    (world.buffer / "waits.g3").unlink()
+    world.ledger.withdraw("waits.g3", "somebody took it")
+    world.run_pass(check=0)
+    assert world.notices() == set()
+
+
+@needs_strace
+@pytest.mark.parametrize(
+    "error", ["ENODATA", "ETIMEDOUT", "ENOLINK", "EREMOTEIO", "EILSEQ", "EBADE"]
+)
+def test_what_a_drive_says_of_itself_past_memory_is_the_disks_fault(
+    make_loop_world: Callable[..., LoopWorld], error: str
+) -> None:
+    """A medium error is ENODATA, a time-out ETIMEDOUT: direct reads and writes are not all EIO."""
+    world = make_loop_world(primaries=["P01", "P02"], copies=["S01"])
+    ready_world(world)
+    world.put("a.g3", 5000)
+    prefix = strace(world, "syncfs", [world.disks["P01"]], f"error={error}")
+    world.run_pass(check=1, prefix=prefix)
+    assert world.archived("P02") == {"a.g3"}
+    assert world.notices() == {("disk-error", "P01")}
+    assert world.sql("SELECT errors_running FROM disks WHERE label = 'P01'")[0][0] == 1
+    assert world.waiting() == set()
+
+
 @needs_strace
 @pytest.mark.parametrize(("calls", "where", "nth"), STEPS.values(), ids=STEPS)
 def test_an_error_at_any_step_moves_the_file_to_the_next_disk(

@@ -360,6 +360,8 @@ def test_partitions_of_one_drive_never_get_both_copies(
     assert "it is on the same physical drive as P01" in text
     assert world.archived("P01") == world.archived("S02") == {"a.g3"}
     assert world.disk_states() == {"P01": "active", "S01": "spare", "S02": "active"}
+    world.run_pass(check=0)  # with no file: it is so still
+    assert ("disk-wrong", "S01") in world.notices()
     world.loops["S01"].umount()
     world.put("b.g3")
     world.run_pass(check=0)  # a spare that is not there is missed by nobody

@@ -183,6 +183,37 @@ def cut_off(disk: LoopDisk, name: str, offset: int) -> None:
 
 
 @needs_strace
+def test_a_disk_whose_every_read_is_a_medium_error_is_at_fault_and_its_copies_are_not(
+    loop_world: LoopWorld,
+) -> None:
+    """ENODATA, as a drive's direct reads say it; its mark does not come back either."""
+    world = filled(loop_world, "a.g3", "b.g3")
+    root = world.disks["P01"]
+    places = [root / "bag-info.txt", world.data("P01") / "a.g3", world.data("P01") / "b.g3"]
+    dead = strace(world, "preadv,preadv2", places, "error=ENODATA:when=2+")  # held, then dead
+    run = verify(world, "P01", check=1, prefix=dead)
+    assert "P01: COULD NOT BE READ TO THE END" in run.out
+    assert states(world) == {"a.g3": "good", "b.g3": "good"}
+    assert ("disk-error", "P01") in world.notices()
+    assert ("copy-damaged", "P01") not in world.notices()
+
+
+def test_a_file_of_which_a_bad_copy_was_told_is_over_where_both_read_well(world: World) -> None:
+    """Its own notice, and that it has no good copy: verify ends them, as repair does."""
+    filled(world, "a.g3")
+    serial = world.serials["P01"]
+    for kind, key in (("copy-damaged", "a.g3"), ("no-good-copy", serial)):
+        world.sql(
+            "INSERT INTO notices (kind, key, severity, text, opened_at, reopened) VALUES "
+            "(?, ?, 'warning', 'It was so.', '2026-01-01T00:00:00Z', 0)",
+            kind,
+            key,
+        )
+    verify(world, "P01", "S01")
+    assert world.notices() == set()
+
+
+@needs_strace
 def test_a_region_that_can_not_be_read_is_loud_and_the_rest_is_read(loop_world: LoopWorld) -> None:
     """EIO inside one file: the first line of all, also before those of other disks.
 

@@ -111,7 +111,7 @@ def print_verdict(verdict: Verdict) -> None:
     if verdict.fault:
         click.echo(f"{verdict.label}: COULD NOT BE READ TO THE END: {verdict.fault}")
     said = {error.name for error in verdict.io_errors}
-    for what in ("damaged", "missing", "unregistered", "unlisted"):
+    for what in ("damaged", "missing", "unregistered", "unlisted", "nowhere"):
         for name in getattr(verdict, what):
             if name not in said:
                 click.echo(f"{verdict.label}: {what.upper()} {name}")
