@@ -95,7 +95,8 @@ def _faults_of_copies(evidence: Evidence) -> Iterable[str]:
         if role not in roles:
             found = [c for c in evidence.copies if c.role is role]
             whys = [f"{c.label}: {why_no_proof(c, evidence)}" for c in found] or ["none is known"]
-            yield f"no proved {role.value} copy ({len(roles)} of 2 roles): {'; '.join(whys)}"
+            lacking = f"no proved copy on a {role.value} disk ({len(roles)} of 2 roles)"
+            yield f"{lacking}: {'; '.join(whys)}"
     if len(roles) == 2 and not _on_two_drives(proved):
         yield "both copies are on one physical drive: " + ", ".join(c.label for c in proved)
 

@@ -103,7 +103,7 @@ SOURCE_FAULTS = {
     "finished": ({"finished": "it is still open for writing"}, "it is still open for writing"),
     "copies": (
         {"copies": (PRIMARY,)},
-        "no proved copy copy (1 of 2 roles): none is known",
+        "no proved copy on a copy disk (1 of 2 roles): none is known",
     ),
 }
 
@@ -185,7 +185,7 @@ def test_a_single_fault_of_a_copy_is_one_refusal_with_numbers(
     )
     role = "primary" if at_fault == "P01" else "copy"
     assert may_remove(replace(GOOD, copies=copies)) == (
-        f"no proved {role} copy (1 of 2 roles): {at_fault}: {why}",
+        f"no proved copy on a {role} disk (1 of 2 roles): {at_fault}: {why}",
     )
 
 
@@ -202,15 +202,15 @@ def test_two_primaries_are_no_primary_and_a_copy() -> None:
     """Two good copies of one role are one of the two roles that are needed."""
     second = replace(COPY, label="P02", role=Role.PRIMARY)
     assert may_remove(replace(GOOD, copies=(PRIMARY, second))) == (
-        "no proved copy copy (1 of 2 roles): none is known",
+        "no proved copy on a copy disk (1 of 2 roles): none is known",
     )
 
 
 def test_without_any_copy_both_roles_are_missing() -> None:
     """Zero of two roles: one refusal a role."""
     assert may_remove(replace(GOOD, copies=())) == (
-        "no proved primary copy (0 of 2 roles): none is known",
-        "no proved copy copy (0 of 2 roles): none is known",
+        "no proved copy on a primary disk (0 of 2 roles): none is known",
+        "no proved copy on a copy disk (0 of 2 roles): none is known",
     )
 
 
@@ -219,7 +219,7 @@ def test_each_unproved_copy_of_a_role_is_named() -> None:
     held = replace(COPY, held_by="person")
     cached = replace(COPY, label="S02", verified_by=VerifiedBy.CACHED)
     assert may_remove(replace(GOOD, copies=(PRIMARY, held, cached))) == (
-        "no proved copy copy (1 of 2 roles): S01: the disk is held by a person; "
+        "no proved copy on a copy disk (1 of 2 roles): S01: the disk is held by a person; "
         "S02: read back as cached",
     )
 
@@ -309,8 +309,8 @@ def test_every_fault_is_said_at_once() -> None:
         "its content is not what was archived",
         "it has changed since it was hashed",
         "it is still open for writing",
-        "no proved primary copy (0 of 2 roles): P01: its manifest line is not there",
-        "no proved copy copy (0 of 2 roles): S01: the disk is held by a machine",
+        "no proved copy on a primary disk (0 of 2 roles): P01: its manifest line is not there",
+        "no proved copy on a copy disk (0 of 2 roles): S01: the disk is held by a machine",
     )
 
 
@@ -572,7 +572,7 @@ def _on_one_place(station: Station) -> None:
     (station.root / "S01").symlink_to(station.root / "P01")
 
 
-NO_COPY = "no proved copy copy (1 of 2 roles): S01: "
+NO_COPY = "no proved copy on a copy disk (1 of 2 roles): S01: "
 REAL_FAULTS: dict[str, tuple[Callable[[Station], object], str]] = {
     "the copy was removed": (lambda s: s.copy("S01").unlink(), NO_COPY + "the file is not there"),
     "the copy was cut": (_other_bytes, NO_COPY + "it has 1399 bytes"),
@@ -618,7 +618,7 @@ REAL_FAULTS: dict[str, tuple[Callable[[Station], object], str]] = {
     ),
     "the row is gone": (
         lambda s: s.sql("DELETE FROM copies WHERE disk_id = 2"),
-        "no proved copy copy (1 of 2 roles): none is known",
+        "no proved copy on a copy disk (1 of 2 roles): none is known",
     ),
     "it is not archived": (
         lambda s: s.sql("UPDATE files SET archived_at = NULL"),
