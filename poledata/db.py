@@ -130,9 +130,12 @@ def open_at(path: Path, mode: str) -> Connection:
     """A connection, ``ro`` or ``rw``, as all of ours are; close it."""
     uri = f"file:{quote(str(path))}?mode={mode}"
     conn = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
-    conn.row_factory = sqlite3.Row
-    conn.execute("PRAGMA foreign_keys = ON")
-    conn.execute("PRAGMA synchronous = EXTRA")
+    with ExitStack() as unless_open:
+        unless_open.callback(conn.close)
+        conn.row_factory = sqlite3.Row
+        conn.execute("PRAGMA foreign_keys = ON")
+        conn.execute("PRAGMA synchronous = EXTRA")
+        unless_open.pop_all()
     return conn
 
 
