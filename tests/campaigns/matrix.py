@@ -136,7 +136,7 @@ OTHER_WORDS = {
     e.ENOSPC: NO_ROOM,
     e.EDQUOT: NO_ROOM,
     e.ENOENT: "was removed|came or went|is no directory|no mark|not there|File exists|"
-    "file already exists|there is no (database|\\S+manifest)|"
+    "file already exists|there is no (database|\\S*manifest)|"
     "disk I/O error|unable to open database|readonly database|MISSING|held some",
     e.EINTR: "disk I/O error",  # fdatasync(2), which SQLite asks once, as it should
     SHORT: "ends at byte",
