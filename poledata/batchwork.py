@@ -35,7 +35,6 @@ from poledata.shelf import Shelf
 from poledata.tally import Tally, Watcher
 from poledata.texts import shown, size_text, utc
 
-ONCE_MORE = "once more"
 log = logging.getLogger(__name__)
 
 
@@ -82,12 +81,6 @@ class BatchWork:
                 catalogue.set_copy_state(self.house.conn, known.id, copy.disk, state)
             self.reread.tell(known, copy.disk.label, state)
 
-    def _no_trouble_any_more(self, names: list[str]) -> None:
-        self.failures.forget(names)
-        for name in names:
-            self.house.board.settle(["copy-damaged"], name)
-        lifecycle.settle_no_good_copy(self.house)
-
     def _register(self, row: int, results: list[Result], batch: Batch) -> list[Result]:
         """Write down all new copies at once; returns the results of files now archived."""
         archived, size_bytes = [], 0
@@ -101,6 +94,7 @@ class BatchWork:
                 self.disks.used(held.disk)
             catalogue.count_in_pass(self.house.conn, row, len(archived), size_bytes)
             self._no_trouble_any_more([shown(result.job.name) for result in archived])
+        lifecycle.settle_no_good_copy(self.house)
         self.tally.archived_files += len(archived)
         self.tally.archived_bytes += size_bytes
         labels = " and ".join(held.disk.label for held in batch.disks.values())
@@ -128,6 +122,12 @@ class BatchWork:
         )
         return known.archived_at is not None and len(good) == len(job.roles)
 
+    def _no_trouble_any_more(self, names: list[str]) -> None:
+        """In the transaction that archives them: no kill leaves a notice behind."""
+        self.failures.forget(names)
+        for name in names:
+            self.house.board.settle(["copy-damaged"], name)
+
     def _measure(self, held: HeldDisk) -> None:
         try:
             room = mounts.space(held.root_fd)
@@ -154,12 +154,14 @@ class BatchWork:
         verdicts = [
             self._judge_copy(work, batch.disks[role], copy)
             for role, copy in result.copies.items()
-            if isinstance(copy, Exception)
+            if isinstance(copy, Exception) and not isinstance(copy, Stopped)
         ]
-        faults = [verdict for verdict in verdicts if isinstance(verdict, FileFault)]
+        faults = [fault for fault in verdicts if fault]
+        for other in faults[1:]:
+            log.warning("%s", other)
         if faults:  # one try of the file, though it may have failed on both disks
             self.failures.note(work.waiting.name, work.waiting.stat, faults[0])
-        return ONCE_MORE in verdicts
+        return None in verdicts
 
     def _judge_source(self, work: Work, fault: PoleError) -> None:
         if isinstance(fault, SourceBusy):
@@ -171,22 +173,20 @@ class BatchWork:
         elif isinstance(fault, FileFault):
             self.failures.note(work.waiting.name, work.waiting.stat, fault)
 
-    def _judge_copy(self, work: Work, held: HeldDisk, fault: Exception) -> FileFault | str | None:
-        """The file's own fault; or ONCE_MORE, for the disk was at fault; or nothing."""
+    def _judge_copy(self, work: Work, held: HeldDisk, fault: Exception) -> FileFault | None:
+        """The file's own fault; None: it is to be tried once more, for the disk was at fault."""
         name, label = work.waiting.name, held.disk.label
-        if isinstance(fault, Stopped):
-            return None
         if isinstance(fault, OSError) and fault.errno in DISK_ERRNOS | FULL_ERRNOS:
             self.disks.leave_out(held.disk, fault)
-            return ONCE_MORE
+            return None
         if isinstance(fault, OSError) and fault.errno in OBSTACLE_ERRNOS and work.tries == 0:
             said = f"on {label} something stands in its way, in data/ ({fault.strerror})."
             self.house.board.tell("name-conflict", f"{label} {shown(name)}", said)
             self.disks.pass_by(held.disk)
-            return ONCE_MORE
+            return None
         if isinstance(fault, SetAside) and work.tries == 0:
             self.house.board.tell("name-conflict", f"{label} {shown(name)}", f"{fault.why}.")
-            return ONCE_MORE
+            return None
         if isinstance(fault, FileFault):
             return fault
         why = fault.strerror if isinstance(fault, OSError) else str(fault)

@@ -72,7 +72,7 @@ def _tell_again(config: Config, found: dict[Disk, Verdict]) -> None:
     with db.connect_again(config.db_path) as conn:
         house = House(config, conn, Board(conn, sending.channels(config.secrets)))
         settle_mended(house)
-        for disk, verdict in bad.items() if len(bad) > 1 else ():
+        for disk, verdict in bad.items():
             now = the_disk(house, disk.serial)
             if now.state not in GIVEN_UP:
                 tell_bad_copies(house, now, verdict)

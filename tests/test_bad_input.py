@@ -714,6 +714,8 @@ def test_a_file_that_fails_on_both_disks_was_tried_once(world: World) -> None:
     assert [tuple(r) for r in world.sql("SELECT name, attempts FROM pending")] == [(NAME, 1)]
     assert world.sql("SELECT files_failed FROM passes ORDER BY id DESC LIMIT 1")[0][0] == 1
     assert "(tried once)" in notice_text(world, "name-conflict", NAME)
+    for label in ("P01", "S01"):  # what is said of the file names one disk, the log both
+        assert f"other content is archived on {label} under this name" in world.log()
     world.leave_unchecked("the database does not know what is on the disks")
 
 

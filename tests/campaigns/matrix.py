@@ -26,7 +26,7 @@ ERRORS: dict[str, tuple[int, ...]] = {
     "open": (e.EIO, e.ENOENT, e.EINTR),
     "read": READS,
     "pread": READS,
-    "preadv": READS,
+    "preadv": (*READS, e.ENODATA),  # direct: as the drive says it
     "write": WRITES,
     "pwrite": WRITES,
     "fsync": SYNCS,
