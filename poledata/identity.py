@@ -40,6 +40,7 @@ class HeldDisk:
     drives: frozenset[str]  # the identities of the physical drives below it
     mark: bag.Mark | None  # None: a spare that was never used
     direct: bool  # direct reads of its file system are proved
+    attachment: mounts.Attachment  # of its mount, when the identity was proved
 
     def read_copy(self, name: str, reader: HashingReader, tick: Callable[[int], None]) -> ReadCopy:
         """One copy, read from the medium. Raises OSError."""
@@ -69,6 +70,17 @@ class HeldDisk:
             return False
         return True
 
+    def why_detached(self) -> str | None:
+        """Why this is no longer the disk that was proved; None if it still is. Raises OSError."""
+        now = mounts.attachment_of(self.root_fd)
+        if now.mount_id is None:
+            return "it was unmounted"
+        if now.drives == self.attachment.drives:
+            return None
+        if {name for name, _ in now.drives} == {name for name, _ in self.attachment.drives}:
+            return "its drive was unplugged and plugged in again"
+        return "its drive was unplugged"
+
     @property
     def target(self) -> CopyTarget:
         return CopyTarget(self.disk.role, self.disk.label, self.root_fd, self.direct)
@@ -90,6 +102,7 @@ def prove(config: Config, disk: Disk, disks: Iterable[Disk]) -> HeldDisk:
         path, root_fd = _open_place(config, disk)
         try:
             drives = frozenset[str]()
+            attachment = mounts.attachment_of(root_fd)
             if not disk.stand_in:
                 _must_be_elsewhere(config, disk, path, root_fd)
                 drives = _proved_drives(disk, path, root_fd, disks)
@@ -98,7 +111,7 @@ def prove(config: Config, disk: Disk, disks: Iterable[Disk]) -> HeldDisk:
         except BaseException:
             os.close(root_fd)
             raise
-    return HeldDisk(disk, path, root_fd, drives, mark, direct)
+    return HeldDisk(disk, path, root_fd, drives, mark, direct, attachment)
 
 
 def must_be_alone(held: HeldDisk, others: Iterable[HeldDisk]) -> None:

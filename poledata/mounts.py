@@ -67,6 +67,14 @@ class Mount:
 
 
 @dataclass(frozen=True, slots=True)
+class Attachment:
+    """One mount of a disk, and each drive below it as the kernel counts what is plugged in."""
+
+    mount_id: int | None  # None: unmounted, though still held open
+    drives: frozenset[tuple[str, int | None]]  # kernel name, diskseq (Linux 5.15 or newer)
+
+
+@dataclass(frozen=True, slots=True)
 class Space:
     """A file system's room; ``free_bytes`` is what an ordinary user may fill (f_bavail)."""
 
@@ -159,15 +167,34 @@ def space(fd: int) -> Space:
     )
 
 
+def attachment_of(fd: int) -> Attachment:
+    """How the file system of an open directory is attached now; no drive is asked anything."""
+    mount = mount_of(fd)
+    if mount is None:
+        return Attachment(None, frozenset())
+    names = _drives_below(mount)
+    return Attachment(mount.id, frozenset((name, _diskseq(name)) for name in names))
+
+
+def _diskseq(kernel_name: str) -> int | None:
+    """Grows whenever a drive is plugged in (or a loop device attached), also under an old name."""
+    digits = _read(_CLASS_BLOCK / kernel_name / "diskseq").strip()
+    return int(digits) if digits else None
+
+
 def drives_under(fd: int) -> tuple[Drive, ...]:
     """The physical drives below an open directory; () if it is on no block device."""
     mount = mount_of(fd)
-    if mount is None:
-        return ()
+    names = _drives_below(mount) if mount else None
+    return ask_drives(names) if names else ()
+
+
+def _drives_below(mount: Mount) -> frozenset[str]:
+    """Kernel names of the drives below a mount; none if it is on no block device (any more)."""
     block = _SYS_BLOCK / mount.device
     if not block.exists() and mount.fs_type == "btrfs":  # only its source names the device
         block = _CLASS_BLOCK / Path(os.path.realpath(mount.source)).name
-    return ask_drives(whole_drives(block.resolve())) if block.exists() else ()
+    return whole_drives(block.resolve()) if block.exists() else frozenset()
 
 
 def whole_drives(block: Path) -> frozenset[str]:

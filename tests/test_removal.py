@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poledata import bag, catalogue, db, dbfiles, manifest, removal
+from poledata import bag, catalogue, db, dbfiles, manifest, mounts, removal
 from poledata.buffer import Buffer
 from poledata.errors import DiskRefused
 from poledata.identity import HeldDisk
@@ -466,8 +466,9 @@ class Station:
     def hold(self, disk: Disk) -> HeldDisk:
         if disk.label in self.refused:
             raise self.refused[disk.label]
-        path = self.root / disk.label
-        return HeldDisk(disk, path, self.fds[disk.label], frozenset(), None, False)
+        fd = self.fds[disk.label]
+        attachment = mounts.attachment_of(fd)
+        return HeldDisk(disk, self.root / disk.label, fd, frozenset(), None, False, attachment)
 
     def sql(self, query: str, *args: object) -> None:
         self.conn.execute(query, args)

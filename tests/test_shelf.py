@@ -675,7 +675,8 @@ def test_drives_are_apart_if_they_share_none(one: set[str], other: set[str], apa
     def held(drives: set[str]) -> HeldDisk:
         disk = Disk(1, "P01", Role.PRIMARY, "Z", "0x", DiskState.ACTIVE, *[None] * 2, False,
                     *[None] * 5)  # fmt: skip
-        return HeldDisk(disk, Path("/"), -1, frozenset(drives), None, True)
+        nowhere = mounts.Attachment(None, frozenset())
+        return HeldDisk(disk, Path("/"), -1, frozenset(drives), None, True, nowhere)
 
     assert held(one).is_on_another_drive_than(held(other)) == apart
     assert held(other).is_on_another_drive_than(held(one)) == apart
