@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from poledata import catalogue, db, sending, watch
-from poledata.buffer import Buffer
+from poledata.buffer import DAY_S, Buffer
 from poledata.config import Config
 from poledata.diskwatch import DiskWatch
 from poledata.errors import UsageFault
@@ -140,6 +140,7 @@ class _Pass:
         if self._is_dry:
             return
         self._note_a_crash()
+        self._board.settle_old("opened-at-removal", DAY_S)
         self._disks.look_again()
         self._disks.finish_closes()
         self._note_what_left()

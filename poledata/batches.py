@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from poledata import bag, catalogue
+from poledata import bag, catalogue, hidden
 from poledata.batchwork import BatchWork
 from poledata.choice import BATCH_FILES
-from poledata.errors import BadName
+from poledata.errors import BadName, NameConflict
 from poledata.planning import Batch, Planner, Work
 from poledata.records import KnownFile, Waiting
 from poledata.shelf import Shelf
@@ -46,8 +46,10 @@ class Batches:
 
     def _look_up(self, waiting: Waiting) -> list[Work]:
         """What is known of a waiting file; [] if it is not to be touched now."""
-        if not self.work.failures.is_due(waiting.name, waiting.stat):
+        if not self.work.failures.is_due(waiting.path, waiting.stat):
             return []
+        if waiting.hidden_as:
+            return self._look_up_hidden(waiting)
         why = bag.why_not_carried(waiting.name)
         if why:
             self.work.failures.note(waiting.name, waiting.stat, BadName(shown(waiting.name), why))
@@ -57,6 +59,23 @@ class Batches:
             self.work.failures.forget([shown(waiting.name)])
             return []
         return [Work(waiting, known)]
+
+    def _look_up_hidden(self, waiting: Waiting) -> list[Work]:
+        """A file whose removal was interrupted: it is proved anew, or it gets its name back."""
+        conn, name = self.work.house.conn, waiting.name
+        if name == waiting.path:
+            found = hidden.original_of_hash(name, catalogue.names_beside(conn, name))
+            if found is None:
+                fault = NameConflict(shown(name), "the database does not know whose removal it was")
+                self.work.failures.note(name, waiting.stat, fault)
+                return []
+            waiting = replace(waiting, name=found)
+        known = catalogue.file(conn, waiting.name)
+        if known and known.archived_at and self.work.house.config.delete_from_buffer:
+            return [Work(waiting, known)]
+        if not self.is_dry:
+            self.work.give_back(waiting)
+        return []
 
     def _one(self, todo: deque[Work]) -> None:
         """Take files from ``todo`` for one batch, and do it; some may be put back."""
@@ -78,11 +97,13 @@ class Batches:
                 self.work.failures.note(work.waiting.name, work.waiting.stat, fault)
             self.work.note_lost_copies(batch)
             self.work.disks.note_refused(batch.refused)
-            for work in batch.again:
-                self.work.known_again(work, shelf)
+            for work in batch.interrupted:
+                self.work.give_back(work.waiting)
+            before = [file for work in batch.again if (file := self.work.known_again(work))]
             if not batch.jobs:
+                self.work.remove_archived(before, shelf)
                 return
-            done = self.work.copy(self.begin_row(), batch, shelf)
+            done = self.work.copy(self.begin_row(), batch, before, shelf)
         todo.extendleft(reversed(done.again))
         self.work.disks.close_full(
             batch.full, {role: batch.disks[role].disk.id for role in done.written}

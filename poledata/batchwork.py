@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 
 from poledata import catalogue, copying, db, lifecycle, mounts, removal
 from poledata.buffer import Buffer
@@ -30,11 +30,16 @@ from poledata.house import House
 from poledata.identity import HeldDisk
 from poledata.planning import Batch, Work
 from poledata.records import Role, Waiting, Written
+from poledata.removal import Archived, Outcome, Removal
 from poledata.rereading import Rereading
 from poledata.shelf import Shelf
 from poledata.tally import Tally, Watcher
 from poledata.texts import shown, size_text, utc
 
+OPENED = (
+    "A program opened it for writing in the instant of its removal: what it writes is lost. What "
+    "was archived before is on both disks."
+)
 log = logging.getLogger(__name__)
 
 
@@ -62,8 +67,11 @@ class BatchWork:
     def reread(self) -> Rereading:
         return Rereading(self.house, self.buffer, self.stop)
 
-    def copy(self, row: int, batch: Batch, shelf: Shelf) -> Done:
-        """Copy the batch's jobs, register the copies, remove what is proved."""
+    def copy(self, row: int, batch: Batch, before: list[Archived], shelf: Shelf) -> Done:
+        """Copy the batch's jobs, register the copies, remove what is proved.
+
+        Files that were archived ``before`` are removed together with these.
+        """
         targets = [held.target for held in batch.disks.values()]
         self.watcher.batch(batch.bytes_by_label())
         results = copying.copy_batch(
@@ -71,8 +79,7 @@ class BatchWork:
         )
         archived = self._register(row, results, batch)
         again = [batch.works[r.job.name] for r in results if self._judge(r, batch)]
-        if self.house.config.delete_from_buffer:
-            self._remove(archived, batch, shelf)
+        self.remove_archived([*before, *(_archived(result, batch) for result in archived)], shelf)
         return Done([self._once_more(work) for work in again], _roles_written(results))
 
     def note_lost_copies(self, batch: Batch) -> None:
@@ -160,7 +167,7 @@ class BatchWork:
         for other in faults[1:]:
             log.warning("%s", other)
         if faults:  # one try of the file, though it may have failed on both disks
-            self.failures.note(work.waiting.name, work.waiting.stat, faults[0])
+            self.failures.note(work.waiting.path, work.waiting.stat, faults[0])
         return None in verdicts
 
     def _judge_source(self, work: Work, fault: PoleError) -> None:
@@ -171,7 +178,7 @@ class BatchWork:
             self.tally.vanished_files += 1
             log.warning("%s", fault)
         elif isinstance(fault, FileFault):
-            self.failures.note(work.waiting.name, work.waiting.stat, fault)
+            self.failures.note(work.waiting.path, work.waiting.stat, fault)
 
     def _judge_copy(self, work: Work, held: HeldDisk, fault: Exception) -> FileFault | None:
         """The file's own fault; None: it is to be tried once more, for the disk was at fault."""
@@ -199,41 +206,64 @@ class BatchWork:
 
     # --- out of the buffer ------------------------------------------------------------------
 
-    def _remove(self, archived: list[Result], batch: Batch, shelf: Shelf) -> None:
-        removed = []
-        for result in archived:
-            lines = {
-                batch.disks[role].disk.id: copy.line
-                for role, copy in result.copies.items()
-                if isinstance(copy, Written)
-            }
-            assert result.sha512
-            waiting = result.job.waiting
-            try:
-                read_now = lines.keys() | self.reread.older(waiting, shelf, lines)
-            except Stopped:
-                break  # it is archived: the next pass removes it
-            if self._remove_one(waiting, result.sha512, shelf, lines, read_now):
-                removed.append(result.job.name)
-        self.note_removed(removed)
+    def known_again(self, work: Work) -> Archived | None:
+        """A name that is archived, with both copies there; None if this is not that file."""
+        assert work.known
+        try:
+            sha512 = self.reread.hashed_once(work.waiting)
+            if sha512 != work.known.sha512:
+                raise NameConflict.of(shown(work.waiting.path), work.known.sha512, sha512)
+        except FileFault as fault:
+            self._judge_source(work, fault)
+            return None
+        except Stopped:
+            return None
+        return Archived(work.waiting, sha512)
 
-    def _remove_one(
-        self,
-        waiting: Waiting,
-        sha512: str,
-        shelf: Shelf,
-        lines: removal.Lines,
-        read_now: Collection[int],
-    ) -> bool:
-        refusals = removal.remove(
-            self.house.conn, self.buffer, waiting, sha512, shelf.hold, lines, read_now
-        )
-        if refusals == (removal.TAKEN,):
-            log.warning("%s: %s", shown(waiting.name), removal.TAKEN)
-        elif refusals:
-            fault = NotRemoved(shown(waiting.name), "; ".join(refusals))
-            self.failures.note(waiting.name, waiting.stat, fault)
-        return not refusals
+    def remove_archived(self, files: list[Archived], shelf: Shelf) -> None:
+        """Remove archived files from the buffer, where it is configured so and is proved."""
+        if not self.house.config.delete_from_buffer:
+            self.failures.forget([shown(file.waiting.path) for file in files])
+            return
+        read = partial(self.reread.read, shelf)
+        removal = Removal(self.house.conn, self.buffer, shelf.hold, read)
+        removed = [file for file in removal.remove(files) if self._is_removed(file)]
+        self.note_removed([outcome.file.waiting.name for outcome in removed])
+        self.failures.forget([shown(outcome.file.waiting.path) for outcome in removed])
+
+    def _is_removed(self, outcome: Outcome) -> bool:
+        """Whether a file has left the buffer; what kept it, or went wrong, is reported."""
+        waiting = outcome.file.waiting
+        if outcome.was_opened:
+            self.house.board.tell("opened-at-removal", shown(waiting.name), OPENED)
+        if outcome.stays_as is None and outcome.refusals:
+            log.warning("%s: %s", shown(waiting.name), "; ".join(outcome.refusals))
+        elif outcome.stays_as:
+            self._note_stays(outcome.stays_as, outcome.file.sha512, "; ".join(outcome.refusals))
+        return outcome.is_removed
+
+    def _note_stays(self, waiting: Waiting, sha512: str, why: str) -> None:
+        """Not as changed: taking a name away and giving it back changes the ctime alone."""
+        kind = NameConflict if waiting.hidden_as else NotRemoved
+        self.failures.note(waiting.path, waiting.stat, kind(shown(waiting.path), why))
+        with db.transaction(self.house.conn):
+            catalogue.remember_sha512(self.house.conn, waiting.name, waiting.stat, sha512)
+
+    def give_back(self, waiting: Waiting) -> None:
+        """A hidden file that can't be removed now gets its own name again."""
+        path = shown(waiting.path)
+        try:
+            outcome = removal.give_back(self.buffer, waiting)
+        except OSError as fault:
+            why = f"its name can't be given back ({fault.strerror or fault})"
+            self.failures.note(waiting.path, waiting.stat, FileFault(path, why))
+            return
+        if outcome.refusals:
+            conflict = NameConflict(path, f"its removal was interrupted; {outcome.refusals[0]}")
+            self.failures.note(waiting.path, waiting.stat, conflict)
+        else:
+            log.info("%s: its removal had been interrupted; it has its name again", path)
+            self.failures.forget([path])
 
     def note_removed(self, names: list[str]) -> None:
         if names:
@@ -241,25 +271,21 @@ class BatchWork:
                 for name in names:
                     catalogue.removed(self.house.conn, name, _now())
 
-    def known_again(self, work: Work, shelf: Shelf) -> None:
-        """A name that is archived, with both copies there: the same file, or a conflict?"""
-        assert work.known
-        try:
-            sha512 = self.reread.hashed_once(work.waiting)
-            if sha512 != work.known.sha512:
-                raise NameConflict.of(shown(work.waiting.name), work.known.sha512, sha512)
-            is_kept = not self.house.config.delete_from_buffer
-            read_now = set() if is_kept else self.reread.all_of(work.known, shelf)
-        except FileFault as fault:
-            self._judge_source(work, fault)
-            return
-        except Stopped:
-            return
-        if not is_kept:
-            if not self._remove_one(work.waiting, sha512, shelf, {}, read_now):
-                return
-            self.note_removed([work.waiting.name])
-        self.failures.forget([shown(work.waiting.name)])
+
+def _archived(result: Result, batch: Batch) -> Archived:
+    """What the removal needs to know of copies that this batch wrote and read back."""
+    written = {
+        batch.disks[role].disk.id: copy
+        for role, copy in result.copies.items()
+        if isinstance(copy, Written)
+    }
+    assert result.sha512
+    return Archived(
+        result.job.waiting,
+        result.sha512,
+        {disk_id: copy.line for disk_id, copy in written.items()},
+        {disk_id: copy.read_back for disk_id, copy in written.items()},
+    )
 
 
 def _roles_written(results: list[Result]) -> set[Role]:

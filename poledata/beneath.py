@@ -6,6 +6,7 @@ held open, so that neither a link put in the way nor an unmounted disk can lead 
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 from collections.abc import Iterator
@@ -13,7 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 READ_AHEAD_BYTES = 4 * 1024**2
+_RENAME_NOREPLACE = 1  # linux/fs.h
 
+_libc = ctypes.CDLL(None, use_errno=True)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -101,6 +104,16 @@ def stat(root_fd: int, path: str) -> os.stat_result | None:
             return os.stat(base, dir_fd=parent_fd, follow_symlinks=False)
     except (FileNotFoundError, NotADirectoryError):
         return None
+
+
+def rename_new(parent_fd: int, base: str, new: str) -> None:
+    """Give a file another name in its directory, replacing nothing (renameat2(2)).
+
+    Raises OSError: EEXIST if something has that name, EINVAL where the file system can't do this.
+    """
+    names = os.fsencode(base), os.fsencode(new)
+    if _libc.renameat2(parent_fd, names[0], parent_fd, names[1], _RENAME_NOREPLACE):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
 def read_ahead(root_fd: int, path: str) -> None:

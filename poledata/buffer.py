@@ -13,12 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 
-from poledata import beneath, mounts
+from poledata import beneath, hidden, mounts
 from poledata.errors import FileFault, SourceBusy, SourceChanged, SourceVanished
 from poledata.records import FileStat, Waiting
 from poledata.texts import shown
 
 DAY_S = 86_400.0
+LEAST_SETTLE_S = 1.0
 WITHOUT_LEASE_FACTOR = 10
 
 
@@ -65,32 +66,44 @@ def scan(
     seen = Seen(mounted=mounts.mount_points_below(root_fd))
 
     def settled() -> Iterator[tuple[int, str, os.stat_result]]:
-        for name, info in _files(root_fd, seen):
-            if not name.endswith(extensions):
+        for path, info in _files(root_fd, seen):
+            if not _is_data(path, extensions):
                 seen.other_files += 1
             elif not is_settled(info, settle_s, now_s):
                 seen.unsettled_files += 1
-            elif after is None or (info.st_mtime_ns, name) > after:
+            elif after is None or (info.st_mtime_ns, path) > after:
                 seen.settled_files += 1
                 seen.settled_bytes += info.st_size
                 is_of_today = abs(now_s - info.st_mtime) < DAY_S
                 seen.settled_in_a_day_bytes += info.st_size if is_of_today else 0
-                yield info.st_mtime_ns, name, info  # ordered as by age_key
+                yield info.st_mtime_ns, path, info  # ordered as by age_key
 
-    seen.waiting = [
-        Waiting(name, FileStat.of(info), st.S_IMODE(info.st_mode))
-        for _, name, info in heapq.nsmallest(at_most, settled())
-    ]
+    seen.waiting = [_waiting(path, info) for _, path, info in heapq.nsmallest(at_most, settled())]
     return seen
 
 
-def is_settled(info: os.stat_result, settle_s: float, now_s: float) -> bool:
+def _is_data(path: str, extensions: tuple[str, ...]) -> bool:
+    """Whether a path is of a file to archive, or of one whose name was taken away."""
+    name = hidden.original(path)
+    return path.endswith(extensions) if name is None else name == path or name.endswith(extensions)
+
+
+def _waiting(path: str, info: os.stat_result) -> Waiting:
+    name = hidden.original(path)
+    hidden_as = None if name is None else path
+    return Waiting(name or path, FileStat.of(info), st.S_IMODE(info.st_mode), hidden_as)
+
+
+def is_settled(info: os.stat_result | FileStat, settle_s: float, now_s: float) -> bool:
     """Whether a file has been left alone for long enough.
 
     A time in the future (a clock was set) can't tell; it counts as due, once it is as
     far off as ``settle_s``.
     """
-    times_ns = (info.st_mtime_ns, info.st_ctime_ns)
+    if isinstance(info, FileStat):
+        times_ns = (info.mtime_ns, info.ctime_ns)
+    else:
+        times_ns = (info.st_mtime_ns, info.st_ctime_ns)
     return all(abs(now_s - time_ns / 1e9) >= settle_s for time_ns in times_ns)
 
 
@@ -145,7 +158,7 @@ def source(root_fd: int, waiting: Waiting) -> Iterator[int]:
 
     Raises SourceVanished, SourceChanged, FileFault (it can't be opened).
     """
-    with _source_faults(waiting.name), beneath.opened(root_fd, waiting.name) as fd:
+    with _source_faults(waiting.path), beneath.opened(root_fd, waiting.path) as fd:
         must_be_same(fd, waiting)
         yield fd
 
@@ -167,8 +180,8 @@ def must_be_same(fd: int, waiting: Waiting) -> None:
 
 def must_be_named(root_fd: int, waiting: Waiting) -> None:
     """Raises SourceVanished or SourceChanged if the name leads elsewhere by now."""
-    with _source_faults(waiting.name):
-        info = beneath.stat(root_fd, waiting.name)
+    with _source_faults(waiting.path):
+        info = beneath.stat(root_fd, waiting.path)
     if info is None:
         raise SourceVanished(shown(waiting.name), "it was removed while it was being archived")
     if (info.st_dev, info.st_ino) != (waiting.stat.device, waiting.stat.inode):
@@ -213,14 +226,14 @@ def _take_lease(fd: int) -> Writer:
 
 
 def _has_newer_beside(root_fd: int, waiting: Waiting, extensions: tuple[str, ...]) -> bool:
-    parent = waiting.name.rpartition("/")[0]
+    parent = waiting.path.rpartition("/")[0]
     with beneath.directory(root_fd, parent) as fd, os.scandir(fd) as entries:
-        others = (_stat_entry(fd, e.name) for e in entries if e.name.endswith(extensions))
+        others = (_stat_entry(fd, e.name) for e in entries if _is_data(e.name, extensions))
         return any(info.st_mtime_ns > waiting.stat.mtime_ns for info in others if info)
 
 
-def _is_lease_unasked(fd: int) -> bool:
-    """Whether our lease still stands as it was given: nobody waits for its end."""
+def is_lease_ours(fd: int) -> bool:
+    """Whether we still have the lease as it was given: nobody waits for its end, or ended it."""
     return fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_RDLCK
 
 
@@ -263,7 +276,7 @@ class Buffer:
 
     def read_ahead(self, waiting: Waiting) -> None:
         """This file is read soon. Raises OSError, which says nothing that its reading will not."""
-        beneath.read_ahead(self.root_fd, waiting.name)
+        beneath.read_ahead(self.root_fd, waiting.path)
 
     def must_be_untouched(self, fd: int, waiting: Waiting) -> None:
         """Raises SourceChanged or SourceVanished unless file and name are as scanned."""
@@ -273,17 +286,17 @@ class Buffer:
     def must_be_finished(self, fd: int, waiting: Waiting, writer: Writer) -> None:
         """Raises SourceBusy while a writer has the file, or could have it for all we can tell."""
         # Who waits in open(2) for our lease to end has the file in hand already.
-        if writer is Writer.OPEN or (writer is Writer.NONE and not _is_lease_unasked(fd)):
+        if writer is Writer.OPEN or (writer is Writer.NONE and not is_lease_ours(fd)):
             raise SourceBusy(shown(waiting.name), "it is still open for writing")
         if writer is Writer.UNKNOWN:
-            self._must_look_finished(fd, waiting)
+            self._must_look_finished(waiting)
 
-    def _must_look_finished(self, fd: int, waiting: Waiting) -> None:
-        """The longer rule, where the system can't tell of writers."""
-        info, now_s = os.fstat(fd), time.time()
-        if not is_settled(info, WITHOUT_LEASE_FACTOR * self.settle_s, now_s):
+    def _must_look_finished(self, waiting: Waiting) -> None:
+        """The longer rule, where the system can't tell of writers; by the times of the scan."""
+        now_s = time.time()
+        if not is_settled(waiting.stat, WITHOUT_LEASE_FACTOR * self.settle_s, now_s):
             raise SourceBusy(shown(waiting.name), "it is too young to tell whether it is open")
-        if is_settled(info, DAY_S, now_s):
+        if is_settled(waiting.stat, DAY_S, now_s):
             return
         if not _has_newer_beside(self.root_fd, waiting, self.extensions):
             raise SourceBusy(

@@ -167,7 +167,7 @@ def _adopt(house: House, held: HeldDisk, found: Found, reader: medium.HashingRea
     line = ManifestLine(copy.sha512, name, 0)
     if found.manifest_sha512 is None:
         line = manifest.append(held.root_fd, [(copy.sha512, name)])[0]
-    written = Written(copy.verified_by, line)
+    written = Written(copy, line)
     with db.transaction(house.conn):
         catalogue.register(house.conn, name, copy.sha512, copy.stat, [(held.disk, written)], _now())
     log.warning("%s: data/%s was not registered in full; it is now", held.disk.label, shown(name))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
-from poledata import beneath, catalogue, db
+from poledata import catalogue, db, hidden
 from poledata.errors import FileFault
 from poledata.notices import COPY_FAILED_FROM, FILE_KINDS, Board
 from poledata.records import FileStat
@@ -87,7 +87,7 @@ class Failures:
 def has_left(buffer_fd: int, name: str) -> bool:
     """Whether nothing of this name is in the buffer; False when that can't be told."""
     try:
-        return beneath.stat(buffer_fd, name) is None
+        return not hidden.is_present(buffer_fd, name)
     except OSError as fault:
         log.debug("%s can't be looked at: %s", shown(name), fault)
         return False

@@ -18,16 +18,7 @@ from poledata import bag, beneath, medium, mounts
 from poledata.config import Config
 from poledata.errors import DiskRefused, ManifestDamaged
 from poledata.medium import HashingReader
-from poledata.records import CopyTarget, Disk, DiskState, FileStat, VerifiedBy
-
-
-@dataclass(frozen=True, slots=True)
-class ReadCopy:
-    """What a disk gives back of a file."""
-
-    sha512: str
-    verified_by: VerifiedBy
-    stat: FileStat
+from poledata.records import CopyTarget, Disk, DiskState, ReadBack
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +33,7 @@ class HeldDisk:
     direct: bool  # direct reads of its file system are proved
     attachment: mounts.Attachment  # of its mount, when the identity was proved
 
-    def read_copy(self, name: str, reader: HashingReader, tick: Callable[[int], None]) -> ReadCopy:
+    def read_copy(self, name: str, reader: HashingReader, tick: Callable[[int], None]) -> ReadBack:
         """One copy, read from the medium. Raises OSError."""
         parent, _, base = f"{bag.DATA}/{name}".rpartition("/")
         with beneath.directory(self.root_fd, parent) as parent_fd:
@@ -54,12 +45,10 @@ class HeldDisk:
         base: str,
         reader: HashingReader,
         tick: Callable[[int], None],
-    ) -> ReadCopy:
+    ) -> ReadBack:
         """The same, of a file in this directory of the disk. Raises OSError."""
         with beneath.opened_in(parent_fd, base) as fd:
-            info = os.fstat(fd)
-            sha512, how = medium.read_back(fd, self.direct, reader, tick)
-        return ReadCopy(sha512, how, FileStat.of(info))
+            return medium.read_copy(fd, self.direct, reader, tick)
 
     def answers(self) -> bool:
         """Whether the disk still gives back its own mark; what memory has of it proves nothing."""

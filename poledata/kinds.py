@@ -80,6 +80,13 @@ KINDS = {
          "A disk's label stands there? See to that disk: is it mounted?",
          "Never remove the file by hand."),
     ),
+    "opened-at-removal": Kind(
+        _C, "was opened for writing while it was removed", "files were opened while removed",
+        "What was archived before is on both disks. What was written afterwards is lost.",
+        ("Find the program that still writes to finished files, and who runs it.",
+         "Ask them to write that file again under a new name.",
+         "Make SettleTime longer than the longest pause of that program."),
+    ),
     "name-conflict": Kind(
         _W, "other content has this name", "names have other content",
         "Nothing was overwritten, neither in the buffer nor on a disk.",

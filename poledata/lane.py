@@ -175,5 +175,5 @@ class Lane(threading.Thread):
     def _outcome(self, draft: Draft) -> Written | Exception:
         if draft.fault:
             return draft.fault
-        assert draft.verified_by and draft.line
-        return Written(draft.verified_by, draft.line)
+        assert draft.read_back and draft.line
+        return Written(draft.read_back, draft.line)

@@ -18,10 +18,11 @@ import os
 import queue
 import re
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
-from poledata.records import VerifiedBy
+from poledata.records import FileStat, ReadBack, VerifiedBy
 
 BLOCK_BYTES = 4096
 CHUNK_BYTES = 4 * 1024 * 1024
@@ -250,3 +251,16 @@ def read_back(
         return reader.sha512(fd, size_bytes, tick), VerifiedBy.DIRECT
     gone = evict(fd)
     return reader.sha512(fd, size_bytes, tick), VerifiedBy.EVICTED if gone else VerifiedBy.CACHED
+
+
+def read_copy(
+    fd: int, direct: bool, reader: HashingReader, tick: Callable[[int], None]
+) -> ReadBack:
+    """A copy as it is on the medium, with its stat and the time of reading. See read_back."""
+    stat, at_s = FileStat.of(os.fstat(fd)), boottime_s()
+    return ReadBack(*read_back(fd, direct, reader, tick), stat, at_s)
+
+
+def boottime_s() -> float:
+    """Seconds since the machine was started; setting its clock does not change it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -13,7 +13,7 @@ from poledata import catalogue, db
 from poledata.errors import DiskRefused
 from poledata.kinds import DISK_KINDS, FILE_KINDS, SEVERITIES, SMART_KINDS
 from poledata.records import Channel, Severity
-from poledata.texts import utc
+from poledata.texts import seconds, utc
 
 __all__ = ["COPY_FAILED_FROM", "DISK_KINDS", "FILE_KINDS", "SEVERITIES", "SMART_KINDS", "Board"]
 COPY_FAILED_FROM = 3  # tries: what goes well the second time needs no person
@@ -102,6 +102,12 @@ class Board:
         for key in self.open_keys(kind):
             if key.startswith(beginning):
                 self.settle([kind], key)
+
+    def settle_old(self, kind: str, after_s: float) -> None:
+        """Settle notices about something that happened once, after so long."""
+        for notice in catalogue.open_notices(self._conn):
+            if notice.kind == kind and self._clock() - seconds(notice.opened_at) > after_s:
+                self.settle([kind], notice.key)
 
     def settle(self, kinds: Iterable[str], key: str) -> None:
         """These conditions are over; nothing is done for those that were not open."""

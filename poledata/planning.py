@@ -39,6 +39,7 @@ class Batch:
     works: dict[str, Work] = field(default_factory=dict)  # by name, of the jobs
     disks: dict[Role, HeldDisk] = field(default_factory=dict)
     again: list[Work] = field(default_factory=list)  # both copies are known and there
+    interrupted: list[Work] = field(default_factory=list)  # hidden, and a copy is lacking
     without_disk: list[Work] = field(default_factory=list)
     full: list[Disk] = field(default_factory=list)  # in use, and a file found its room elsewhere
     refused: list[tuple[Disk, DiskRefused]] = field(default_factory=list)
@@ -83,6 +84,9 @@ class Planner:
             if len(self._batch.again) >= choice.BATCH_FILES:
                 return False
             self._batch.again.append(work)
+            return True
+        if work.waiting.hidden_as:
+            self._batch.interrupted.append(work)
             return True
         try:
             roles = frozenset(r for r in lacking if self._has_target(r, work))

@@ -1,19 +1,28 @@
 """The proof that a file may leave the buffer, and the only unlink of a buffer file.
 
-Read this page if you want to know whether anything can be lost. The evidence is gathered
-anew beside the unlink, ``may_remove`` judges it, and whatever is not proved keeps the file.
+Read this page if you want to know whether anything can be lost. All evidence is gathered anew
+right before the unlink, ``may_remove`` judges it, and anything that is not proved keeps the file.
+
+A group of files goes in two steps. First each proved file is renamed to a hidden name, under a
+lease that nobody has broken: from now on no writer can open it by its name. One second later, so
+that a writer who had looked up the name just before has opened it by then, each is judged again.
+Then it is removed, or it gets its name back.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import stat
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
 
-from poledata import bag, beneath, buffer, catalogue, manifest
+from poledata import bag, beneath, buffer, catalogue, hidden, manifest, medium
 from poledata.db import Connection
-from poledata.errors import DiskRefused, FileFault, ManifestDamaged, SourceVanished
+from poledata.errors import DiskRefused, FileFault, ManifestDamaged, SourceVanished, Stopped
 from poledata.identity import HeldDisk
 from poledata.records import (
     CopyState,
@@ -23,14 +32,23 @@ from poledata.records import (
     KnownCopy,
     KnownFile,
     ManifestLine,
+    ReadBack,
     Role,
     VerifiedBy,
     Waiting,
 )
-from poledata.texts import seconds
 
+PAUSE_S = 1.0  # between the last rename of a group and its first unlink
+READ_WITHIN_S = 3600.0  # a copy must have been read back from its medium so lately
+ATTACHED_FOR_S = 0.1  # how long a look at a disk's mount and drive counts
+GROUP_FILES = 1000  # each is held open with its lease
+OTHER_DESCRIPTORS = 128  # what else a pass holds open
 TAKEN = "somebody else took it from the buffer; it is archived"
 _PROOFS = frozenset({VerifiedBy.DIRECT, VerifiedBy.EVICTED})
+# The file system can't rename now, or not without replacing: then the file is removed directly.
+_CAN_NOT_HIDE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENAMETOOLONG}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +61,12 @@ class CopySeen:
     disk_state: DiskState
     held_by: str | None
     stand_in: bool
-    verified_by: VerifiedBy | None
     refusal: str | None  # why the disk can't be looked at now
-    size_bytes: int | None  # on the disk; None: it is not there
-    mtime_ns: int | None
-    registered_mtime_ns: int
+    stat: FileStat | None  # on the disk; None: it is not there
+    read_back: ReadBack | None  # in this pass
+    read_age_s: float | None
     line_stands: bool  # its manifest line, with this SHA-512
     place: frozenset[str]  # the physical drives; for a stand-in its directory
-    is_fresh: bool = True  # read back since the file came into the buffer
-    device: int | None = None  # of the file on the disk
-    inode: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +91,40 @@ def may_remove(evidence: Evidence) -> tuple[str, ...]:
     return (*_faults_of_source(evidence), *_faults_of_copies(evidence))
 
 
-def _faults_of_source(evidence: Evidence) -> Iterable[str]:
+def only_unread(evidence: Evidence) -> tuple[str, ...]:
+    """Labels of the copies that must be read back now, because nothing else keeps the file.
+
+    () if something else does: a file that is held open must not cost two readings at each try.
+    """
+    as_if = _as_if_read(evidence)
+    if may_remove(as_if):
+        return ()
+    proved = {copy.role for copy in evidence.copies if why_no_proof(copy, evidence) is None}
+    would_do = {c.role: c.label for c in reversed(as_if.copies) if not why_no_proof(c, as_if)}
+    return tuple(would_do[role] for role in Role if role not in proved)
+
+
+def why_it_stays(evidence: Evidence) -> tuple[str, ...]:
+    """The refusals that a person needs: copies are not read while something else keeps the file."""
+    return may_remove(_as_if_read(evidence)) or may_remove(evidence)
+
+
+def _as_if_read(evidence: Evidence) -> Evidence:
+    """The same, had every copy that this pass has not read lately been read back well."""
+    copies = (
+        replace(c, read_back=ReadBack(evidence.sha512, VerifiedBy.DIRECT, c.stat, 0), read_age_s=0)
+        if c.stat and not _is_read_lately(c)
+        else c
+        for c in evidence.copies
+    )
+    return replace(evidence, copies=tuple(copies))
+
+
+def _is_read_lately(copy: CopySeen) -> bool:
+    return copy.read_age_s is not None and 0 <= copy.read_age_s <= READ_WITHIN_S
+
+
+def _faults_of_source(evidence: Evidence) -> Iterator[str]:
     if evidence.hashed_sha512 != evidence.sha512:
         yield "its content is not what was archived"
     if evidence.source_now != evidence.hashed:
@@ -88,7 +135,7 @@ def _faults_of_source(evidence: Evidence) -> Iterable[str]:
         yield evidence.finished
 
 
-def _faults_of_copies(evidence: Evidence) -> Iterable[str]:
+def _faults_of_copies(evidence: Evidence) -> Iterator[str]:
     proved = [copy for copy in evidence.copies if why_no_proof(copy, evidence) is None]
     roles = {copy.role for copy in proved}
     for role in Role:
@@ -102,31 +149,55 @@ def _faults_of_copies(evidence: Evidence) -> Iterable[str]:
 
 
 def why_no_proof(copy: CopySeen, evidence: Evidence) -> str | None:
-    """Why this copy is no ground for removal; None if it is one."""
+    """Why this copy does not justify a removal; None if it does."""
+    return _why_not_there(copy, evidence) or _why_not_read(copy, evidence)
+
+
+def _why_not_there(copy: CopySeen, evidence: Evidence) -> str | None:
+    size_bytes = copy.stat.size_bytes if copy.stat else None
     checks = (
-        (copy.refusal is not None, str(copy.refusal)),
+        (copy.refusal is not None, copy.refusal or "its disk was refused"),
         (copy.state is not CopyState.GOOD, f"the copy is {copy.state.value}"),
         (copy.held_by is not None, f"the disk is held by a {copy.held_by}"),
         (copy.disk_state in (DiskState.LOST, DiskState.SPARE), f"it is {copy.disk_state.value}"),
-        (
-            copy.verified_by not in _PROOFS and not (copy.stand_in and copy.verified_by),
-            f"read back as {copy.verified_by.value if copy.verified_by else 'never'}",
-        ),
-        (copy.size_bytes is None, "the file is not there"),
-        (copy.size_bytes != evidence.size_bytes, f"it has {copy.size_bytes} bytes"),
-        (copy.mtime_ns != copy.registered_mtime_ns, "its time has changed"),
+        (copy.stat is None, "the file is not there"),
+        (size_bytes != evidence.size_bytes, f"it has {size_bytes} bytes"),
         (not copy.line_stands, "its manifest line is not there"),
         (not copy.place, "its physical drive is unknown"),
-        (not copy.is_fresh, "it was not read back since this file came into the buffer"),
-        (_is_buffers_own(copy, evidence), "it is the buffer's file itself, or beside it"),
+        (
+            _is_buffers_own(copy, evidence.source_now),
+            "it is the buffer's file itself, or beside it",
+        ),
     )
     return next((why for fault, why in checks if fault), None)
 
 
-def _is_buffers_own(copy: CopySeen, evidence: Evidence) -> bool:
+def _why_not_read(copy: CopySeen, evidence: Evidence) -> str | None:
+    read, age_s = copy.read_back, copy.read_age_s
+    if read is None or age_s is None:
+        return "it was not read back in this pass"
+    checks = (
+        (read.sha512 != evidence.sha512, f"it gave back SHA-512 {read.sha512[:12]}…"),
+        (
+            read.verified_by not in _PROOFS and not copy.stand_in,
+            f"it was read back as {read.verified_by.value}, which proves nothing",
+        ),
+        (not _is_read_lately(copy), f"it was read back {age_s:.0f} s ago"),
+        (not _is_same_copy(copy.stat, read.stat), "it has changed since it was read back"),
+    )
+    return next((why for fault, why in checks if fault), None)
+
+
+def _is_same_copy(now: FileStat | None, read: FileStat) -> bool:
+    """Its ctime may differ: publishing a copy takes a link to it away."""
+    return now is not None and replace(now, ctime_ns=read.ctime_ns) == read
+
+
+def _is_buffers_own(copy: CopySeen, source: FileStat) -> bool:
     """Whether "copy" and source are one file, or a drive's file system is below the buffer."""
-    is_same_device = copy.device == evidence.source_now.device
-    return is_same_device and (copy.inode == evidence.source_now.inode or not copy.stand_in)
+    if copy.stat is None or copy.stat.device != source.device:
+        return False
+    return not copy.stand_in or copy.stat.inode == source.inode
 
 
 def _on_two_drives(proved: list[CopySeen]) -> bool:
@@ -139,138 +210,295 @@ def _on_two_drives(proved: list[CopySeen]) -> bool:
 # --- gathering, and the unlink --------------------------------------------------------------
 
 Hold = Callable[[Disk], HeldDisk]  # raises DiskRefused
-Lines = dict[int, ManifestLine]  # disk id → where this file's manifest line was seen
+Read = Callable[[KnownFile, KnownCopy], ReadBack | None]  # from the medium; raises Stopped
 
 
-def remove(
-    conn: Connection,
-    buf: buffer.Buffer,
-    waiting: Waiting,
-    sha512: str,
-    hold: Hold,
-    lines: Lines,
-    read_now: Collection[int] = (),
-) -> tuple[str, ...]:
-    """Remove an archived file from the buffer, or say why it stays.
+@dataclass(frozen=True, slots=True)
+class Archived:
+    """A buffer file that is registered as archived, and what this pass knows of its copies.
 
-    ``read_now`` are the ids of disks whose copy was read back in this pass; others count if
-    they were verified after the file came into the buffer. ``sha512`` is of the buffer's file
-    in the state ``waiting.stat``. While the evidence is gathered and the file unlinked, a
-    lease keeps writers from opening it, where one can be had.
+    ``sha512`` is of the buffer's file in the state ``waiting.stat``.
     """
-    known = catalogue.file(conn, waiting.name)
-    if known is None or known.archived_at is None:
-        return ("it is not registered as archived",)
-    copies = tuple(
-        _look_at(
-            known,
-            copy,
-            hold,
-            lines,
-            is_fresh=copy.disk.id in read_now or was_read_since(copy, waiting),
-        )
-        for copy in known.copies
-    )
-    try:
-        with buffer.source(buf.root_fd, waiting) as fd:
-            return _remove_if_proved(buf, fd, waiting, sha512, known, copies)
-    except SourceVanished:
-        return (TAKEN,)
-    except FileFault as fault:
-        return (fault.why,)
+
+    waiting: Waiting
+    sha512: str
+    lines: Mapping[int, ManifestLine] = field(default_factory=dict)  # by disk id
+    read_backs: Mapping[int, ReadBack] = field(default_factory=dict)  # by disk id
 
 
-def _remove_if_proved(
-    buf: buffer.Buffer,
-    fd: int,
-    waiting: Waiting,
-    sha512: str,
-    known: KnownFile,
-    copies: tuple[CopySeen, ...],
-) -> tuple[str, ...]:
-    parent, _, base = waiting.name.rpartition("/")
-    with beneath.directory(buf.root_fd, parent) as parent_fd, buffer.lease(fd) as writer:
-        evidence = Evidence(
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one file: it was removed, or why it stays, and where and how it stays."""
+
+    file: Archived
+    refusals: tuple[str, ...] = ()
+    stays_as: Waiting | None = None
+    was_opened: bool = False  # for writing, in the instant of its removal
+
+    @property
+    def is_removed(self) -> bool:
+        return not self.refusals
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A buffer file, held open under its lease where one can be had."""
+
+    file: Archived  # ``waiting`` is as the file is now
+    scanned: Waiting  # as it was found; taking its name away changes its ctime
+    known: KnownFile
+    fd: int
+    parent_fd: int
+    base: str  # its name now, in its directory
+    writer: buffer.Writer
+
+    def stays(self, *refusals: str) -> Outcome:
+        return Outcome(self.file, refusals, self.file.waiting)
+
+
+class Removal:
+    """Takes archived files out of the buffer. For the holder of the pass lock."""
+
+    def __init__(self, conn: Connection, buf: buffer.Buffer, hold: Hold, read: Read) -> None:
+        self._conn, self._buffer, self._hold, self._read = conn, buf, hold, read
+        self._read_backs: dict[tuple[str, int], ReadBack | None] = {}  # by path and disk id
+        self._attached: dict[int, tuple[float, str | None]] = {}  # by disk id: when, why not
+
+    def remove(self, files: Sequence[Archived]) -> Iterator[Outcome]:
+        """Remove these files, or say of each why it stays; ends early if a stop is asked for."""
+        at_most = _group_files()
+        for start in range(0, len(files), at_most):
+            outcomes, is_stopped = self._remove_group(files[start : start + at_most])
+            yield from outcomes
+            if is_stopped:
+                return
+
+    def _remove_group(self, files: Sequence[Archived]) -> tuple[list[Outcome], bool]:
+        outcomes: list[Outcome] = []
+        group: list[_Open] = []
+        is_stopped = False
+        with ExitStack() as leases:
+            for file in files:
+                try:
+                    done = self._hide_if_proved(file, leases)
+                except Stopped:
+                    is_stopped = True  # what is hidden by now is still removed, or given back
+                    break
+                if isinstance(done, _Open):
+                    group.append(done)
+                else:
+                    outcomes.append(done)
+            if group:
+                time.sleep(PAUSE_S)  # a writer that had looked up a name has opened it by now
+            outcomes += [self._remove_hidden(each) for each in group]
+        return outcomes, is_stopped
+
+    # --- the first step: the name -------------------------------------------------------
+
+    def _hide_if_proved(self, file: Archived, leases: ExitStack) -> _Open | Outcome:
+        known = catalogue.file(self._conn, file.waiting.name)
+        if known is None or known.archived_at is None:
+            return Outcome(file, ("it is not registered as archived",), file.waiting)
+        parent, _, base = file.waiting.path.rpartition("/")
+        root_fd = self._buffer.root_fd
+        try:
+            with ExitStack() as stack:
+                fd = stack.enter_context(buffer.source(root_fd, file.waiting))
+                parent_fd = stack.enter_context(beneath.directory(root_fd, parent))
+                done = self._lease_if_proved(file, known, fd, parent_fd, base, stack)
+                if isinstance(done, _Open):
+                    done = self._hide(done)
+                elif file.waiting.hidden_as:
+                    done = _give_back(done, parent_fd, fd)
+                if isinstance(done, _Open):
+                    leases.push(stack.pop_all())
+                return done
+        except SourceVanished:
+            return Outcome(file, (TAKEN,))
+        except FileFault as fault:
+            return Outcome(file, (fault.why,), file.waiting)
+
+    def _lease_if_proved(
+        self,
+        file: Archived,
+        known: KnownFile,
+        fd: int,
+        parent_fd: int,
+        base: str,
+        stack: ExitStack,
+    ) -> _Open | Outcome:
+        """Take the lease, and keep it in ``stack`` if the file may be removed.
+
+        Copies that this pass has not read back are read once nothing else keeps the file; the
+        second one only if the first is good.
+        """
+        while True:
+            with ExitStack() as lease:
+                writer = lease.enter_context(buffer.lease(fd))
+                here = _Open(file, file.waiting, known, fd, parent_fd, base, writer)
+                evidence = self._evidence(here)
+                if not may_remove(evidence):
+                    stack.push(lease.pop_all())
+                    return here
+            if not self._read_one(here, only_unread(evidence)):
+                return here.stays(*why_it_stays(evidence))
+
+    def _read_one(self, here: _Open, labels: tuple[str, ...]) -> bool:
+        """Read the first of these copies back; False if there is none, or it was read before."""
+        copy = next((c for c in here.known.copies if c.disk.label in labels[:1]), None)
+        if copy is None or (here.scanned.path, copy.disk.id) in self._read_backs:
+            return False
+        self._read_backs[here.scanned.path, copy.disk.id] = self._read(here.known, copy)
+        return True
+
+    def _hide(self, here: _Open) -> _Open | Outcome:
+        if here.scanned.hidden_as:
+            return here
+        try:
+            base = hidden.hide(here.parent_fd, here.base)
+        except OSError as fault:
+            if fault.errno in _CAN_NOT_HIDE:  # a full buffer must never block a removal
+                return self._unlink_if_proved(here)
+            return here.stays(f"it is archived, but can't be renamed ({fault.strerror})")
+        now = FileStat.of(os.fstat(here.fd))
+        named = FileStat.of(os.stat(base, dir_fd=here.parent_fd, follow_symlinks=False))
+        path = f"{here.scanned.path.removesuffix(here.base)}{base}"
+        waiting = replace(here.scanned, stat=now, hidden_as=path)
+        gone = replace(here, file=replace(here.file, waiting=waiting), base=base)
+        if named != now or replace(now, ctime_ns=here.scanned.stat.ctime_ns) != here.scanned.stat:
+            taken = gone.stays("another file has taken its place, or it was written to")
+            return _give_back(taken, here.parent_fd, here.fd)
+        return gone
+
+    # --- the second step: the file ------------------------------------------------------
+
+    def _remove_hidden(self, here: _Open) -> Outcome:
+        try:
+            outcome = self._unlink_if_proved(here)
+        except FileNotFoundError:
+            return Outcome(here.file, (TAKEN,))
+        except OSError as fault:
+            outcome = here.stays(f"it can't be looked at ({fault.strerror or fault})")
+        return outcome if outcome.is_removed else _give_back(outcome, here.parent_fd, here.fd)
+
+    def _unlink_if_proved(self, here: _Open) -> Outcome:
+        """The only unlink of a buffer file."""
+        refusals = may_remove(self._evidence(here))
+        if refusals:
+            return here.stays(*refusals)
+        try:
+            os.unlink(here.base, dir_fd=here.parent_fd)
+        except OSError as fault:
+            return here.stays(f"it is archived, but can't be unlinked: {fault.strerror or fault}")
+        is_broken = here.writer is buffer.Writer.NONE and not buffer.is_lease_ours(here.fd)
+        return Outcome(here.file, was_opened=is_broken)
+
+    # --- evidence -----------------------------------------------------------------------
+
+    def _evidence(self, here: _Open) -> Evidence:
+        """Everything as it is now. The source comes last, its lease last of all."""
+        file, known = here.file, here.known
+        copies = tuple(self._look_at(here, copy) for copy in known.copies)
+        now = os.stat(here.base, dir_fd=here.parent_fd, follow_symlinks=False)
+        return Evidence(
             known.name,
             known.size_bytes,
             known.sha512,
-            sha512,
-            hashed=waiting.stat,
-            source_now=FileStat.of(os.stat(base, dir_fd=parent_fd, follow_symlinks=False)),
-            finished=_why_unfinished(buf, fd, waiting, writer),
+            file.sha512,
+            hashed=file.waiting.stat,
+            source_now=FileStat.of(now),
             copies=copies,
+            finished=self._why_unfinished(here),
         )
-        refusals = may_remove(evidence)
-        return refusals or _unlink(base, parent_fd)
+
+    def _why_unfinished(self, here: _Open) -> str | None:
+        try:
+            self._buffer.must_be_finished(here.fd, here.scanned, here.writer)
+        except FileFault as fault:
+            return fault.why
+        return None
+
+    def _look_at(self, here: _Open, copy: KnownCopy) -> CopySeen:
+        """One registered copy as it is now; anything that can't be seen counts against it."""
+        file, known = here.file, here.known
+        refusal, info, line_stands, place = None, None, False, frozenset[str]()
+        read = file.read_backs.get(copy.disk.id)
+        read = read or self._read_backs.get((here.scanned.path, copy.disk.id))
+        try:
+            held = self._hold(copy.disk)
+            refusal = self._why_detached(held)
+            info = _regular(beneath.stat(held.root_fd, f"{bag.DATA}/{known.name}"))
+            line_stands = _line_stands(held, known, file.lines.get(copy.disk.id))
+            place = frozenset({str(held.path.resolve())}) if copy.disk.stand_in else held.drives
+        except DiskRefused as fault:
+            refusal = fault.why
+        except ManifestDamaged as fault:
+            refusal = str(fault)
+        except OSError as fault:
+            refusal = f"it does not answer ({fault.strerror or fault})"
+        return CopySeen(
+            label=copy.disk.label,
+            role=copy.disk.role,
+            state=copy.state,
+            disk_state=copy.disk.state,
+            held_by=copy.disk.held_by,
+            stand_in=copy.disk.stand_in,
+            refusal=refusal,
+            stat=FileStat.of(info) if info else None,
+            read_back=read,
+            read_age_s=medium.boottime_s() - read.at_s if read else None,
+            line_stands=line_stands,
+            place=place,
+        )
+
+    def _why_detached(self, held: HeldDisk) -> str | None:
+        """Asked of each disk ten times a second at most: the answer costs more than a file."""
+        at_s, why = self._attached.get(held.disk.id, (-1.0, None))
+        if time.monotonic() - at_s > ATTACHED_FOR_S:
+            why = held.why_detached()
+            self._attached[held.disk.id] = (time.monotonic(), why)
+        return why
 
 
-def _unlink(base: str, parent_fd: int) -> tuple[str, ...]:
-    """The only unlink of a buffer file. Says why, if the system does not let us."""
+def give_back(buf: buffer.Buffer, waiting: Waiting) -> Outcome:
+    """A hidden file that is not removed gets its own name again. Raises OSError."""
+    parent, _, base = waiting.path.rpartition("/")
+    with (
+        beneath.directory(buf.root_fd, parent) as parent_fd,
+        beneath.opened_in(parent_fd, base) as fd,
+    ):
+        return _give_back(Outcome(Archived(waiting, ""), (), waiting), parent_fd, fd)
+
+
+def _give_back(outcome: Outcome, parent_fd: int, fd: int) -> Outcome:
+    """The same outcome, with the file under its own name unless something else has that now."""
+    waiting = outcome.file.waiting
+    name, base = waiting.name.rpartition("/")[2], waiting.path.rpartition("/")[2]
     try:
-        os.unlink(base, dir_fd=parent_fd)
+        beneath.rename_new(parent_fd, base, name)
     except OSError as fault:
-        return (f"it is archived, but can't be unlinked: {fault.strerror or fault}",)
-    return ()
+        why = f"it is now {base}, because its name can't be given back ({fault.strerror})"
+        return replace(outcome, refusals=(*outcome.refusals, why), stays_as=waiting)
+    now = replace(waiting, stat=FileStat.of(os.fstat(fd)), hidden_as=None)
+    return replace(outcome, stays_as=now)
 
 
-def _why_unfinished(
-    buf: buffer.Buffer, fd: int, waiting: Waiting, writer: buffer.Writer
-) -> str | None:
-    try:
-        buf.must_be_finished(fd, waiting, writer)
-    except FileFault as fault:
-        return fault.why
-    return None
-
-
-def was_read_since(copy: KnownCopy, waiting: Waiting) -> bool:
-    """Whether a copy was surely verified after this file came into the buffer."""
-    arrived_ns = max(waiting.stat.ctime_ns, waiting.stat.mtime_ns)
-    return copy.verified_at is not None and int(seconds(copy.verified_at)) * 10**9 >= arrived_ns
-
-
-def _look_at(
-    known: KnownFile, copy: KnownCopy, hold: Hold, lines: Lines, is_fresh: bool
-) -> CopySeen:
-    """One registered copy as it is now; whatever can't be seen counts against it."""
-    refusal, info, line_stands, place = None, None, False, frozenset[str]()
-    try:
-        held = hold(copy.disk)
-        info = _regular(beneath.stat(held.root_fd, f"{bag.DATA}/{known.name}"))
-        line_stands = _line_stands(held, known, lines)
-        place = frozenset({str(held.path.resolve())}) if copy.disk.stand_in else held.drives
-    except DiskRefused as fault:
-        refusal = fault.why
-    except ManifestDamaged as fault:
-        refusal = str(fault)
-    except OSError as fault:
-        refusal = f"it does not answer ({fault.strerror or fault})"
-    return CopySeen(
-        label=copy.disk.label,
-        role=copy.disk.role,
-        state=copy.state,
-        disk_state=copy.disk.state,
-        held_by=copy.disk.held_by,
-        stand_in=copy.disk.stand_in,
-        verified_by=copy.verified_by if copy.verified_at else None,
-        refusal=refusal,
-        size_bytes=info.st_size if info else None,
-        mtime_ns=info.st_mtime_ns if info else None,
-        registered_mtime_ns=copy.mtime_ns,
-        line_stands=line_stands,
-        place=place,
-        is_fresh=is_fresh,
-        device=info.st_dev if info else None,
-        inode=info.st_ino if info else None,
-    )
+def _group_files() -> int:
+    """How many files may be held open at once; the process's limit is raised first."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * GROUP_FILES + OTHER_DESCRIPTORS
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        return max(1, min(GROUP_FILES, (soft - OTHER_DESCRIPTORS) // 2))
+    return GROUP_FILES
 
 
 def _regular(info: os.stat_result | None) -> os.stat_result | None:
     return info if info and stat.S_ISREG(info.st_mode) else None
 
 
-def _line_stands(held: HeldDisk, known: KnownFile, lines: Lines) -> bool:
-    line = lines.get(held.disk.id)
+def _line_stands(held: HeldDisk, known: KnownFile, line: ManifestLine | None) -> bool:
     if line and line.sha512 != known.sha512:
         return False
     if line and manifest.stands(held.root_fd, line):

@@ -6,13 +6,13 @@ import logging
 import threading
 import time
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from poledata import catalogue, db, medium, removal
+from poledata import catalogue, db, medium
 from poledata.buffer import Buffer
 from poledata.errors import DiskRefused, Stopped
 from poledata.house import House
-from poledata.records import CopyOnDisk, CopyState, KnownCopy, KnownFile, Waiting
+from poledata.records import CopyOnDisk, CopyState, KnownCopy, KnownFile, ReadBack, Waiting
 from poledata.shelf import Shelf
 from poledata.texts import shown, utc
 
@@ -27,39 +27,18 @@ class Rereading:
     buffer: Buffer
     stop: threading.Event
 
-    def older(self, waiting: Waiting, shelf: Shelf, lines: removal.Lines) -> set[int]:
-        """Copies that this batch did not write are read again, unless they are of this file."""
-        known = catalogue.file(self.house.conn, waiting.name)
-        older = [
-            copy
-            for copy in (known.copies if known else ())
-            if copy.disk.id not in lines and not removal.was_read_since(copy, waiting)
-        ]
-        return self.all_of(replace(known, copies=tuple(older)), shelf) if known else set()
+    def read(self, shelf: Shelf, known: KnownFile, copy: KnownCopy) -> ReadBack | None:
+        """Read a copy from the medium and note what is found; None if it can't be read now.
 
-    def all_of(self, known: KnownFile, shelf: Shelf) -> set[int]:
-        """Read a file's copies from the medium, note what is found; the disk ids of good ones.
-
-        They may have been written long ago: nothing is removed on the word of an old reading.
+        It may have been written long ago: an earlier reading never justifies a removal.
         """
-        good: set[int] = set()
-        if not known.copies:
-            return good
-        with closing(medium.HashingReader()) as reader:
-            for copy in known.copies:
-                if copy.state is CopyState.GOOD and self._reads_well(known, copy, shelf, reader):
-                    good.add(copy.disk.id)
-        return good
-
-    def _reads_well(
-        self, known: KnownFile, copy: KnownCopy, shelf: Shelf, reader: medium.HashingReader
-    ) -> bool:
         label = copy.disk.label
         try:
-            found = shelf.hold(copy.disk).read_copy(known.name, reader, self._tick_or_stop)
+            with closing(medium.HashingReader()) as reader:
+                found = shelf.hold(copy.disk).read_copy(known.name, reader, self._tick_or_stop)
         except (DiskRefused, OSError) as fault:
             log.info("%s: its copy of %s can't be read now: %s", label, shown(known.name), fault)
-            return False
+            return None
         is_good = found.sha512 == known.sha512
         state = CopyState.GOOD if is_good else CopyState.DAMAGED
         with db.transaction(self.house.conn):
@@ -69,7 +48,7 @@ class Rereading:
             )
         if not is_good:
             self.tell(known, label, state)
-        return is_good
+        return found
 
     def tell(self, known: KnownFile, label: str, state: CopyState) -> None:
         self.house.board.tell(

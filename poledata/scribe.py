@@ -14,13 +14,13 @@ import stat as st
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from poledata import bag, beneath, manifest, medium
 from poledata.errors import CopyMismatch, NameConflict, SetAside, Stopped
 from poledata.medium import BLOCK_BYTES, Chunk
-from poledata.records import CopyTarget, Job, ManifestLine, VerifiedBy
+from poledata.records import CopyTarget, FileStat, Job, ManifestLine, ReadBack
 from poledata.texts import shown
 
 LARGE_BYTES = 64 * 1024**2  # such a file is flushed by itself, and ends its group
@@ -38,7 +38,7 @@ class Draft:
     temporary: str | None = None  # None: something stands under the final name already
     fd: int | None = None
     sha512: str | None = None
-    verified_by: VerifiedBy | None = None
+    read_back: ReadBack | None = None
     line: ManifestLine | None = None
     fault: Exception | None = None
     dirty: set[str] = field(default_factory=set)  # directories that got a new entry
@@ -138,17 +138,17 @@ class Scribe:
             self._read_what_stands_there(draft)
             return
         with beneath.opened(self._incoming_fd(), draft.temporary) as fd:
-            sha512, draft.verified_by = self._read(draft, fd)
-        if sha512 != draft.sha512:
+            draft.read_back = self._read(draft, fd)
+        if draft.read_back.sha512 != draft.sha512:
             raise CopyMismatch(
                 shown(draft.job.name),
-                f"{self._target.label} gives back SHA-512 {sha512[:12]}…, "
+                f"{self._target.label} gives back SHA-512 {draft.read_back.sha512[:12]}…, "
                 f"not {(draft.sha512 or '')[:12]}… as in the buffer",
             )
 
-    def _read(self, draft: Draft, fd: int) -> tuple[str, VerifiedBy]:
+    def _read(self, draft: Draft, fd: int) -> ReadBack:
         tick = partial(self._tick_or_stop, draft.job.name)
-        return medium.read_back(fd, self._target.direct, self._reader, tick)
+        return medium.read_copy(fd, self._target.direct, self._reader, tick)
 
     def _tick_or_stop(self, name: str, n_bytes: int) -> None:
         if self._stop_asked.is_set():
@@ -195,14 +195,15 @@ class Scribe:
         """The SHA-512 of what stands there; if it is this very file, it is made durable."""
         with beneath.opened(self._target.root_fd, draft.path) as fd:
             os.fsync(fd)  # whoever wrote it may not have come so far
-            sha512, draft.verified_by = self._read(draft, fd)
-            if sha512 != draft.sha512:
-                return sha512
+            read_back = self._read(draft, fd)
+            if read_back.sha512 != draft.sha512:
+                return read_back.sha512
             draft.fd = os.dup(fd)
         self._keep_mode_and_time(draft)
+        draft.read_back = replace(read_back, stat=FileStat.of(os.fstat(draft.fd)))
         self.flush(draft)
         draft.dirty = set(_way_to(draft.parent))
-        return sha512
+        return read_back.sha512
 
     # --- publishing -------------------------------------------------------------------------
 

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from tests.quick.sitecustomize import QUICK
+
 pytest_plugins = [
     "tests.world",
     "tests.loopdisks",
@@ -114,6 +116,9 @@ def _guarded_world(
     monkeypatch.setenv("PATH", f"{_smartctl_stub.parent}:{os.environ['PATH']}")
     for method in ("connect", "connect_ex"):
         monkeypatch.setattr(socket.socket, method, _loopback_only(getattr(socket.socket, method)))
+    for name, waits in QUICK.items():
+        for wait, seconds in waits.items():
+            monkeypatch.setattr(f"{name}.{wait}", seconds)
     monkeypatch.setattr(socket, "getaddrinfo", _local_names_only(socket.getaddrinfo))
     yield
     called = _smartctl_stub.with_name("called")

@@ -7,18 +7,17 @@ import errno
 import hashlib
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import FrozenInstanceError, dataclass, fields, replace
+from contextlib import closing, contextmanager
+from dataclasses import FrozenInstanceError, dataclass, field, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poledata import bag, catalogue, db, dbfiles, manifest, mounts, removal
+from poledata import bag, catalogue, db, dbfiles, manifest, medium, mounts, removal
 from poledata.buffer import Buffer
 from poledata.errors import DiskRefused
 from poledata.identity import HeldDisk
@@ -27,13 +26,16 @@ from poledata.records import (
     Disk,
     DiskState,
     FileStat,
+    KnownCopy,
+    KnownFile,
     ManifestLine,
+    ReadBack,
     Role,
     VerifiedBy,
     Waiting,
     Written,
 )
-from poledata.removal import CopySeen, Evidence, may_remove
+from poledata.removal import Archived, CopySeen, Evidence, Outcome, Removal, may_remove
 from tests.loopdisks import LoopDisk
 
 REPO = Path(__file__).parents[1]
@@ -41,6 +43,8 @@ NAME = "fullrate/RCW38/80296951/0000.g3"
 AT = "2099-11-23T18:20:57Z"  # read back after the file came
 HASHED = FileStat(device=2049, inode=77000, size_bytes=1000, mtime_ns=5_000, ctime_ns=6_000)
 
+ON_DISK = FileStat(device=2065, inode=131, size_bytes=1000, mtime_ns=5_000, ctime_ns=9_000)
+READ = ReadBack("3f" * 64, VerifiedBy.DIRECT, replace(ON_DISK, ctime_ns=8_000), at_s=100.0)
 PRIMARY = CopySeen(
     label="P01",
     role=Role.PRIMARY,
@@ -48,11 +52,10 @@ PRIMARY = CopySeen(
     disk_state=DiskState.ACTIVE,
     held_by=None,
     stand_in=False,
-    verified_by=VerifiedBy.DIRECT,
     refusal=None,
-    size_bytes=1000,
-    mtime_ns=5_000,
-    registered_mtime_ns=5_000,
+    stat=ON_DISK,
+    read_back=READ,
+    read_age_s=1.0,
     line_stands=True,
     place=frozenset({"0x5000c500858bfea7"}),
 )
@@ -60,7 +63,7 @@ COPY = replace(
     PRIMARY,
     label="S01",
     role=Role.COPY,
-    verified_by=VerifiedBy.EVICTED,
+    read_back=replace(READ, verified_by=VerifiedBy.EVICTED),
     place=frozenset({"0x5000c500858bfea8"}),
 )
 GOOD = Evidence(
@@ -83,7 +86,15 @@ def test_two_proved_copies_on_two_drives_let_a_file_go() -> None:
 
 
 SOURCE_FAULTS = {
-    "sha512": ({"sha512": "9c" * 64}, "its content is not what was archived"),
+    "sha512": (  # the copies are as registered; it alone is another
+        {
+            "sha512": "9c" * 64,
+            "copies": tuple(
+                replace(copy, read_back=replace(READ, sha512="9c" * 64)) for copy in (PRIMARY, COPY)
+            ),
+        },
+        "its content is not what was archived",
+    ),
     "hashed_sha512": ({"hashed_sha512": "9c" * 64}, "its content is not what was archived"),
     "hashed": (
         {"hashed": replace(HASHED, ctime_ns=6_001)},
@@ -124,14 +135,19 @@ def test_any_change_of_the_sources_stat_keeps_it(field: str) -> None:
 
 
 BESIDE = "it is the buffer's file itself, or beside it"
-COPY_FAULTS = {
-    "is_fresh": [
-        ({"is_fresh": False}, "it was not read back since this file came into the buffer"),
-    ],
-    "device": [({"device": int("2049")}, BESIDE)],  # equal, and not the same object
-    "inode": [
-        ({"stand_in": True, "device": HASHED.device, "inode": int("77000")}, BESIDE),
-    ],
+UNREAD = "it was not read back in this pass"
+CHANGED = "it has changed since it was read back"
+
+
+def _read(**changes: Any) -> dict[str, Any]:
+    return {"read_back": replace(READ, **changes)}
+
+
+def _stat(**changes: Any) -> dict[str, Any]:
+    return {"stat": replace(ON_DISK, **changes)}
+
+
+COPY_FAULTS: dict[str, list[tuple[dict[str, Any], str]]] = {
     "state": [
         ({"state": CopyState.DAMAGED}, "the copy is damaged"),
         ({"state": CopyState.MISSING}, "the copy is missing"),
@@ -145,30 +161,40 @@ COPY_FAULTS = {
         ({"held_by": "machine"}, "the disk is held by a machine"),
     ],
     "stand_in": [  # a stand-in may be read back as cached, but must have been read back
-        ({"stand_in": True, "verified_by": None}, "read back as never"),
-    ],
-    "verified_by": [
-        ({"verified_by": None}, "read back as never"),
-        ({"verified_by": VerifiedBy.CACHED}, "read back as cached"),
+        ({"stand_in": True, "read_back": None}, UNREAD),
     ],
     "refusal": [
         ({"refusal": "nothing is mounted at /spt_disks/X"}, "nothing is mounted at /spt_disks/X"),
-        ({"refusal": ""}, ""),
+        ({"refusal": ""}, "its disk was refused"),
     ],
-    "size_bytes": [
-        ({"size_bytes": None}, "the file is not there"),
-        ({"size_bytes": 999}, "it has 999 bytes"),
+    "stat": [
+        ({"stat": None}, "the file is not there"),
+        (_stat(size_bytes=999), "it has 999 bytes"),
+        (_stat(mtime_ns=5_001), CHANGED),
+        (_stat(inode=132), CHANGED),
+        (_stat(device=2066), CHANGED),
+        (_stat(device=2049), BESIDE),
+        ({"stand_in": True} | _stat(device=2049, inode=77000), BESIDE),
     ],
-    "mtime_ns": [
-        ({"mtime_ns": 5_001}, "its time has changed"),
-        ({"mtime_ns": None}, "its time has changed"),
+    "read_back": [
+        ({"read_back": None}, UNREAD),
+        (_read(sha512="9c" * 64), "it gave back SHA-512 9c9c9c9c9c9c…"),
+        (
+            _read(verified_by=VerifiedBy.CACHED),
+            "it was read back as cached, which proves nothing",
+        ),
+        (_read(stat=replace(ON_DISK, mtime_ns=4_999)), CHANGED),
     ],
-    "registered_mtime_ns": [({"registered_mtime_ns": 5_001}, "its time has changed")],
+    "read_age_s": [
+        ({"read_age_s": None}, UNREAD),
+        ({"read_age_s": 3601.0}, "it was read back 3601 s ago"),
+        ({"read_age_s": -1.0}, "it was read back -1 s ago"),
+    ],
     "line_stands": [({"line_stands": False}, "its manifest line is not there")],
     "place": [({"place": frozenset()}, "its physical drive is unknown")],
 }
 COPY_ROWS = [
-    pytest.param(change, why, id=f"{field} {why or 'empty'}")
+    pytest.param(change, why, id=f"{field} {why}")
     for field, rows in COPY_FAULTS.items()
     for change, why in rows
 ]
@@ -217,10 +243,10 @@ def test_without_any_copy_both_roles_are_missing() -> None:
 def test_each_unproved_copy_of_a_role_is_named() -> None:
     """A person sees of every disk why it does not count."""
     held = replace(COPY, held_by="person")
-    cached = replace(COPY, label="S02", verified_by=VerifiedBy.CACHED)
+    cached = replace(COPY, label="S02", **_read(verified_by=VerifiedBy.CACHED))
     assert may_remove(replace(GOOD, copies=(PRIMARY, held, cached))) == (
         "no proved copy on a copy disk (1 of 2 roles): S01: the disk is held by a person; "
-        "S02: read back as cached",
+        "S02: it was read back as cached, which proves nothing",
     )
 
 
@@ -262,9 +288,9 @@ def test_two_copies_of_one_role_apart_do_not_make_up_for_a_volume_over_both(over
 
 def test_evidence_can_not_be_altered() -> None:
     """What was judged is what was gathered."""
-    for record, field in ((GOOD, "copies"), (PRIMARY, "state")):
+    for record, name in ((GOOD, "copies"), (PRIMARY, "state")):
         with pytest.raises(FrozenInstanceError):
-            setattr(record, field, ())
+            setattr(record, name, ())
         assert not hasattr(record, "__dict__")
 
 
@@ -290,7 +316,7 @@ def test_a_closed_disk_that_is_there_counts() -> None:
 @pytest.mark.parametrize("how", VerifiedBy)
 def test_a_cached_read_counts_for_stand_ins_alone(how: VerifiedBy) -> None:
     """A plain read proves nothing of a medium; a stand-in has none."""
-    on_drives = tuple(replace(copy, verified_by=how) for copy in GOOD.copies)
+    on_drives = tuple(replace(copy, **_read(verified_by=how)) for copy in GOOD.copies)
     on_stand_ins = tuple(replace(copy, stand_in=True) for copy in on_drives)
     assert may_remove(replace(GOOD, copies=on_stand_ins)) == ()
     assert (may_remove(replace(GOOD, copies=on_drives)) == ()) == (how is not VerifiedBy.CACHED)
@@ -330,11 +356,15 @@ COPIES_SEEN = st.builds(
     disk_state=_mostly(DiskState.ACTIVE, *DiskState),
     held_by=_mostly(None, "person", "machine"),
     stand_in=st.booleans(),
-    verified_by=_mostly(VerifiedBy.DIRECT, *VerifiedBy, None),
     refusal=_mostly(None, "", "nothing is mounted there"),
-    size_bytes=_mostly(1000, None, 0, 999),
-    mtime_ns=_mostly(5_000, None, 1),
-    registered_mtime_ns=_mostly(5_000, 1),
+    stat=_mostly(ON_DISK, None, replace(ON_DISK, size_bytes=0), replace(ON_DISK, mtime_ns=1)),
+    read_back=_mostly(
+        READ,
+        None,
+        *(replace(READ, verified_by=how) for how in VerifiedBy),
+        replace(READ, sha512="9c" * 64),
+    ),
+    read_age_s=_mostly(1.0, None, 0.0, 3600.0, 3600.1, -0.1),
     line_stands=_mostly(True, False),
     place=st.frozensets(st.sampled_from("abcd"), max_size=3),
 )
@@ -351,7 +381,7 @@ EVIDENCE = st.builds(
 )
 
 
-def counts(copy: CopySeen, size_bytes: int) -> bool:
+def counts(copy: CopySeen, size_bytes: int, sha512: str) -> bool:
     """The contract's third invariant, of one copy, in the contract's words."""
     identified_now = copy.refusal is None and len(copy.place) > 0
     neither_held_lost_nor_damaged = (
@@ -359,22 +389,34 @@ def counts(copy: CopySeen, size_bytes: int) -> bool:
         and copy.disk_state is not DiskState.LOST
         and copy.state is CopyState.GOOD
     )
-    verified = copy.verified_by in (VerifiedBy.DIRECT, VerifiedBy.EVICTED) or (
-        copy.stand_in and copy.verified_by is VerifiedBy.CACHED
+    read, now = copy.read_back, copy.stat
+    if read is None or now is None or copy.read_age_s is None:
+        return False
+    read_back_in_this_pass = 0 <= copy.read_age_s <= 3600 and (
+        read.verified_by in (VerifiedBy.DIRECT, VerifiedBy.EVICTED) or copy.stand_in
     )
-    as_then = copy.size_bytes == size_bytes and copy.mtime_ns == copy.registered_mtime_ns
+    as_read_back = (now.device, now.inode, now.size_bytes, now.mtime_ns) == (
+        read.stat.device,
+        read.stat.inode,
+        read.stat.size_bytes,
+        read.stat.mtime_ns,
+    )
     return bool(
         identified_now
         and neither_held_lost_nor_damaged
-        and verified
-        and as_then
+        and read_back_in_this_pass
+        and read.sha512 == sha512
+        and now.size_bytes == size_bytes
+        and as_read_back
         and copy.line_stands
     )
 
 
 def holds(evidence: Evidence) -> bool:
     """The contract's third invariant."""
-    proved = [copy for copy in evidence.copies if counts(copy, evidence.size_bytes)]
+    proved = [
+        copy for copy in evidence.copies if counts(copy, evidence.size_bytes, evidence.sha512)
+    ]
     return (
         evidence.source_now == evidence.hashed
         and evidence.hashed.size_bytes == evidence.size_bytes
@@ -412,30 +454,46 @@ def test_a_refusal_is_a_sentence(evidence: Evidence) -> None:
     assert all(refusals) or evidence.finished == ""
 
 
-# --- was a copy read since the file came? ---------------------------------------------------
+# --- which copies are to be read back -------------------------------------------------------
 
-SECOND_NS = 1_000_000_000
-FIVE = "1970-01-01T00:00:05Z"  # written down for a reading at any moment of that second
+UNREAD_PRIMARY, UNREAD_COPY = (
+    replace(copy, read_back=None, read_age_s=None) for copy in GOOD.copies
+)
 
 
 @pytest.mark.parametrize(
-    ("verified_at", "mtime_ns", "ctime_ns", "is_since"),
+    ("changes", "labels"),
     [
-        (None, 0, 0, False),
-        (FIVE, 4 * SECOND_NS, 5 * SECOND_NS, True),
-        (FIVE, 5 * SECOND_NS, 4 * SECOND_NS, True),
-        (FIVE, 4 * SECOND_NS, 5 * SECOND_NS + 1, False),  # perhaps read before it came
-        (FIVE, 5 * SECOND_NS + 1, 4 * SECOND_NS, False),
-        (FIVE, 4 * SECOND_NS, 6 * SECOND_NS, False),
+        ({}, ()),
+        ({"copies": (UNREAD_PRIMARY, UNREAD_COPY)}, ("P01", "S01")),
+        ({"copies": (UNREAD_PRIMARY, COPY)}, ("P01",)),
+        ({"copies": (UNREAD_PRIMARY, PRIMARY, COPY)}, ()),
+        ({"copies": (replace(PRIMARY, read_age_s=3601.0), COPY)}, ("P01",)),
+        ({"copies": (UNREAD_PRIMARY,)}, ()),
+        ({"copies": (UNREAD_PRIMARY, replace(UNREAD_COPY, held_by="person"))}, ()),
+        ({"copies": (UNREAD_PRIMARY, UNREAD_COPY), "finished": "it is open"}, ()),
+        ({"copies": (UNREAD_PRIMARY, UNREAD_COPY), "hashed_sha512": "9c" * 64}, ()),
     ],
 )
-def test_a_copy_counts_as_read_since_a_file_came_only_if_it_surely_was(
-    verified_at: str | None, mtime_ns: int, ctime_ns: int, is_since: bool
+def test_copies_are_read_back_only_if_nothing_else_keeps_the_file(
+    changes: dict[str, Any], labels: tuple[str, ...]
 ) -> None:
-    """The later of its two times is when it came; the database keeps whole seconds."""
-    copy = SimpleNamespace(verified_at=verified_at)
-    waiting = Waiting(NAME, replace(HASHED, mtime_ns=mtime_ns, ctime_ns=ctime_ns), 0o644)
-    assert removal.was_read_since(copy, waiting) is is_since  # type: ignore[arg-type]
+    """A file that is held open, or whose other disk is away, costs no reading at each try."""
+    assert removal.only_unread(replace(GOOD, **changes)) == labels
+
+
+@given(EVIDENCE)
+def test_reading_the_copies_named_is_all_that_is_lacking(evidence: Evidence) -> None:
+    """Once they have been read back well the file may go."""
+    labels = removal.only_unread(evidence)
+    read = tuple(
+        replace(c, read_back=replace(READ, sha512=evidence.sha512, stat=c.stat), read_age_s=0.0)
+        if c.label in labels and c.stat
+        else c
+        for c in evidence.copies
+    )
+    if labels:
+        assert may_remove(replace(evidence, copies=read)) == ()
 
 
 # --- with real files and a real database ----------------------------------------------------
@@ -452,6 +510,7 @@ class Station:
     sha512: str
     refused: dict[str, DiskRefused]
     fds: dict[str, int]
+    readings: list[str] = field(default_factory=list)
 
     @property
     def source(self) -> Path:
@@ -473,16 +532,21 @@ class Station:
     def sql(self, query: str, *args: object) -> None:
         self.conn.execute(query, args)
 
-    def remove(self, **changed: Any) -> tuple[str, ...]:
-        given = {
-            "conn": self.conn,
-            "buf": self.buffer,
-            "waiting": self.waiting,
-            "sha512": self.sha512,
-            "hold": self.hold,
-            "lines": {},
-        }
-        return removal.remove(**given | changed)
+    def read(self, known: KnownFile, copy: KnownCopy) -> ReadBack | None:
+        self.readings.append(copy.disk.label)
+        with closing(medium.HashingReader()) as reader:
+            return self.hold(copy.disk).read_copy(known.name, reader, lambda _: None)
+
+    def remove_all(self, *files: Archived, **changed: Any) -> list[Outcome]:
+        given = {"conn": self.conn, "buf": self.buffer, "hold": self.hold, "read": self.read}
+        return list(Removal(**given | changed).remove(files))
+
+    def remove(self, sha512: str | None = None, lines: Any = None, **changed: Any) -> Any:
+        file = Archived(self.waiting, sha512 or self.sha512, lines or {})
+        (outcome,) = self.remove_all(file, **changed)
+        if outcome.stays_as:
+            self.waiting = outcome.stays_as
+        return outcome.refusals
 
 
 @pytest.fixture
@@ -496,6 +560,10 @@ def tmp_path() -> Iterator[Path]:
 def station(tmp_path: Path) -> Iterator[Station]:
     with made(tmp_path) as made_station:
         yield made_station
+
+
+def _read_back(path: Path, sha512: str) -> ReadBack:
+    return ReadBack(sha512, VerifiedBy.CACHED, FileStat.of(path.stat()), medium.boottime_s())
 
 
 @contextmanager
@@ -522,7 +590,7 @@ def made(root: Path) -> Iterator[Station]:
             copy.write_bytes(content)
             os.utime(copy, ns=(stat.mtime_ns, stat.mtime_ns))
             (line,) = manifest.append(fds[label], [(sha512, NAME)])
-            copies.append((disk, Written(VerifiedBy.CACHED, line)))
+            copies.append((disk, Written(_read_back(copy, sha512), line)))
         catalogue.register(conn, NAME, sha512, stat, copies, AT)
         fds["buffer"] = os.open(root / "buffer", os.O_RDONLY)
         buffer = Buffer(fds["buffer"], (".g3",), 0.0)
@@ -545,8 +613,12 @@ def _other_bytes(station: Station) -> None:
     os.utime(path, ns=(station.waiting.stat.mtime_ns,) * 2)
 
 
-def _touched(station: Station) -> None:
-    os.utime(station.copy("S01"), ns=(1, 1))
+def _rotted(station: Station) -> None:
+    path = station.copy("S01")
+    before, content = path.stat(), bytearray(path.read_bytes())
+    content[700] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(before.st_mtime_ns,) * 2)
 
 
 def _linked_away(station: Station) -> None:
@@ -577,7 +649,7 @@ NO_COPY = "no proved copy on a copy disk (1 of 2 roles): S01: "
 REAL_FAULTS: dict[str, tuple[Callable[[Station], object], str]] = {
     "the copy was removed": (lambda s: s.copy("S01").unlink(), NO_COPY + "the file is not there"),
     "the copy was cut": (_other_bytes, NO_COPY + "it has 1399 bytes"),
-    "the copy was touched": (_touched, NO_COPY + "its time has changed"),
+    "the copy rotted": (_rotted, NO_COPY + "it gave back SHA-512 815fbee6db69…"),
     "the copy is a link": (_linked_away, NO_COPY + "the file is not there"),
     "the manifest lost its line": (
         lambda s: manifest.drop_line(s.fds["S01"], NAME),
@@ -601,10 +673,6 @@ REAL_FAULTS: dict[str, tuple[Callable[[Station], object], str]] = {
         lambda s: s.sql("UPDATE copies SET state = 'damaged' WHERE disk_id = 2"),
         NO_COPY + "the copy is damaged",
     ),
-    "the copy was never verified": (
-        lambda s: s.sql("UPDATE copies SET verified_at = NULL WHERE disk_id = 2"),
-        NO_COPY + "read back as never",
-    ),
     "the disk is held": (
         lambda s: s.sql("UPDATE disks SET held_by = 'person' WHERE id = 2"),
         NO_COPY + "the disk is held by a person",
@@ -615,7 +683,7 @@ REAL_FAULTS: dict[str, tuple[Callable[[Station], object], str]] = {
     ),
     "the copy is cached, on a drive": (
         lambda s: s.sql("UPDATE disks SET stand_in = 0 WHERE id = 2"),
-        NO_COPY + "read back as cached",
+        NO_COPY + "its physical drive is unknown",
     ),
     "the row is gone": (
         lambda s: s.sql("DELETE FROM copies WHERE disk_id = 2"),
@@ -768,7 +836,7 @@ def test_a_buffer_that_does_not_let_go_is_said(
     disk = loop_disk(tmp_path / "buffer.img", tmp_path / "buffer", fs="ext4")
     with made(tmp_path) as station:
         disk.remount("ro")
-        assert station.remove() == ("it is archived, but can't be unlinked: Read-only file system",)
+        assert station.remove() == ("it is archived, but can't be renamed (Read-only file system)",)
         assert station.source.exists()
         station.conn.execute("SELECT 1")  # the caller goes on
     disk.remount("rw")
@@ -778,7 +846,10 @@ def test_a_buffer_that_does_not_let_go_is_said(
 
 # Every place that takes a name away or replaces one: (module, function) → what it takes.
 TAKES_AWAY = {
-    ("poledata/removal.py", "_unlink", "unlink"): "a proved file of the buffer: the only one",
+    ("poledata/removal.py", "_unlink_if_proved", "unlink"): "a proved file: the only one",
+    ("poledata/removal.py", "_give_back", "rename_new"): "a hidden name; replaces nothing",
+    ("poledata/hidden.py", "hide", "rename_new"): "a proved file's name; replaces nothing",
+    ("poledata/beneath.py", "rename_new", "renameat2"): "for these two",
     ("poledata/bag.py", "sweep_incoming", "unlink"): "what an earlier pass left in .incoming/",
     ("poledata/bag.py", "write_file", "rename"): "a file of ours on a disk, beside data/",
     ("poledata/bag.py", "write_file", "unlink"): "its temporary name, when it can't be written",
@@ -799,7 +870,7 @@ TAKES_AWAY = {
     ("poledata/sealing.py", "keep_packing_list", "rename"): "a packing list beside the database",
 }
 TAKERS = {"unlink", "remove", "rmtree", "rename", "renames", "replace", "move"}
-TAKERS |= {"truncate", "ftruncate"}
+TAKERS |= {"truncate", "ftruncate", "rename_new", "renameat2"}
 
 
 def _takers(path: Path) -> Iterator[tuple[str, str, str]]:

@@ -21,7 +21,9 @@ import pytest
 from tests.invariants import Entry, Ledger, Snapshot, check_invariants, parse_manifest, snapshot
 
 REPO = Path(__file__).resolve().parent.parent
-CRON_ENVIRONMENT = {"PATH": "/usr/bin:/bin"}
+# As cron's, and with the waits shortened that protect a buffer against writers.
+CRON_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPO / "tests/quick")}
+REAL_WAITS = {"PYTHONPATH": ""}
 # With one of these among its arguments, data_manager.py runs no pass that could tidy up.
 NO_PASS = {
     "check",

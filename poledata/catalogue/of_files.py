@@ -14,6 +14,7 @@ from poledata.records import (
     FileStat,
     KnownCopy,
     KnownFile,
+    ReadBack,
     VerifiedBy,
     Written,
 )
@@ -79,7 +80,7 @@ def register(
     if row["sha512"] != sha512:
         raise AssertionError(f"{name!r} is known with another SHA-512")
     for disk, written in copies:
-        _add_copy(conn, row["id"], disk, stat.mtime_ns, written, at)
+        _add_copy(conn, row["id"], disk, written.read_back, at)
     conn.execute(
         "UPDATE files SET archived_at = ? WHERE id = ? AND archived_at IS NULL AND ("
         "SELECT count(DISTINCT d.role) FROM copies c JOIN disks d ON d.id = c.disk_id "
@@ -91,15 +92,14 @@ def register(
     return known
 
 
-def _add_copy(
-    conn: Connection, file_id: int, disk: Disk, mtime_ns: int, written: Written, at: str
-) -> None:
+def _add_copy(conn: Connection, file_id: int, disk: Disk, read_back: ReadBack, at: str) -> None:
+    """The copy has its own time: a disk may keep it in whole seconds."""
     conn.execute(
         "INSERT INTO copies (file_id, disk_id, state, mtime_ns, written_at, verified_at, "
         "verified_by) VALUES (?, ?, 'good', ?, ?, ?, ?) ON CONFLICT (file_id, disk_id) DO UPDATE "
         "SET state = 'good', mtime_ns = excluded.mtime_ns, written_at = excluded.written_at, "
         "verified_at = excluded.verified_at, verified_by = excluded.verified_by",
-        (file_id, disk.id, mtime_ns, at, at, written.verified_by.value),
+        (file_id, disk.id, read_back.stat.mtime_ns, at, at, read_back.verified_by.value),
     )
 
 
@@ -115,6 +115,14 @@ def archived_but_not_removed(conn: Connection) -> list[str]:
         "SELECT name FROM files WHERE archived_at IS NOT NULL AND removed_from_buffer_at IS NULL"
     )
     return [row["name"] for row in rows]
+
+
+def names_beside(conn: Connection, path: str) -> Iterator[str]:
+    """Names of files in the same directory as this path, or below it."""
+    parent = path.rpartition("/")[0]
+    below = f"{parent}/" if parent else ""
+    rows = conn.execute("SELECT name FROM files WHERE substr(name, 1, ?) = ?", (len(below), below))
+    return (row["name"] for row in rows)
 
 
 def remembered_sha512(conn: Connection, name: str, stat: FileStat) -> str | None:

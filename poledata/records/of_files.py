@@ -47,11 +47,17 @@ class Waiting:
     name: str
     stat: FileStat
     mode: int
+    hidden_as: str | None = None  # its path, if its name was taken away and not given back
+
+    @property
+    def path(self) -> str:
+        """Where it is in the buffer now."""
+        return self.hidden_as or self.name
 
     @property
     def age_key(self) -> tuple[int, str]:
-        """Oldest first; the name makes the order one order."""
-        return (self.stat.mtime_ns, self.name)
+        """Oldest first; the path makes the order one order."""
+        return (self.stat.mtime_ns, self.path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +144,18 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """A copy that is whole under its final name, durable, and in the manifest."""
+class ReadBack:
+    """What a disk gave back of a file; ``stat`` is of the copy that was read."""
 
+    sha512: str
     verified_by: VerifiedBy
+    stat: FileStat
+    at_s: float  # by CLOCK_BOOTTIME, which nobody sets and which counts while suspended
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A copy that is complete under its final name, durable, and in the manifest."""
+
+    read_back: ReadBack
     line: ManifestLine
