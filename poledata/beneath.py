@@ -6,7 +6,6 @@ held open, so that neither a link put in the way nor an unmounted disk can lead 
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ from pathlib import Path
 READ_AHEAD_BYTES = 4 * 1024**2
 _RENAME_NOREPLACE = 1  # linux/fs.h
 
-_libc = ctypes.CDLL(None, use_errno=True)
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -111,8 +109,11 @@ def rename_new(parent_fd: int, base: str, new: str) -> None:
 
     Raises OSError: EEXIST if something has that name, EINVAL where the file system can't do this.
     """
+    import ctypes  # a pass with nothing to do renames nothing
+
+    libc = ctypes.CDLL(None, use_errno=True)
     names = os.fsencode(base), os.fsencode(new)
-    if _libc.renameat2(parent_fd, names[0], parent_fd, names[1], _RENAME_NOREPLACE):
+    if libc.renameat2(parent_fd, names[0], parent_fd, names[1], _RENAME_NOREPLACE):
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 

@@ -9,7 +9,7 @@ import signal
 import stat as st
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -210,7 +210,8 @@ def lease(fd: int) -> Iterator[Writer]:
         yield writer
     finally:
         if writer is Writer.NONE:
-            fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+            with suppress(BlockingIOError):  # EAGAIN: the kernel has ended it, for a writer
+                fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
 
 def _take_lease(fd: int) -> Writer:

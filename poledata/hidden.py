@@ -9,7 +9,6 @@ own name. If that hidden name would be too long, it has a hash of the name inste
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import re
 from collections.abc import Iterable
@@ -77,4 +76,6 @@ def _exists(root_fd: int, path: str) -> bool:
 
 
 def _hashed(base: str) -> str:
+    import hashlib  # a pass with nothing to do hashes nothing
+
     return f".{hashlib.sha256(os.fsencode(base)).hexdigest()}{SUFFIX}"

@@ -190,7 +190,7 @@ def _why_not_read(copy: CopySeen, evidence: Evidence) -> str | None:
 
 def _is_same_copy(now: FileStat | None, read: FileStat) -> bool:
     """Its ctime may differ: publishing a copy takes a link to it away."""
-    return now is not None and replace(now, ctime_ns=read.ctime_ns) == read
+    return now is not None and _with_ctime(now, read.ctime_ns) == read
 
 
 def _is_buffers_own(copy: CopySeen, source: FileStat) -> bool:
@@ -244,8 +244,8 @@ class Outcome:
 class _Open:
     """A buffer file, held open under its lease where one can be had."""
 
-    file: Archived  # ``waiting`` is as the file is now
-    scanned: Waiting  # as it was found; taking its name away changes its ctime
+    file: Archived  # as it was found
+    now: Waiting  # taking its name away changes its path and its ctime
     known: KnownFile
     fd: int
     parent_fd: int
@@ -253,7 +253,7 @@ class _Open:
     writer: buffer.Writer
 
     def stays(self, *refusals: str) -> Outcome:
-        return Outcome(self.file, refusals, self.file.waiting)
+        return Outcome(self.file, refusals, self.now)
 
 
 class Removal:
@@ -262,6 +262,7 @@ class Removal:
     def __init__(self, conn: Connection, buf: buffer.Buffer, hold: Hold, read: Read) -> None:
         self._conn, self._buffer, self._hold, self._read = conn, buf, hold, read
         self._read_backs: dict[tuple[str, int], ReadBack | None] = {}  # by path and disk id
+        self._ctimes: dict[tuple[int, int], int] = {}  # by device and inode, after our own change
         self._attached: dict[int, tuple[float, str | None]] = {}  # by disk id: when, why not
 
     def remove(self, files: Sequence[Archived]) -> Iterator[Outcome]:
@@ -300,12 +301,14 @@ class Removal:
         if known is None or known.archived_at is None:
             return Outcome(file, ("it is not registered as archived",), file.waiting)
         parent, _, base = file.waiting.path.rpartition("/")
-        root_fd = self._buffer.root_fd
+        root_fd, now = self._buffer.root_fd, self._as_renamed(file.waiting)
         try:
             with ExitStack() as stack:
-                fd = stack.enter_context(buffer.source(root_fd, file.waiting))
+                fd = stack.enter_context(buffer.source(root_fd, now))
                 parent_fd = stack.enter_context(beneath.directory(root_fd, parent))
-                done = self._lease_if_proved(file, known, fd, parent_fd, base, stack)
+                done = self._lease_if_proved(
+                    _Open(file, now, known, fd, parent_fd, base, buffer.Writer.UNKNOWN), stack
+                )
                 if isinstance(done, _Open):
                     done = self._hide(done)
                 elif file.waiting.hidden_as:
@@ -318,15 +321,14 @@ class Removal:
         except FileFault as fault:
             return Outcome(file, (fault.why,), file.waiting)
 
-    def _lease_if_proved(
-        self,
-        file: Archived,
-        known: KnownFile,
-        fd: int,
-        parent_fd: int,
-        base: str,
-        stack: ExitStack,
-    ) -> _Open | Outcome:
+    def _as_renamed(self, waiting: Waiting) -> Waiting:
+        """Another name of a file that we have renamed meanwhile has not changed by that."""
+        ctime_ns = self._ctimes.get((waiting.stat.device, waiting.stat.inode))
+        if ctime_ns is None:
+            return waiting
+        return replace(waiting, stat=_with_ctime(waiting.stat, ctime_ns))
+
+    def _lease_if_proved(self, here: _Open, stack: ExitStack) -> _Open | Outcome:
         """Take the lease, and keep it in ``stack`` if the file may be removed.
 
         Copies that this pass has not read back are read once nothing else keeps the file; the
@@ -334,8 +336,7 @@ class Removal:
         """
         while True:
             with ExitStack() as lease:
-                writer = lease.enter_context(buffer.lease(fd))
-                here = _Open(file, file.waiting, known, fd, parent_fd, base, writer)
+                here = replace(here, writer=lease.enter_context(buffer.lease(here.fd)))
                 evidence = self._evidence(here)
                 if not may_remove(evidence):
                     stack.push(lease.pop_all())
@@ -346,13 +347,13 @@ class Removal:
     def _read_one(self, here: _Open, labels: tuple[str, ...]) -> bool:
         """Read the first of these copies back; False if there is none, or it was read before."""
         copy = next((c for c in here.known.copies if c.disk.label in labels[:1]), None)
-        if copy is None or (here.scanned.path, copy.disk.id) in self._read_backs:
+        if copy is None or (here.file.waiting.path, copy.disk.id) in self._read_backs:
             return False
-        self._read_backs[here.scanned.path, copy.disk.id] = self._read(here.known, copy)
+        self._read_backs[here.file.waiting.path, copy.disk.id] = self._read(here.known, copy)
         return True
 
     def _hide(self, here: _Open) -> _Open | Outcome:
-        if here.scanned.hidden_as:
+        if here.file.waiting.hidden_as:
             return here
         try:
             base = hidden.hide(here.parent_fd, here.base)
@@ -360,15 +361,20 @@ class Removal:
             if fault.errno in _CAN_NOT_HIDE:  # a full buffer must never block a removal
                 return self._unlink_if_proved(here)
             return here.stays(f"it is archived, but can't be renamed ({fault.strerror})")
-        now = FileStat.of(os.fstat(here.fd))
+        stat = self._note_ctime(here.fd)
         named = FileStat.of(os.stat(base, dir_fd=here.parent_fd, follow_symlinks=False))
-        path = f"{here.scanned.path.removesuffix(here.base)}{base}"
-        waiting = replace(here.scanned, stat=now, hidden_as=path)
-        gone = replace(here, file=replace(here.file, waiting=waiting), base=base)
-        if named != now or replace(now, ctime_ns=here.scanned.stat.ctime_ns) != here.scanned.stat:
+        now = replace(here.now, stat=stat, hidden_as=f"{here.now.path[: -len(here.base)]}{base}")
+        gone = replace(here, now=now, base=base)
+        if named != stat or stat != _with_ctime(here.now.stat, stat.ctime_ns):
             taken = gone.stays("another file has taken its place, or it was written to")
             return _give_back(taken, here.parent_fd, here.fd)
         return gone
+
+    def _note_ctime(self, fd: int) -> FileStat:
+        """A rename of ours changes the ctime of all names of the file."""
+        stat = FileStat.of(os.fstat(fd))
+        self._ctimes[stat.device, stat.inode] = stat.ctime_ns
+        return stat
 
     # --- the second step: the file ------------------------------------------------------
 
@@ -390,6 +396,7 @@ class Removal:
             os.unlink(here.base, dir_fd=here.parent_fd)
         except OSError as fault:
             return here.stays(f"it is archived, but can't be unlinked: {fault.strerror or fault}")
+        self._note_ctime(here.fd)
         is_broken = here.writer is buffer.Writer.NONE and not buffer.is_lease_ours(here.fd)
         return Outcome(here.file, was_opened=is_broken)
 
@@ -405,7 +412,7 @@ class Removal:
             known.size_bytes,
             known.sha512,
             file.sha512,
-            hashed=file.waiting.stat,
+            hashed=self._as_renamed(here.now).stat,
             source_now=FileStat.of(now),
             copies=copies,
             finished=self._why_unfinished(here),
@@ -413,7 +420,7 @@ class Removal:
 
     def _why_unfinished(self, here: _Open) -> str | None:
         try:
-            self._buffer.must_be_finished(here.fd, here.scanned, here.writer)
+            self._buffer.must_be_finished(here.fd, here.file.waiting, here.writer)
         except FileFault as fault:
             return fault.why
         return None
@@ -423,7 +430,7 @@ class Removal:
         file, known = here.file, here.known
         refusal, info, line_stands, place = None, None, False, frozenset[str]()
         read = file.read_backs.get(copy.disk.id)
-        read = read or self._read_backs.get((here.scanned.path, copy.disk.id))
+        read = read or self._read_backs.get((here.file.waiting.path, copy.disk.id))
         try:
             held = self._hold(copy.disk)
             refusal = self._why_detached(held)
@@ -472,7 +479,7 @@ def give_back(buf: buffer.Buffer, waiting: Waiting) -> Outcome:
 
 def _give_back(outcome: Outcome, parent_fd: int, fd: int) -> Outcome:
     """The same outcome, with the file under its own name unless something else has that now."""
-    waiting = outcome.file.waiting
+    waiting = outcome.stays_as or outcome.file.waiting
     name, base = waiting.name.rpartition("/")[2], waiting.path.rpartition("/")[2]
     try:
         beneath.rename_new(parent_fd, base, name)
@@ -492,6 +499,10 @@ def _group_files() -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         return max(1, min(GROUP_FILES, (soft - OTHER_DESCRIPTORS) // 2))
     return GROUP_FILES
+
+
+def _with_ctime(stat: FileStat, ctime_ns: int) -> FileStat:
+    return replace(stat, ctime_ns=ctime_ns)
 
 
 def _regular(info: os.stat_result | None) -> os.stat_result | None:

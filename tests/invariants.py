@@ -605,7 +605,7 @@ def _row_for(key: str, catalogue: Catalogue) -> DiskRow | None:
 
 
 def judge_ledger(case: Case) -> None:
-    """(1) Every entry is in the buffer under its name, or archived."""
+    """(1) Every entry is in the buffer, maybe hidden before its removal, or archived."""
     for entry in case.ledger.owed():
         if _in_buffer(case.buffer, entry):
             continue
@@ -619,10 +619,11 @@ def judge_ledger(case: Case) -> None:
 
 def _in_buffer(buffer: Path, entry: Entry) -> bool:
     path = buffer / entry.name
-    return (
-        _is_file(path)
-        and path.stat().st_size == entry.size_bytes
-        and sha512_of(path) == entry.sha512
+    return any(
+        _is_file(each)
+        and each.stat().st_size == entry.size_bytes
+        and sha512_of(each) == entry.sha512
+        for each in (path, path.with_name(f".{path.name}.removing"))
     )
 
 

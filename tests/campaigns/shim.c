@@ -344,6 +344,11 @@ int renameat(int from_dir, const char *from, int to_dir, const char *to) {
   FAIL_IF("rename", to_dir, to, -1);
   return real(from_dir, from, to_dir, to);
 }
+int renameat2(int from_dir, const char *from, int to_dir, const char *to, unsigned flags) {
+  REAL(int, renameat2, int, const char *, int, const char *, unsigned);
+  FAIL_IF("rename", to_dir, to, -1);
+  return real(from_dir, from, to_dir, to, flags);
+}
 int fchmod(int fd, mode_t mode) {
   REAL(int, fchmod, int, mode_t);
   FAIL_IF("chmod", fd, NULL, -1);

@@ -129,6 +129,21 @@ def after_a_crash(world: World) -> tuple[str, ...]:
     return ()
 
 
+def interrupted_removal(world: World) -> tuple[str, ...]:
+    """Two files whose removal was interrupted: the name of one is taken by now, and a new file."""
+    for name in (SMALL, "again.g3"):
+        world.put(name, 3001)
+    world.generate()
+    world.run_pass(check=0)
+    for name in (SMALL, "again.g3"):
+        world.put(name, 3001)
+        path = world.buffer / name
+        path.rename(path.with_name(f".{path.name}.removing"))
+    world.put("again.g3", 3001)
+    world.put(LARGE, LARGE_BYTES)
+    return ()
+
+
 def something_else(world: World) -> tuple[str, ...]:
     """Another content stands in a file's place, below the file's own line: it is set aside."""
     world.put("seed.g3", 5000)
@@ -174,6 +189,7 @@ def many_files(world: World) -> tuple[str, ...]:
 SCENES: dict[str, Callable[[World], tuple[str, ...]]] = {
     "first-use": first_use,
     "after-a-crash": after_a_crash,
+    "interrupted-removal": interrupted_removal,
     "something-else": something_else,
     "closing": closing,
     "verifying": verifying,

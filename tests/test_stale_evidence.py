@@ -1,0 +1,151 @@
+"""No file leaves the buffer because of what was true some time ago."""
+
+from __future__ import annotations
+
+import os
+import resource
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.loopdisks import LoopDisk, LoopWorld
+from tests.test_promises import rot
+from tests.world import REAL_WAITS, World
+
+NAME = "fullrate/RCW38/80296951/0000.g3"
+
+
+def waits_for_the_copy_disk(world: World) -> None:
+    """P01 has its copy; S01 and S02 are away, so the file waits."""
+    for label in ("S01", "S02"):
+        world.disks[label].rename(world.disks[label].with_name(f"{label}-away"))
+    world.put(NAME, 5000)
+    world.generate()
+    world.run_pass(check=1)
+    assert world.archived("P01") == {NAME}
+
+
+def the_copy_disk_comes(world: World) -> None:
+    for label in ("S01", "S02"):
+        world.disks[label].with_name(f"{label}-away").rename(world.disks[label])
+
+
+@pytest.mark.parametrize("verified_at", [None, "2099-01-01T00:00:00Z"])
+def test_a_copy_that_rotted_while_the_file_waited_keeps_it(
+    world: World, verified_at: str | None
+) -> None:
+    """The first copy was good when it was made; it is read again in the pass that removes, also
+    if the clock was years ahead then."""
+    waits_for_the_copy_disk(world)
+    if verified_at:
+        world.sql("UPDATE copies SET verified_at = ?", verified_at)
+    rot(world.data("P01") / NAME)
+    the_copy_disk_comes(world)
+    world.run_pass(check=1)
+    assert world.waiting() == {NAME}
+    assert ("copy-damaged", NAME) in world.notices()
+    assert "ALL WELL" not in world.status().out
+    world.sql("UPDATE pending SET next_try_at = '2001-01-01T00:00:00Z'")
+    world.run_pass(check=0)
+    assert world.waiting() == set()
+    assert world.notices() == set()
+
+
+def test_a_file_held_open_costs_no_reading_of_its_copies(world: World) -> None:
+    """A writer that never closes must not cost two full readings at each retry."""
+    waits_for_the_copy_disk(world)
+    the_copy_disk_comes(world)
+    verified = "SELECT disk_id, verified_at FROM copies ORDER BY disk_id"
+    world.run_pass(check=0)
+    world.put(NAME, 5000)
+    world.sql("UPDATE copies SET verified_at = '2001-01-01T00:00:00Z'")
+    with open(world.buffer / NAME, "r+b"):
+        world.run_pass()
+        assert world.waiting() == {NAME}
+        assert {row["verified_at"] for row in world.sql(verified)} == {"2001-01-01T00:00:00Z"}
+    world.sql("UPDATE pending SET next_try_at = '2001-01-01T00:00:00Z'")
+    world.run_pass(check=0)
+    assert world.waiting() == set()
+
+
+@pytest.mark.root
+def test_a_disk_with_coarse_times_takes_files_at_the_first_try(tmp_path: Path) -> None:
+    """ext4 with small inodes keeps whole seconds; the copy's own time is what is compared."""
+    world = LoopWorld(tmp_path, ("P01",), ("S01",), primary_fs="ext4", mkfs_args=("-I", "128"))
+    try:
+        world.put(NAME, 5000, mtime_s=1_500_000_000.25)
+        world.generate()
+        world.run_pass(check=0)
+        assert world.waiting() == set()
+        world.put(NAME, 5000, mtime_s=1_500_000_000.25)
+        world.run_pass(check=0)
+        assert world.waiting() == set()
+        world.run_pass("verify", check=0)
+        mtimes_ns = {row["mtime_ns"] for row in world.sql("SELECT mtime_ns FROM copies")}
+        assert mtimes_ns == {1_500_000_000 * 10**9}
+    finally:
+        world.close()
+
+
+@pytest.mark.waits
+def test_settle_time_is_never_below_a_second(world: World) -> None:
+    """A file written right now is too young, whatever the configuration says."""
+    world.put(NAME, 5000)
+    world.generate()
+    world.run_pass(check=0, env=REAL_WAITS)
+    assert world.waiting() == {NAME}
+    assert "SettleTime" in world.log()
+
+
+@pytest.mark.root
+@pytest.mark.waits
+def test_a_buffer_with_whole_second_times_is_left_alone_for_longer(
+    tmp_path: Path, loop_disk: Callable[..., LoopDisk]
+) -> None:
+    """A change in the second in which a file was hashed would not show in its times."""
+    world = World(tmp_path, SettleTime="1 s")
+    disk = loop_disk(
+        tmp_path / "image", world.buffer, size_mb=16, fs="ext4", mkfs_args=("-I", "128")
+    )
+    try:
+        world.generate()
+        world.put(NAME, 5000)
+        changed_s = (world.buffer / NAME).stat().st_ctime
+        while world.waiting():
+            world.run_pass(check=0, env=REAL_WAITS)
+        (row,) = world.sql("SELECT strftime('%s', archived_at) AS at FROM files")
+        assert float(row["at"]) + 1 > changed_s + 1.0
+        world.close()
+    finally:
+        disk.force_off()
+
+
+def test_too_few_descriptors_are_no_fault_of_a_disk(world: World) -> None:
+    """A pass that may open hardly anything blames no disk, and the next one does its work."""
+    for number in range(40):
+        world.put(f"many/{number}.g3", 100)
+    world.generate()
+
+    def limited() -> list[str]:
+        return ["prlimit", "--nofile=24:24"]
+
+    result = world.run_pass(prefix=limited())
+    assert result.code in (0, 1), result
+    assert not {kind for kind, _ in world.notices() if kind.startswith("disk-")}
+    if result.code:
+        assert "too few file descriptors" in world.log() + result.err
+    world.sql("UPDATE pending SET next_try_at = '2001-01-01T00:00:00Z'")
+    world.run_pass(check=0)
+    assert world.waiting() == set()
+
+
+def test_files_are_removed_in_groups_that_fit_the_descriptors(world: World) -> None:
+    """Each is held open with its lease until it goes: a low limit makes the groups small."""
+    for number in range(300):
+        world.put(f"many/{number}.g3", 100)
+    world.generate()
+    world.run_pass(check=0, prefix=["prlimit", "--nofile=200:200"])
+    assert world.waiting() == set()
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > 200
+    assert os.listdir(world.buffer / "many") == []
