@@ -29,6 +29,7 @@ FLOORS = {
         "bag",
         "beneath",
         "buffer",
+        "buffer_marker",
         "catalogue",
         "choice",
         "config",

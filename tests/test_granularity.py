@@ -1,0 +1,97 @@
+"""How finely the buffer's file system keeps times, read from its marker."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from poledata import buffer_marker
+from tests.loopdisks import LoopDisk
+
+WITHOUT_MARKER_S = 2.0
+
+
+@contextmanager
+def held(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def mark(root: Path) -> Path:
+    marker = root / buffer_marker.NAME
+    with open(marker, "w") as file:
+        buffer_marker.set_probe_time(file.fileno())
+    return marker
+
+
+def test_a_file_system_that_keeps_nanoseconds_is_as_fine_as_the_kernels_clock(
+    tmp_path: Path,
+) -> None:
+    """The time of a change is the last tick of the kernel's clock: up to 10 ms old."""
+    mark(tmp_path)
+    with held(tmp_path) as root_fd:
+        assert buffer_marker.granularity_s(root_fd) == 0.01
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("fs", "mkfs_args", "granularity_s"),
+    [("ext4", ("-I", "128"), 1.0), ("ext4", ("-I", "256"), 0.01), ("xfs", (), 0.01)],
+)
+def test_whole_seconds_are_found_on_the_medium(
+    tmp_path: Path,
+    loop_disk: Callable[..., LoopDisk],
+    fs: str,
+    mkfs_args: tuple[str, ...],
+    granularity_s: float,
+) -> None:
+    """Inodes of 128 bytes hold no fraction of a second; also after the disk was away."""
+    disk = loop_disk(tmp_path / "image", tmp_path / "buffer", fs=fs, mkfs_args=mkfs_args)
+    mark(disk.mount_point)
+    with held(disk.mount_point) as root_fd:
+        assert buffer_marker.granularity_s(root_fd) == granularity_s
+    disk.umount()
+    disk.mount()
+    with held(disk.mount_point) as root_fd:
+        assert buffer_marker.granularity_s(root_fd) == granularity_s
+
+
+@pytest.mark.parametrize(
+    ("kept", "granularity_s"),
+    [
+        ((1_000_000_000, 0), 2.0),  # FAT
+        ((1_000_000_002, 0), 2.0),  # FAT, rounded up
+        ((1_000_000_001, 0), 1.0),
+        ((1_000_000_001, 900_000_000), 0.1),
+        ((1_000_000_001, 980_000_000), 0.01),  # exFAT
+        ((1_000_000_001, 987_654_300), 0.01),  # NTFS
+        ((1_000_000_001, 987_654_321), 0.01),
+    ],
+)
+def test_what_is_left_of_the_time_tells_how_much_is_kept(
+    tmp_path: Path, kept: tuple[int, int], granularity_s: float
+) -> None:
+    """Two seconds, one, tenths, and less, whichever way the file system rounds."""
+    kept_ns = kept[0] * 10**9 + kept[1]
+    os.utime(mark(tmp_path), ns=(kept_ns, kept_ns))
+    with held(tmp_path) as root_fd:
+        assert buffer_marker.granularity_s(root_fd) == granularity_s
+
+
+def test_without_the_markers_time_it_counts_as_the_coarsest(tmp_path: Path) -> None:
+    """No marker, a link in its place, a marker that was copied with another time."""
+    with held(tmp_path) as root_fd:
+        assert buffer_marker.granularity_s(root_fd) == WITHOUT_MARKER_S
+        marker = mark(tmp_path)
+        os.utime(marker, (0, 0))
+        assert buffer_marker.granularity_s(root_fd) == WITHOUT_MARKER_S
+        marker.rename(tmp_path / "elsewhere")
+        marker.symlink_to("elsewhere")
+        assert buffer_marker.granularity_s(root_fd) == WITHOUT_MARKER_S
