@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from poledata import catalogue, db, sending, watch
-from poledata.buffer import DAY_S, Buffer
+from poledata.buffer import DAY_S, Buffer, settle_s
 from poledata.config import Config
 from poledata.diskwatch import DiskWatch
 from poledata.errors import UsageFault
@@ -57,7 +57,7 @@ def run_pass(
             watch.look(house, Tally(), str(fault))
         raise
     try:
-        buffer = Buffer(buffer_fd, config.extensions, config.settle_s)
+        buffer = Buffer(buffer_fd, config.extensions, _settle_s(config, buffer_fd))
         return _Pass(house, buffer, stop, watcher, give_way, is_dry).run()
     finally:
         os.close(buffer_fd)
@@ -91,6 +91,17 @@ def _open_buffer(config: Config) -> int:
             f"{config.path}: BufferLocation: {config.buffer} can't be opened "
             f"({fault.strerror}). Nothing was touched. Is its file system mounted?"
         ) from fault
+
+
+def _settle_s(config: Config, buffer_fd: int) -> float:
+    least_s = settle_s(config.settle_s, buffer_fd)
+    if least_s > config.settle_s:
+        log.warning(
+            "SettleTime is %g s; for this buffer at least %g s are used. Set it to 60 s.",
+            config.settle_s,
+            least_s,
+        )
+    return least_s
 
 
 class _Pass:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from poledata import beneath, hidden, mounts
+from poledata.buffer_marker import granularity_s
 from poledata.errors import FileFault, SourceBusy, SourceChanged, SourceVanished
 from poledata.records import FileStat, Waiting
 from poledata.texts import shown
@@ -150,6 +151,12 @@ def _stat_entry(fd: int, base: str) -> os.stat_result | None:
 
 
 # --- one file ---------------------------------------------------------------------------
+
+
+def settle_s(configured_s: float, root_fd: int) -> float:
+    """How long a file must have been left alone: never below a second, nor within one step of
+    the times that the buffer's file system keeps, for a change in that step would not show."""
+    return max(configured_s, LEAST_SETTLE_S, 1.1 * granularity_s(root_fd))
 
 
 @contextmanager

@@ -117,7 +117,7 @@ def _channels(config: Config) -> Iterator[Finding]:
 def _buffer(config: Config) -> Iterator[Finding]:
     fd = os.open(config.buffer, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        held = Buffer(fd, config.extensions, config.settle_s)
+        held = Buffer(fd, config.extensions, buffer.settle_s(config.settle_s, fd))
         seen = held.scan(time.time(), LOOK_AT_FILES)
         for name, why in seen.unlistable.items():
             yield Finding(False, f"buffer: {shown(name)} can't be listed ({why})")

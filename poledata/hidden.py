@@ -3,7 +3,8 @@
 A file that is to be removed is renamed to ``.NAME.removing`` in its own directory, so that no
 writer can open it by its name any more; then it is looked at once more, and removed or given
 its name back (see removal.py). After a crash such a file is still one of the buffer's, under its
-own name. If that hidden name would be too long, it has a hash of the name instead.
+own name. If that hidden name would be too long, or is
+taken, it has a hash of the name instead.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ _HASHED = re.compile(rf"\.[0-9a-f]{{64}}{re.escape(SUFFIX)}")
 def hide(parent_fd: int, base: str) -> str:
     """Take a file's name away; returns its hidden one.
 
-    Raises OSError: EEXIST if the hidden name is taken, EINVAL where the file system can't rename
+    Raises OSError: EEXIST if both hidden names are taken, EINVAL where the file system can't rename
     without replacing.
     """
     hidden = f".{base}{SUFFIX}"
     try:
         beneath.rename_new(parent_fd, base, hidden)
     except OSError as fault:
-        if fault.errno != errno.ENAMETOOLONG:
+        if fault.errno not in (errno.ENAMETOOLONG, errno.EEXIST):
             raise
         hidden = _hashed(base)
         beneath.rename_new(parent_fd, base, hidden)

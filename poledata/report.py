@@ -212,7 +212,8 @@ def _look_at_buffer(config: Config) -> BufferStatus:
     except OSError as fault:
         return BufferStatus(fault=fault.strerror)
     try:
-        seen = buffer.scan(fd, config.extensions, config.settle_s, time.time(), at_most=1)
+        settle_s = buffer.settle_s(config.settle_s, fd)
+        seen = buffer.scan(fd, config.extensions, settle_s, time.time(), at_most=1)
         room = mounts.space(fd)
         cron_uid = _cron_uid(config)
         lease = buffer.lease_can_be_had(fd, seen.waiting[0], cron_uid) if seen.waiting else None

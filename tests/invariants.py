@@ -623,8 +623,16 @@ def _in_buffer(buffer: Path, entry: Entry) -> bool:
         _is_file(each)
         and each.stat().st_size == entry.size_bytes
         and sha512_of(each) == entry.sha512
-        for each in (path, path.with_name(f".{path.name}.removing"))
+        for each in (path, *_hidden(path))
     )
+
+
+def _hidden(path: Path) -> Iterator[Path]:
+    """Where the file is while it is being removed (docs/design.md): the longest have a hash."""
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()
+    if len(os.fsencode(path.name)) <= 245:
+        yield path.with_name(f".{path.name}.removing")
+    yield path.with_name(f".{digest}.removing")
 
 
 def _why_not_archived(case: Case, entry: Entry) -> str | None:

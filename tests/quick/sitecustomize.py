@@ -14,6 +14,7 @@ from types import ModuleType
 
 QUICK = {
     "poledata.buffer": {"LEAST_SETTLE_S": 0.0},
+    "poledata.buffer_marker": {"UNKNOWN_GRANULARITY_S": 0.0, "_KERNEL_TICK_S": 0.0},
     "poledata.removal": {"PAUSE_S": 0.01},
 }
 
