@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import os
 import re
 import shlex
 import sqlite3
@@ -27,7 +28,7 @@ from poledata.errors import ExitCode
 from poledata.health import Change
 from poledata.notices import SEVERITIES
 from poledata.settings import KEYS
-from tests.world import REPO, World
+from tests.world import CRON_ENVIRONMENT, REPO, World
 
 README = (REPO / "README.md").read_text()
 OPERATORS = (REPO / "docs/operators.md").read_text()
@@ -476,7 +477,12 @@ def test_the_marked_commands_run(world: World) -> None:
         assert there in script
         script = script.replace(there, here)
     ran = subprocess.run(
-        ["bash", "-euxc", script], cwd=REPO, capture_output=True, text=True, timeout=100
+        ["bash", "-euxc", script],
+        cwd=REPO,
+        env={**os.environ, "PYTHONPATH": CRON_ENVIRONMENT["PYTHONPATH"]},
+        capture_output=True,
+        text=True,
+        timeout=100,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "4 of 4 drives are ready." in ran.stdout
