@@ -19,7 +19,7 @@ from poledata import records
 from tests.world import World
 
 REPO = Path(__file__).parents[1]
-LONGEST_MODULE_LINES = 305
+LONGEST_MODULE_LINES = 500
 LONGEST_FUNCTION_LINES = 40
 
 # The floors, from the ground up: a module imports from its own floor and from those below.
@@ -54,6 +54,7 @@ FLOORS = {
         "sending",
         "settings",
         "smartjson",
+        "support",
         "tally",
     },
     "composers": {

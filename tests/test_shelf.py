@@ -480,8 +480,9 @@ def test_what_is_mounted_but_no_drive_is_refused(drives: Rack) -> None:
     try:
         assert drives.refusal("P01", writing=True) == (
             "disk-wrong",
-            f"P01: what is mounted at {drives['P01']} is no drive. Nothing was written. "
-            "Unmount it.",
+            f"P01: its file system is tmpfs, not XFS or ext4 ({drives['P01']}). Nothing was "
+            "written. New copies go only to XFS or ext4 on one drive that can be identified; what "
+            "is there can still be read. See disk-wrong in docs/operators.md.",
         )
         assert os.listdir(drives["P01"]) == []
     finally:
@@ -572,7 +573,8 @@ def test_the_right_drive_is_held_by_its_logical_id(
     lsblk(says("ztp01aa0000C822", drives.world.logical_id("P01")))
     with drives.batch() as (shelf, disks):
         held = shelf.hold_for_writing(disks["P01"])
-        assert held.drives == {drives.world.logical_id("P01")}
+        device = loop(drives).loops["P01"].device.name
+        assert held.drives == {"ZTP01AA0000C822", drives.world.logical_id("P01"), device}
 
 
 def test_a_printed_serial_that_fits_two_drives_proves_neither(
@@ -617,7 +619,7 @@ class Partitions(World):
 @pytest.mark.root
 def test_two_partitions_of_one_drive_take_no_two_copies(tmp_path: Path) -> None:
     """The file stays in the buffer, and a person is told which two labels are one drive."""
-    world = Partitions(tmp_path, ["P01"], ["S01"])
+    world = Partitions(tmp_path, ["P01"], ["S01"], AcceptUnidentifiedDrives="yes")
     world.put("a.g3", 1000)
     with two_partitions(world.root / "two.img", (world.disks["P01"], world.disks["S01"])):
         world.generate()
@@ -638,7 +640,7 @@ def test_two_partitions_of_one_drive_take_no_two_copies(tmp_path: Path) -> None:
 @pytest.mark.root
 def test_two_labels_of_a_role_are_two_drives(tmp_path: Path) -> None:
     """Two primaries on one drive: only one of them can be the disk that it should be."""
-    world = Partitions(tmp_path, ["P01", "P02"], [])
+    world = Partitions(tmp_path, ["P01", "P02"], [], AcceptUnidentifiedDrives="yes")
     with two_partitions(world.root / "two.img", (world.disks["P01"], world.disks["P02"])):
         rack = Rack(world)
         with rack.batch() as (shelf, disks):
