@@ -309,7 +309,7 @@ def must_take_copies(held: HeldDisk) -> None:
             held.disk.label,
             f"{held.unsupported} ({held.path})",
             "New copies go only to XFS or ext4 on one drive that can be identified; what is there "
-            "can still be read. See disk-wrong in docs/operators.md.",
+            "can still be read.",
         )
     must_be_writable(held)
 

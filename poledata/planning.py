@@ -121,6 +121,8 @@ class Planner:
             return False
         try:
             held = self.shelf.hold(copy.disk)
+            if held.unsupported:
+                return False  # no removal rests on it: archived anew
             info = beneath.stat(held.root_fd, f"{bag.DATA}/{known.name}")
         except DiskRefused:
             return False  # on the shelf, shipped, broken: archived anew, and said if it is in use

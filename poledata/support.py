@@ -43,7 +43,7 @@ def _of_file_system(mount: Mount) -> Iterator[str]:
     if mount.fs_type in SUPPORTED:
         return
     name = _NAMES.get(mount.fs_type, mount.fs_type)
-    if mount.fs_type.startswith("fuse."):
+    if mount.fs_type.split(".")[0] == "fuse":
         name = f"FUSE ({mount.fs_type})"
     yield f"its file system is {name}, not XFS or ext4"
 
