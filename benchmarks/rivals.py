@@ -23,6 +23,7 @@ FilenameDB = {root}/pole.sqlite
 BufferLocation = {buffer}
 Extension = g3
 DiskMountPoints = {root}/disks
+AcceptUnidentifiedDrives = yes
 MinFreeSpace = 0
 SettleTime = 0 s
 """

@@ -13,7 +13,7 @@ from poledata import beneath, buffer, catalogue, choice, db, sending
 from poledata.buffer import Buffer
 from poledata.config import Config
 from poledata.errors import DiskRefused
-from poledata.identity import HeldDisk, must_be_writable
+from poledata.identity import HeldDisk
 from poledata.ownership import user_name
 from poledata.records import Disk, DiskState, Role, Waiting
 from poledata.shelf import Shelf
@@ -21,6 +21,10 @@ from poledata.texts import seconds, shown, size_text, utc
 
 LOOK_AT_FILES = 1000
 DATABASE_ROOM_BYTES = 50 * 10**6
+UNIDENTIFIED = (
+    "drives are not identified (AcceptUnidentifiedDrives = yes): two disks without serial number "
+    "and logical ID may be on one physical drive"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +162,8 @@ def _lease(fd: int, waiting: Waiting) -> Finding:
 def _disks(config: Config, conn: db.Connection) -> Iterator[Finding]:
     usable: dict[Role, list[HeldDisk]] = {role: [] for role in Role}
     yield from _kept_from_use(conn)
+    if config.accept_unidentified and config.require_mount:
+        yield Finding(True, UNIDENTIFIED)
     with Shelf(config, conn, set()) as shelf:
         for role in Role:
             for disk in choice.in_order_of_use(catalogue.disks(conn), role):
@@ -204,8 +210,7 @@ def _disk(shelf: Shelf, disk: Disk, usable: list[HeldDisk]) -> Finding | None:
 
 def _usable(shelf: Shelf, disk: Disk) -> tuple[HeldDisk, int]:
     """The disk, and its room in bytes. Raises DiskRefused where a pass would put nothing on it."""
-    held = shelf.hold(disk)
-    must_be_writable(held)
+    held = shelf.hold_to_copy_to(disk)
     room_bytes = shelf.room(held).room_bytes
     if disk.state is DiskState.SPARE and room_bytes <= 0:
         raise DiskRefused(

@@ -36,7 +36,7 @@ def close(house: House, disk: Disk, reason: str) -> str:
             f"changed. First: data_manager.py unhold {disk.label}"
         )
     with house.shelf() as shelf:
-        held = shelf.hold_for_writing(disk)
+        held = shelf.hold_for_writing(disk, new_copies=False)
         sealing.nothing_aside(held.root_fd)
         house.board.settle_about("name-conflict", f"{disk.label} ")
         _reconcile(house, held)

@@ -42,6 +42,7 @@ class Config:
     primary_prefix: str
     copy_prefix: str
     require_mount: bool
+    accept_unidentified: bool
     delete_from_buffer: bool
     min_free_bytes: int
     settle_s: float

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from poledata import mounts
+from poledata import mounts, support
 from poledata.choice import label_key
 from poledata.config import Config
 from poledata.diskmap import Entry
@@ -137,16 +137,18 @@ def _ready(
     config: Config, entry: Entry, drives: tuple[mounts.Drive, ...], cron_uid: int
 ) -> Readiness:
     places = config.mount_points(entry.label)
-    place = next((p for p in places if _look(p, config.require_mount)), places[0])
+    here = ((place, found) for place in places if (found := _look(place, config)))
+    place, found = next(here, (places[0], None))
     drive = next((d for d in drives if _is_that(d, entry)), None)
-    found = _look(place, config.require_mount)
     size_bytes = drive.size_bytes if drive else None
     if found is None:
         writable, step = "-", _how_to_mount(config, entry, place, drive)
     else:
-        size_bytes = found[1].capacity_bytes
-        step = _how_to_allow(found[0], place, cron_uid)
+        root, room, unsupported = found
+        size_bytes = room.capacity_bytes
+        step = _how_to_allow(root, place, cron_uid)
         writable = "no" if step else "yes"
+        step = f"it gets no copies: {unsupported}" if unsupported else step
     return Readiness(
         label=entry.label,
         role=entry.role.value,
@@ -173,18 +175,30 @@ def _is_that(drive: mounts.Drive, entry: Entry) -> bool:
     return bool(known) and not drive.contradicts(entry.serial, entry.logical_id)
 
 
-def _look(place: Path, require_mount: bool) -> tuple[os.stat_result, mounts.Space] | None:
-    """The root and the room of what is mounted at a place; None if nothing is."""
+def _look(place: Path, config: Config) -> tuple[os.stat_result, mounts.Space, str | None] | None:
+    """The root and the room of what is mounted at a place, and why no copies may go there.
+
+    None if nothing is.
+    """
     try:
-        fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = mounts.open_place(place)
     except OSError:
-        return None  # missing, or not ours to look at: not ready either way
+        return None  # not ours to look at: not ready
+    if fd is None:
+        return None
     try:
-        if require_mount and not mounts.is_mount_point(fd, place):
+        mount = mounts.mount_of(fd) if config.require_mount else None
+        if config.require_mount and not (mount and mounts.is_mount_point(fd, place)):
             return None
-        return os.fstat(fd), mounts.space(fd)
+        return os.fstat(fd), mounts.space(fd), _why_unsupported(mount, fd, config)
     finally:
         os.close(fd)
+
+
+def _why_unsupported(mount: mounts.Mount | None, fd: int, config: Config) -> str | None:
+    if mount is None:
+        return None  # a stand-in
+    return support.why_unsupported(mount, mounts.drives_under(fd), config.accept_unidentified)
 
 
 def _may_write(root: os.stat_result, uid: int) -> bool:

@@ -206,12 +206,10 @@ class DiskWatch:
 
 def _is_at_fault(shelf: Shelf, disk: Disk) -> bool:
     """Whether a disk that should be usable is not."""
-    from poledata.identity import must_be_writable
-
     if disk.state not in (DiskState.ACTIVE, DiskState.SPARE):
         return False
     try:
-        must_be_writable(shelf.hold(disk))
+        shelf.hold_to_copy_to(disk)
     except DiskRefused as refusal:
         return disk.state is DiskState.ACTIVE or refusal.kind != "disk-missing"
     return False

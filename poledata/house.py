@@ -35,10 +35,15 @@ class House:
 
 def is_here(config: Config, disk: Disk, mounted: frozenset[str] | None) -> bool:
     """Whether something is mounted where the disk belongs (None, stand-ins: a directory)."""
+    return bool(places_here(config, disk, mounted))
+
+
+def places_here(config: Config, disk: Disk, mounted: frozenset[str] | None) -> list[Path]:
+    """Where that is, without opening any place: behind an automount trigger may be nothing."""
     places = config.mount_points(disk.label)
     if mounted is None:
-        return any(mounts.device_at(place) is not None for place in places)
-    return any(os.path.realpath(place) in mounted for place in places)
+        return [place for place in places if mounts.device_at(place) is not None]
+    return [place for place in places if os.path.realpath(place) in mounted]
 
 
 def in_the_buffer(config: Config, conn: db.Connection) -> frozenset[int]:

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from poledata import bag, beneath, medium, mounts
+from poledata import bag, beneath, medium, mounts, support
 from poledata.config import Config
 from poledata.errors import DiskRefused, ManifestDamaged
 from poledata.medium import HashingReader
-from poledata.records import CopyTarget, Disk, DiskState, ReadBack
+from poledata.records import CopyTarget, Disk, DiskState, ReadBack, VerifiedBy
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +28,11 @@ class HeldDisk:
     disk: Disk
     path: Path
     root_fd: int
-    drives: frozenset[str]  # the identities of the physical drives below it
+    drives: frozenset[str]  # every identity of the physical drives below it
     mark: bag.Mark | None  # None: a spare that was never used
     direct: bool  # direct reads of its file system are proved
     attachment: mounts.Attachment  # of its mount, when the identity was proved
+    unsupported: str | None = None  # why new copies may not go there, and why none there counts
 
     def read_copy(self, name: str, reader: HashingReader, tick: Callable[[int], None]) -> ReadBack:
         """One copy, read from the medium. Raises OSError."""
@@ -48,7 +49,10 @@ class HeldDisk:
     ) -> ReadBack:
         """The same, of a file in this directory of the disk. Raises OSError."""
         with beneath.opened_in(parent_fd, base) as fd:
-            return medium.read_copy(fd, self.direct, reader, tick)
+            found = medium.read_copy(fd, self.direct, reader, tick)
+        if self.unsupported:  # what is below may answer from a memory of its own
+            found = replace(found, verified_by=VerifiedBy.CACHED)
+        return found
 
     def answers(self) -> bool:
         """Whether the disk still gives back its own mark; what memory has of it proves nothing."""
@@ -90,17 +94,21 @@ def prove(config: Config, disk: Disk, disks: Iterable[Disk]) -> HeldDisk:
     with disk_faults(disk):
         path, root_fd = _open_place(config, disk)
         try:
-            drives = frozenset[str]()
+            identities, unsupported = frozenset[str](), None
             attachment = mounts.attachment_of(root_fd)
             if not disk.stand_in:
                 _must_be_elsewhere(config, disk, path, root_fd)
-                drives = _proved_drives(disk, path, root_fd, disks)
+                mount = _mount(disk, path, root_fd)
+                drives = mounts.drives_under(root_fd)
+                _must_be_its_own(disk, path, mount, drives, disks)
+                identities = _identities(mount, drives)
+                unsupported = support.why_unsupported(mount, drives, config.accept_unidentified)
             mark = proved_mark(disk, path, root_fd)
             direct = mark is not None and reads_directly(root_fd)
         except BaseException:
             os.close(root_fd)
             raise
-    return HeldDisk(disk, path, root_fd, drives, mark, direct, attachment)
+    return HeldDisk(disk, path, root_fd, identities, mark, direct, attachment, unsupported)
 
 
 def must_be_alone(held: HeldDisk, others: Iterable[HeldDisk]) -> None:
@@ -120,7 +128,7 @@ def _open_place(config: Config, disk: Disk) -> tuple[Path, int]:
     with ExitStack() as stack:
         there = []
         for place in places:
-            fd = _open_directory(place)
+            fd = mounts.open_place(place)
             if fd is None:
                 continue
             stack.callback(os.close, fd)
@@ -129,13 +137,6 @@ def _open_place(config: Config, disk: Disk) -> tuple[Path, int]:
         if len(there) == 1:
             return there[0][0], os.dup(there[0][1])
     raise _missing(disk, places[0]) if not there else _twice(disk, [place for place, _ in there])
-
-
-def _open_directory(path: Path) -> int | None:
-    try:
-        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return None  # said as a missing disk
 
 
 def _missing(disk: Disk, place: Path) -> DiskRefused:
@@ -171,30 +172,48 @@ def _must_be_elsewhere(config: Config, disk: Disk, path: Path, root_fd: int) -> 
             )
 
 
-def _proved_drives(disk: Disk, path: Path, root_fd: int, disks: Iterable[Disk]) -> frozenset[str]:
-    """The identities of the drives below a mount, which are those of this disk."""
-    drives = mounts.drives_under(root_fd)
-    if not drives:
-        raise DiskRefused(
-            "disk-wrong", disk.label, f"what is mounted at {path} is no drive", "Unmount it."
-        )
-    if len(drives) == 1 and drives[0].contradicts(disk.serial, disk.logical_id):
+def _mount(disk: Disk, path: Path, root_fd: int) -> mounts.Mount:
+    mount = mounts.mount_of(root_fd)
+    if mount is None:
+        raise _missing(disk, path)  # it was unmounted since its place was opened
+    return mount
+
+
+def _must_be_its_own(
+    disk: Disk,
+    path: Path,
+    mount: mounts.Mount,
+    drives: Sequence[mounts.Drive],
+    disks: Iterable[Disk],
+) -> None:
+    """Raises DiskRefused unless the drive below a mount is this disk's, on each path to it.
+
+    What else a mount is on (the SSD of a cache, a member of a RAID) only keeps new copies away.
+    """
+    wrong = [drive for drive in drives if drive.contradicts(disk.serial, disk.logical_id)]
+    if wrong and (len(wrong) == len(drives) or mounts.is_multipath(mount)):
         raise DiskRefused(
             "disk-wrong",
             disk.label,
-            f"at {path} is the drive {drives[0]}, not serial {disk.serial} ID {disk.logical_id}",
+            f"at {path} is the drive {wrong[0]}, not serial {disk.serial} ID {disk.logical_id}",
             "Mount every drive at the place of its own label.",
         )
-    others = [d for d in disks if d.id != disk.id and drives[0].begins_with(d.serial)]
-    if len(drives) == 1 and drives[0].wwn is None and others:
-        raise DiskRefused(
-            "disk-wrong",
-            disk.label,
-            f"the drive {drives[0]} at {path} may as well be {others[0].label} "
-            f"({others[0].serial}): both printed serials are its beginning",
-            "Correct the disk-map: it needs the whole serial.",
-        )
-    return frozenset(drive.identity for drive in drives)
+    for drive in drives:
+        others = [d for d in disks if d.id != disk.id and drive.begins_with(d.serial)]
+        if drive.wwn is None and others:
+            raise DiskRefused(
+                "disk-wrong",
+                disk.label,
+                f"the drive {drive} at {path} may as well be {others[0].label} "
+                f"({others[0].serial}): both printed serials are its beginning",
+                "Correct the disk-map: it needs the whole serial.",
+            )
+
+
+def _identities(mount: mounts.Mount, drives: Iterable[mounts.Drive]) -> frozenset[str]:
+    """What tells this disk from others: of what is on no drive, the mount itself."""
+    found = frozenset[str]().union(*(drive.identities for drive in drives))
+    return found or frozenset({f"{mount.fs_type} {mount.device}"})
 
 
 def proved_mark(disk: Disk, path: Path, root_fd: int) -> bag.Mark | None:
@@ -280,6 +299,19 @@ def must_be_writable(held: HeldDisk) -> None:
             f"this user may not write to {held.path}",
             mounts.how_to_give(held.path, os.geteuid()),
         )
+
+
+def must_take_copies(held: HeldDisk) -> None:
+    """Raises DiskRefused where no new copies may go: not writable, or not to be relied on."""
+    if held.unsupported:
+        raise DiskRefused(
+            "disk-wrong",
+            held.disk.label,
+            f"{held.unsupported} ({held.path})",
+            "New copies go only to XFS or ext4 on one drive that can be identified; what is there "
+            "can still be read.",
+        )
+    must_be_writable(held)
 
 
 @contextmanager

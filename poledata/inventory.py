@@ -120,9 +120,9 @@ def labels(config: Config) -> list[str]:
 
 def _look_at(config: Config, place: Path) -> Marked | NotUsed | bool:
     """True: an empty disk; False: nothing is mounted. Raises OSError, ValueError."""
-    if not place.is_dir():
+    root_fd = mounts.open_place(place)
+    if root_fd is None:
         return False
-    root_fd = os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if config.require_mount and not mounts.is_mount_point(root_fd, place):
             return False

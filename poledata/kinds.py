@@ -111,7 +111,8 @@ KINDS = {
         _W, "what is mounted is not this disk", "disks are not what they should be",
         _ON_DISKS,
         ("Compare sticker and serial with the text.",
-         "Unmount the wrong one; mount each drive at the place of its own label."),
+         "Unmount the wrong one; mount each drive at the place of its own label.",
+         "its file system or drive gets no copies: format an empty one with mkfs.xfs."),
     ),
     "disk-read-only": Kind(
         _W, "the disk can't be written to", "disks can't be written to",

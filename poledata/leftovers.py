@@ -105,7 +105,7 @@ class Leftovers:
 def held_if_here(shelf: Shelf, disk: Disk, for_writing: bool = False) -> HeldDisk | None:
     """The disk, proved; None where it can't be used now."""
     try:
-        return shelf.hold_for_writing(disk) if for_writing else shelf.hold(disk)
+        return shelf.hold_for_writing(disk, new_copies=False) if for_writing else shelf.hold(disk)
     except DiskRefused:
         return None
 

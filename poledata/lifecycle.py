@@ -14,7 +14,6 @@ from pathlib import Path
 from poledata import catalogue, db
 from poledata.errors import DiskRefused, Refused
 from poledata.house import House
-from poledata.identity import must_be_writable
 from poledata.notices import DISK_KINDS, SMART_KINDS
 from poledata.records import GONE, Disk, DiskState, Role, Severity
 from poledata.shelf import Shelf
@@ -262,9 +261,7 @@ def _is_usable(shelf: Shelf, disk: Disk) -> bool:
     if disk.state not in (DiskState.ACTIVE, DiskState.SPARE) or disk.held_by:
         return False
     try:
-        held = shelf.hold(disk)
-        must_be_writable(held)
-        return shelf.room(held).takes(0)
+        return shelf.room(shelf.hold_to_copy_to(disk)).takes(0)
     except DiskRefused as refusal:
         log.debug("%s", refusal)
         return False

@@ -9,6 +9,7 @@ import re
 import shlex
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,9 @@ _SYS_BLOCK = Path("/sys/dev/block")
 _CLASS_BLOCK = Path("/sys/class/block")
 _LSBLK = ("/usr/bin/lsblk", "/bin/lsblk")  # cron's PATH is short
 _LSBLK_TIMEOUT_S = 30.0
+_BTRFS = Path("/sys/fs/btrfs")
+_TRIGGER = "autofs"
+_TRIGGER_TIMEOUT_S = 5.0  # what is mounted later is found by the next pass
 
 log = logging.getLogger(__name__)
 
@@ -32,17 +36,35 @@ class Drive:
 
     @property
     def identity(self) -> str:
-        """The same for two paths to one drive."""
+        """The same for two paths to one drive, as far as one word can tell."""
         return self.wwn or self.serial or self.kernel_name
 
-    def contradicts(self, serial: str, logical_id: str) -> bool:
-        """Whether what is known of this drive says that it is not that one.
+    @property
+    def identities(self) -> frozenset[str]:
+        """Two devices that share one of these are one physical drive.
 
-        A printed serial may be the beginning of the one that the drive reports.
+        Namespaces and the two actuators of a drive have a logical ID each, and one serial.
+        """
+        serial = self.serial and (_wwn_as_serial(self.serial) or self.serial.upper())
+        return frozenset(filter(None, (serial, self.wwn, self.kernel_name)))
+
+    @property
+    def is_identified(self) -> bool:
+        return bool(self.serial or self.wwn)
+
+    def contradicts(self, serial: str, logical_id: str) -> bool:
+        """True if what is known of this drive says that it is not that one.
+
+        A printed serial may be the beginning of the one that the drive reports. Old releases of
+        lsblk report the WWN of a SAS drive as its serial (util-linux issues 750, 1143): such a
+        serial is weaker than a logical ID, and only says what a logical ID would.
         """
         if self.wwn and self.wwn != logical_id:
             return True
-        return self.serial is not None and not self.begins_with(serial)
+        if self.serial is None or self.begins_with(serial):
+            return False
+        wwn = _wwn_as_serial(self.serial)
+        return wwn is None or (self.wwn or wwn) != logical_id
 
     def begins_with(self, serial: str) -> bool:
         """Whether the drive's own serial begins with this printed one."""
@@ -64,6 +86,11 @@ class Mount:
     options: frozenset[str]
     fs_type: str
     source: str
+
+    @property
+    def is_whole(self) -> bool:
+        """True for a whole file system; an automount trigger only stands for one."""
+        return self.root == "/" and self.fs_type != _TRIGGER
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +129,7 @@ def mount_of(fd: int) -> Mount | None:
 def lies_in(fd: int, place: Path) -> bool:
     """Whether an open directory is ``place``, or lies in it, whichever mounts lead to the two."""
     try:
-        other_fd = os.open(place, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        other_fd = os.open(place, os.O_PATH | os.O_CLOEXEC)  # sets off no automount trigger
     except OSError:
         return False  # there is no such directory to lie in
     try:
@@ -126,14 +153,50 @@ def _in_its_file_system(fd: int) -> tuple[str, Path] | None:
 def is_mount_point(fd: int, path: Path) -> bool:
     """Whether the open directory ``path`` is where a file system is mounted, as a whole."""
     mount = mount_of(fd)
-    if mount is None or mount.root != "/":
+    if mount is None or not mount.is_whole:
         return False
     return mount.mount_point == os.path.realpath(path)
 
 
 def mounted_places() -> frozenset[str]:
     """Every place where a whole file system is mounted."""
-    return frozenset(m.mount_point for m in read_mounts().values() if m.root == "/")
+    return frozenset(m.mount_point for m in read_mounts().values() if m.is_whole)
+
+
+def open_place(place: Path) -> int | None:
+    """The directory where a disk may be mounted, opened; None where there is none.
+
+    An automount trigger gets a few seconds to mount its disk, and is taken for nothing if it does
+    not: its daemon may wait for an absent drive, or hang. Raises OSError.
+    """
+    try:
+        if _is_trigger(place):
+            _set_off(place)
+            if _is_trigger(place):
+                return None
+        return os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _is_trigger(place: Path) -> bool:
+    """True for an automount trigger that has mounted nothing; O_PATH does not set it off."""
+    fd = os.open(place, os.O_PATH | os.O_CLOEXEC)
+    try:
+        mount = mount_of(fd)
+    finally:
+        os.close(fd)
+    return mount is not None and mount.fs_type == _TRIGGER
+
+
+def _set_off(trigger: Path) -> None:
+    """Let another process walk into an automount trigger: one that is stuck there is killed."""
+    import subprocess
+
+    with suppress(subprocess.TimeoutExpired):
+        subprocess.run(
+            ["ls", "-d", f"{trigger}/."], capture_output=True, timeout=_TRIGGER_TIMEOUT_S
+        )
 
 
 def device_at(place: Path) -> int | None:
@@ -189,12 +252,32 @@ def drives_under(fd: int) -> tuple[Drive, ...]:
     return ask_drives(names) if names else ()
 
 
+def is_multipath(mount: Mount) -> bool:
+    """True if every drive below a mount is meant to be another path to one and the same."""
+    return any(_has_multipath(block) for block in blocks_of(mount))
+
+
+def _has_multipath(block: Path) -> bool:
+    slaves = (slave.resolve() for slave in (block / "slaves").glob("*"))
+    return b"mpath-" in _read(block / "dm/uuid") or any(map(_has_multipath, slaves))
+
+
 def _drives_below(mount: Mount) -> frozenset[str]:
     """Kernel names of the drives below a mount; none if it is on no block device (any more)."""
-    block = _SYS_BLOCK / mount.device
-    if not block.exists() and mount.fs_type == "btrfs":  # only its source names the device
-        block = _CLASS_BLOCK / Path(os.path.realpath(mount.source)).name
-    return whole_drives(block.resolve()) if block.exists() else frozenset()
+    return frozenset().union(*(whole_drives(block) for block in blocks_of(mount)))
+
+
+def blocks_of(mount: Mount) -> tuple[Path, ...]:
+    """The block devices that a file system is on, in /sys: of btrfs all its members."""
+    if mount.fs_type == "btrfs":  # its own number is of no device; its source is one of them
+        name = Path(os.path.realpath(mount.source)).name
+        members = [
+            path for one in _BTRFS.glob(f"*/devices/{name}") for path in one.parent.iterdir()
+        ]
+        blocks = members or [_CLASS_BLOCK / name]
+    else:
+        blocks = [_SYS_BLOCK / mount.device]
+    return tuple(block.resolve() for block in blocks if block.exists())
 
 
 def whole_drives(block: Path) -> frozenset[str]:
@@ -247,9 +330,12 @@ def _ask_kernel(drive: Drive) -> Drive:
     page = _read(block / "device/vpd_pg80")[4:]  # SCSI and SATA: SPC-4, 7.8.20
     serial = page or _read(block / "device/serial") or _read(block / "serial")
     wwid = _read(block / "device/wwid") or _read(block / "wwid")
+    own = serial.decode("ascii", "replace").strip() or None
+    if drive.serial and not (own and _wwn_as_serial(drive.serial)):
+        own = drive.serial
     return Drive(
         drive.kernel_name,
-        drive.serial or serial.decode("ascii", "replace").strip() or None,
+        own,
         drive.wwn or _plain_wwn(wwid.decode("ascii", "replace")),
         drive.size_bytes,
     )
@@ -283,6 +369,15 @@ def parse_lsblk(answer: bytes) -> tuple[Drive, ...]:
 def _plain_wwn(wwn: str) -> str | None:
     """``0x5000c500858bfea7``, also from ``naa.…`` and ``eui.…``; None if it is of another kind."""
     match = re.fullmatch(r"(?:0x|naa\.|eui\.)([0-9a-f]{16}(?:[0-9a-f]{16})?)", wwn.strip().lower())
+    return f"0x{match[1]}" if match else None
+
+
+def _wwn_as_serial(serial: str) -> str | None:
+    """The WWN that is reported as a serial: ``5000c500858bfea7``, also ``0x…`` or ``3…``.
+
+    NAA types 5 and 6 only: digits of another kind may well be a serial.
+    """
+    match = re.fullmatch(r"(?:0x|naa\.|3)?(5[0-9a-f]{15}|6[0-9a-f]{31})", serial.lower())
     return f"0x{match[1]}" if match else None
 
 

@@ -121,6 +121,8 @@ class Planner:
             return False
         try:
             held = self.shelf.hold(copy.disk)
+            if held.unsupported:
+                return False  # no removal rests on it: archived anew
             info = beneath.stat(held.root_fd, f"{bag.DATA}/{known.name}")
         except DiskRefused:
             return False  # on the shelf, shipped, broken: archived anew, and said if it is in use
@@ -198,10 +200,9 @@ class Planner:
     def _usable(self, disk: Disk) -> HeldDisk | None:
         """The disk, held, and ready for writing if it is in use; said if it can't be."""
         try:
+            held = self.shelf.hold_to_copy_to(disk)
             if disk.state is DiskState.ACTIVE and not self.is_dry:
                 held = self.shelf.hold_for_writing(disk)
-            else:
-                held = self.shelf.hold(disk)
             self._rooms[disk.id] = self._room(held)
         except DiskRefused as refusal:
             if disk.state is DiskState.ACTIVE or refusal.kind != "disk-missing":

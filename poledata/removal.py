@@ -433,7 +433,7 @@ class Removal:
         read = read or self._read_backs.get((here.file.waiting.path, copy.disk.id))
         try:
             held = self._hold(copy.disk)
-            refusal = self._why_detached(held)
+            refusal = held.unsupported or self._why_detached(held)
             info = _regular(beneath.stat(held.root_fd, f"{bag.DATA}/{known.name}"))
             line_stands = _line_stands(held, known, file.lines.get(copy.disk.id))
             place = frozenset({str(held.path.resolve())}) if copy.disk.stand_in else held.drives

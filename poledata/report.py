@@ -99,6 +99,7 @@ class Status:
     config_path: str
     db_path: str
     stand_ins: bool
+    unidentified_drives: bool  # AcceptUnidentifiedDrives: two disks may be on one drive
     buffer: BufferStatus
     disks: tuple[DiskStatus, ...]
     archived: Archived
@@ -124,6 +125,7 @@ def collect(config: Config, conn: Connection) -> Status:
         config_path=str(config.path),
         db_path=str(config.db_path),
         stand_ins=not config.require_mount,
+        unidentified_drives=config.require_mount and config.accept_unidentified,
         buffer=_look_at_buffer(config),
         disks=tuple(_look_at_disks(config, conn, archived, now_s)),
         archived=archived,

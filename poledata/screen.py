@@ -85,6 +85,8 @@ def _lines(status: Status) -> Iterator[str]:
     yield from _verdict_lines(status)
     if status.stand_ins:
         yield "STAND-INS: plain directories instead of drives, for demo and tests only."
+    if status.unidentified_drives:
+        yield "DRIVES ARE NOT IDENTIFIED (AcceptUnidentifiedDrives = yes): two may be one."
     yield f"Archive    {status.db_path}, {people_time(status.at_s, status.at_s)}"
     yield from _buffer_lines(status)
     yield from _archived_lines(status)

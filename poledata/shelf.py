@@ -20,6 +20,7 @@ from poledata.identity import (
     disk_faults,
     must_be_alone,
     must_be_writable,
+    must_take_copies,
     prove,
     proved_mark,
     reads_directly,
@@ -68,9 +69,19 @@ class Shelf:
                 raise
         return self._held[disk.id]
 
-    def hold_for_writing(self, disk: Disk) -> HeldDisk:
-        """The same, claimed at its first use, and with earlier leftovers swept."""
+    def hold_to_copy_to(self, disk: Disk) -> HeldDisk:
+        """The same, if new copies may go there; nothing is written yet. Raises DiskRefused."""
         held = self.hold(disk)
+        with disk_faults(disk):
+            must_take_copies(held)
+        return held
+
+    def hold_for_writing(self, disk: Disk, new_copies: bool = True) -> HeldDisk:
+        """The same, claimed at its first use, and with earlier leftovers swept.
+
+        Without ``new_copies`` also a disk that may only be closed, or have copies set aside.
+        """
+        held = self.hold_to_copy_to(disk) if new_copies else self.hold(disk)
         with disk_faults(disk):
             must_be_writable(held)
             if disk.id not in self._ready:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from poledata import catalogue, mounts
-from poledata.house import House, is_here
+from poledata.house import House, is_here, places_here
 from poledata.records import Disk, DiskState, Role, Severity
 from poledata.tally import Tally
 from poledata.texts import seconds, size_text, utc
@@ -154,11 +154,12 @@ def _free_bytes(house: House, disk: Disk) -> int:
     """What may still be put on a disk; 0 where it can't be asked."""
     if disk.free_bytes is not None:
         return max(0, disk.free_bytes - house.config.min_free_bytes)
-    for place in house.config.mount_points(disk.label):
+    mounted = mounts.mounted_places() if house.config.require_mount else None
+    for place in places_here(house.config, disk, mounted):
         try:
             vfs = os.statvfs(place)
         except OSError:
-            continue  # not at this place
+            continue  # it gives no answer
         return max(0, vfs.f_bavail * vfs.f_frsize - house.config.min_free_bytes)
     return 0
 

@@ -282,6 +282,7 @@ class LoopWorld(World):
         mkfs_args: Sequence[str] = (),
         **settings: str | None,
     ) -> None:
+        settings = {"AcceptUnidentifiedDrives": "yes", **settings}  # loop devices have no serial
         super().__init__(tmp_path, primaries, copies, **settings)
         secrets = self.root / ".env"
         secrets.write_text("POLE_PAGER_COMMAND=true\n")  # somebody is told of real drives

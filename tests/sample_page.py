@@ -69,6 +69,7 @@ SAMPLE = judged(
         config_path="/opt/spt/spt.config",
         db_path="/var/lib/pole-data/pole.sqlite",
         stand_ins=False,
+        unidentified_drives=False,
         buffer=BufferStatus(
             finished_files=3,
             finished_bytes=3_221_225_472,

@@ -56,6 +56,7 @@ FLOORS = {
         "sending",
         "settings",
         "smartjson",
+        "support",
         "tally",
     },
     "composers": {

@@ -68,6 +68,7 @@ def test_four_lines_are_a_configuration_and_the_rest_has_defaults(write: Write) 
         primary_prefix="P",
         copy_prefix="S",
         require_mount=True,
+        accept_unidentified=False,
         delete_from_buffer=True,
         min_free_bytes=10 * 10**9,
         settle_s=60,
@@ -88,6 +89,7 @@ def test_every_key_is_read_whatever_its_case_and_section(write: Write) -> None:
     """[DEFAULT] is a section like any other, and a byte order mark does no harm."""
     given_keys = {
         "PRIMARYPREFIX": "A", "copyprefix": "B", "RequireMount": "Off", "DeleteFromBuffer": "0",
+        "AcceptUnidentifiedDrives": "Yes",
         "MinFreeSpace": "1 GiB", "SettleTime": "2 m", "NoNewFilesAfter": "0", "LogFile": "x.log",
         "BufferFullPercent": "70.5 %", "SpareDisksLow": "0", "RepeatNotices": "1 d",
         "VerifyEvery": "2 w", "StatusPage": "db/s.html", "MetricsFile": "None",
@@ -100,6 +102,7 @@ def test_every_key_is_read_whatever_its_case_and_section(write: Write) -> None:
     assert load(path, {}) == replace(
         load(write(), {}),
         primary_prefix="A", copy_prefix="B", require_mount=False, delete_from_buffer=False,
+            accept_unidentified=True,
         min_free_bytes=2**30, settle_s=120, no_new_files_after_s=0, log_file=top / "x.log",
         buffer_full_percent=70.5, spare_disks_low=0, repeat_notices_s=86400,
         verify_every_s=14 * 86400, status_page=top / "db/s.html",
@@ -518,5 +521,5 @@ def test_each_key_sets_one_field_and_says_what_it_means() -> None:
     """The table is complete: Config has no field that no key sets."""
     fields = {key.sets for key in KEYS}
     assert fields == {*Config.__dataclass_fields__} - {"path", "secrets", "warnings"}
-    assert len(KEYS) == len(fields) == 18
+    assert len(KEYS) == len(fields) == 19
     assert all(key.meaning for key in KEYS)

@@ -221,10 +221,13 @@ def station(tmp_path: Path) -> Callable[..., Config]:
     (tmp_path / "disks").mkdir()
     (tmp_path / "buffer").mkdir()
 
-    def config(require_mount: bool = True, mount_points: str = "disks") -> Config:
+    def config(
+        require_mount: bool = True, mount_points: str = "disks", accept_unidentified: str = "no"
+    ) -> Config:
         (tmp_path / "config").write_text(
             "[x]\nFilenameDB = pole.sqlite\nBufferLocation = buffer\nExtension = g3\n"
             f"DiskMountPoints = {mount_points}\nRequireMount = {'yes' if require_mount else 'no'}\n"
+            f"AcceptUnidentifiedDrives = {accept_unidentified}\n"
         )
         return load(tmp_path / "config", {})
 
@@ -281,7 +284,7 @@ def test_a_mounted_drive_is_ready(
 ) -> None:
     """At its place, with its capacity; nothing is left to do."""
     disk = loop_disk(tmp_path / "disk.img", tmp_path / "disks" / "P01", fs="ext4")
-    found = ready(station())
+    found = ready(station(accept_unidentified="yes"))
     vfs = os.statvfs(disk.mount_point)
     assert found.capacity_bytes == vfs.f_blocks * vfs.f_frsize
     assert (found.mounted, found.writable, found.next_step) == (str(disk.mount_point), "yes", "")

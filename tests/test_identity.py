@@ -470,7 +470,8 @@ def test_memory_mounted_at_a_disks_place_is_no_disk(
     world.put("b.g3")
     world.generate()
     refuse(world, ("disk-wrong", "P01"), written=("P02", "S01"))
-    assert f"mounted at {world.disks['P01']} is no drive" in notice_text(world, "disk-wrong", "P01")
+    why = f"its file system is tmpfs, not XFS or ext4 ({world.disks['P01']})"
+    assert why in notice_text(world, "disk-wrong", "P01")
     sh("umount", world.disks["P01"])
     world.loops["P01"].mount()
     go_on(world)

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from poledata import mounts
 from poledata.mounts import Drive, parse_lsblk, read_mounts, whole_drives
-from tests.loopdisks import LoopDisk, two_partitions
+from tests.loopdisks import LoopDisk, attach, detach, two_partitions
 
 REPO = Path(__file__).parents[1]
 SERIAL, WWN = "ZA12JCHM", "0x5000c500858bfea7"
@@ -261,6 +261,20 @@ def test_a_logical_id_has_one_form(wwn: str, plain: str | None) -> None:
         (SERIAL, "0x5000c500858bfea8", True),
         (None, "0x5000c500858bfea8", True),
         ("ZA12JCHN", None, True),
+        # Old lsblk: the WWN of a SAS drive as its serial (util-linux issues 750, 1143).
+        ("5000c500858bfea7", WWN, False),
+        ("5000C500858BFEA7", WWN, False),
+        ("0x5000c500858bfea7", WWN, False),
+        ("35000c500858bfea7", WWN, False),
+        ("naa.5000c500858bfea7", WWN, False),
+        ("5000c500858bfea5", WWN, False),  # of a port: weaker than the ID that agrees
+        ("5000c500858bfea7", None, False),  # all that is known, and it is the ID
+        ("5000c500858bfea8", None, True),
+        ("5000c500858bfea7", "0x5000c500858bfea8", True),  # the ID itself is another
+        ("600508b1001c4d2f3a4b5c6d7e8f9012", WWN, False),
+        ("2000c500858bfea7", WWN, True),  # digits that are no WWN of a drive: a serial
+        ("5000c500858bfea", WWN, True),
+        ("5000c500858bfea70", WWN, True),
     ],
 )
 def test_a_drive_contradicts_a_disk_by_serial_or_logical_id(
@@ -286,6 +300,41 @@ def test_a_drive_is_one_drive_by_whatever_path() -> None:
     assert Drive("sdb", SERIAL, WWN, 1).identity == Drive("sdc", None, WWN, None).identity == WWN
     assert Drive("sdb", SERIAL, None, None).identity == SERIAL
     assert Drive("loop0", None, None, None).identity == "loop0"
+
+
+@pytest.mark.parametrize(
+    ("serial", "contradicts"), [("5000c500858bfea7", False), ("5000c500858bfea8", True)]
+)
+def test_a_printed_serial_may_look_like_a_wwn(serial: str, contradicts: bool) -> None:
+    """Then it is a serial all the same, where no other field says what the drive is."""
+    drive = Drive("sdb", serial, None, None)
+    assert drive.contradicts("5000c500858bfea7", "0x5000c500858bfeff") == contradicts
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "is_one"),
+    [
+        (("sdb", SERIAL, WWN), ("sdc", SERIAL, WWN), True),
+        (("sdb", SERIAL, WWN), ("sdc", SERIAL, "0x5000c500858bfea8"), True),  # two actuators
+        (("nvme0n1", SERIAL, WWN), ("nvme0n2", SERIAL, None), True),  # two namespaces
+        (("sdb", SERIAL, WWN), ("sdc", None, WWN), True),
+        (("sdb", SERIAL, WWN), ("sdc", "ZA13KDIN", WWN), True),
+        (("sdb", SERIAL, None), ("sdc", SERIAL.lower(), None), True),
+        (("sdb", "5000c500858bfea7", None), ("sdc", SERIAL, WWN), True),  # old lsblk
+        (("sdb", SERIAL, WWN), ("sdb", None, None), True),  # lsblk did not answer in time
+        (("sdb", SERIAL, WWN), ("sdc", "ZA13KDIN", "0x5000c500858bfea8"), False),
+        (("sdb", SERIAL, None), ("sdc", "ZA13KDIN", None), False),
+        (("loop0", None, None), ("loop1", None, None), False),
+    ],
+)
+def test_two_devices_are_one_drive_if_serial_or_logical_id_is_the_same(
+    one: tuple[str, str | None, str | None],
+    other: tuple[str, str | None, str | None],
+    is_one: bool,
+) -> None:
+    """Either is enough: a drive may have several logical IDs, or tell its serial on one path."""
+    first, second = Drive(*one, None), Drive(*other, None)
+    assert bool(first.identities & second.identities) == is_one
 
 
 @pytest.mark.parametrize(
@@ -449,3 +498,43 @@ def test_where_udev_is_silent_the_kernel_is_asked(
         Drive("vda", None, None, None),
         Drive("vdb", "disk-2", None, None),
     )
+
+
+def test_the_drives_own_serial_goes_before_a_wwn_that_stands_in_for_it(
+    lsblk: Callable[[str], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Old lsblk gives a SAS drive's WWN as its serial; the kernel knows better, where it knows."""
+    drives = ",".join(
+        f'{{"kname":"{name}","serial":"5000c500858bfea7","wwn":"{WWN}","size":5}}'
+        for name in ("sdb", "sdc")
+    )
+    lsblk(f"echo '{{\"blockdevices\":[{drives}]}}'")
+    (tmp_path / "sys" / "sdb" / "device").mkdir(parents=True)
+    (tmp_path / "sys" / "sdb" / "device" / "vpd_pg80").write_bytes(b"\x00\x80\x00\x08ZA12JCHM")
+    monkeypatch.setattr(mounts, "_CLASS_BLOCK", tmp_path / "sys")
+    assert mounts.ask_drives(["sdb", "sdc"]) == (
+        Drive("sdb", SERIAL, WWN, 5),
+        Drive("sdc", "5000c500858bfea7", WWN, 5),
+    )
+
+
+@pytest.mark.root
+def test_a_btrfs_is_on_the_drives_of_all_its_members(tmp_path: Path) -> None:
+    """Its source names only one of them."""
+    place = tmp_path / "P01"
+    place.mkdir()
+    with ExitStack() as down:
+        devices = []
+        for name in ("one", "other"):
+            with open(tmp_path / name, "xb") as file:
+                file.truncate(200 << 20)
+            devices.append(attach(tmp_path / name))
+            down.callback(detach, devices[-1])
+        mkfs = ["mkfs.btrfs", "-q", "-f", "-d", "single", *devices]
+        subprocess.run(mkfs, check=True, env={"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"})
+        subprocess.run(["mount", devices[1], place], check=True)
+        down.callback(subprocess.run, ["umount", place], check=True)
+        with opened(place) as fd:
+            names = {drive.kernel_name for drive in mounts.drives_under(fd)}
+            assert names == {device.name for device in devices}
+            assert {name for name, _ in mounts.attachment_of(fd).drives} == names

@@ -829,6 +829,18 @@ def test_a_removal_leaves_no_descriptor_behind(station: Station) -> None:
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+def test_a_copy_where_no_new_copies_may_go_is_no_ground_for_removal(station: Station) -> None:
+    """A copy on btrfs, NTFS, without barriers, …: read, but nothing rests on it."""
+
+    def hold(disk: Disk) -> HeldDisk:
+        held = station.hold(disk)
+        return replace(held, unsupported="it is on btrfs") if disk.label == "S01" else held
+
+    assert station.remove(hold=hold) == (NO_COPY + "it is on btrfs",)
+    assert station.source.exists()
+    assert station.remove() == ()
+
+
 def test_a_buffer_that_does_not_let_go_is_said(
     tmp_path: Path, loop_disk: Callable[..., LoopDisk]
 ) -> None:

@@ -64,6 +64,7 @@ STATUS = Status(
     config_path="/opt/spt/spt.config",
     db_path="/var/lib/pole/pole.sqlite",
     stand_ins=False,
+    unidentified_drives=False,
     buffer=BufferStatus(
         finished_files=3,
         finished_bytes=1_500_000_000,

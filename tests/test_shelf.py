@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -480,8 +481,9 @@ def test_what_is_mounted_but_no_drive_is_refused(drives: Rack) -> None:
     try:
         assert drives.refusal("P01", writing=True) == (
             "disk-wrong",
-            f"P01: what is mounted at {drives['P01']} is no drive. Nothing was written. "
-            "Unmount it.",
+            f"P01: its file system is tmpfs, not XFS or ext4 ({drives['P01']}). Nothing was "
+            "written. New copies go only to XFS or ext4 on one drive that can be identified; what "
+            "is there can still be read.",
         )
         assert os.listdir(drives["P01"]) == []
     finally:
@@ -572,7 +574,8 @@ def test_the_right_drive_is_held_by_its_logical_id(
     lsblk(says("ztp01aa0000C822", drives.world.logical_id("P01")))
     with drives.batch() as (shelf, disks):
         held = shelf.hold_for_writing(disks["P01"])
-        assert held.drives == {drives.world.logical_id("P01")}
+        device = loop(drives).loops["P01"].device.name
+        assert held.drives == {"ZTP01AA0000C822", drives.world.logical_id("P01"), device}
 
 
 def test_a_printed_serial_that_fits_two_drives_proves_neither(
@@ -605,6 +608,117 @@ def test_a_hanging_lsblk_never_ends_a_pass(
             assert refusal.kind == "disk-error"
 
 
+# --- several paths, several drives ----------------------------------------------------------
+
+
+class Below:
+    """What /sys and lsblk say of the drives below P01's mount, in place of its loop device."""
+
+    def __init__(self, rack: Rack, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._root, self._monkeypatch = root, monkeypatch
+        rdev = os.stat(loop(rack).loops["P01"].device).st_rdev
+        self._number = f"{os.major(rdev)}:{os.minor(rdev)}"
+        self.own = ("ZTP01AA0000C822", rack.world.logical_id("P01"))
+
+    def are(self, kind: str, *drives: tuple[str | None, str | None]) -> None:
+        """sda, sdb, … by serial and WWN, below a device whose dm/uuid begins with ``kind``."""
+        top = self._root / "sys" / "dm-0"
+        (top / "slaves").mkdir(parents=True)
+        (top / "dm").mkdir()
+        (top / "dm" / "uuid").write_text(f"{kind}-35000c500858bfea7\n")
+        said = []
+        for letter, (serial, wwn) in zip("abc", drives, strict=False):
+            name = f"sd{letter}"
+            (self._root / "sys" / name).mkdir()
+            (top / "slaves" / name).symlink_to(self._root / "sys" / name)
+            said.append({"kname": name, "serial": serial, "wwn": wwn, "size": 1})
+        (self._root / "dev").mkdir()
+        (self._root / "dev" / self._number).symlink_to(top)
+        (self._root / "lsblk.json").write_text(json.dumps({"blockdevices": said}))
+        script = self._root / "lsblk"
+        script.write_text(f"#!/bin/sh\ncat {self._root}/lsblk.json\n")
+        script.chmod(0o755)
+        self._monkeypatch.setattr(mounts, "_LSBLK", (str(script),))
+        self._monkeypatch.setattr(mounts, "_SYS_BLOCK", self._root / "dev")
+        self._monkeypatch.setattr(mounts, "_CLASS_BLOCK", self._root / "sys")
+
+
+@pytest.fixture
+def below(drives: Rack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Below:
+    root = tmp_path / "below"
+    root.mkdir()
+    return Below(drives, root, monkeypatch)
+
+
+OTHER = ("ZA19TWIN", "0x5000c500858bfec9")
+
+
+@pytest.mark.parametrize("wrong", [(0,), (1,), (0, 1)])
+def test_on_every_path_of_multipath_is_this_disks_drive(
+    drives: Rack, below: Below, wrong: tuple[int, ...]
+) -> None:
+    """One path to another drive is enough to refuse it, and to read nothing of it either."""
+    below.are("mpath", *(OTHER if path in wrong else below.own for path in range(2)))
+    name = "sda" if 0 in wrong else "sdb"
+    for writing in (True, False):
+        assert drives.refusal("P01", writing) == (
+            "disk-wrong",
+            f"P01: at {drives['P01']} is the drive {name} (serial {OTHER[0]}, ID {OTHER[1]}), not "
+            f"serial ZTP01AA ID {drives.world.logical_id('P01')}. Nothing was written. "
+            "Mount every drive at the place of its own label.",
+        )
+    assert os.listdir(drives["P01"]) == []
+
+
+def test_two_paths_to_the_right_drive_are_the_disk(drives: Rack, below: Below) -> None:
+    """Multipath over one SAS drive: also where one path tells its logical ID alone."""
+    below.are("mpath", below.own, (None, below.own[1]))
+    with drives.batch() as (shelf, disks):
+        held = shelf.hold_for_writing(disks["P01"])
+        assert held.unsupported is None
+        assert held.drives == {*below.own, "sda", "sdb"}
+
+
+def test_a_disk_is_not_on_drives_that_are_all_wrong(drives: Rack, below: Below) -> None:
+    """LVM or RAID over two other drives: with several drives, too, one must be the disk's."""
+    below.are("LVM", OTHER, ("ZA20TWIN", "0x5000c500858bfed0"))
+    assert drives.refusal("P01")[0] == "disk-wrong"
+
+
+def test_a_disk_below_a_cache_on_another_drive_is_read_only_by_us(
+    drives: Rack, below: Below
+) -> None:
+    """dm-cache, dm-writecache, bcache: what was flushed may be on the shared SSD alone."""
+    below.are("CACHE", below.own, ("S437NC0R203374", None))
+    kind, said = drives.refusal("P01", writing=True)
+    assert kind == "disk-wrong"
+    assert said.startswith(f"P01: it is on several drives: sda (serial {below.own[0]}")
+    with drives.batch() as (shelf, disks):
+        held = shelf.hold(disks["P01"])
+        assert "S437NC0R203374" in held.drives  # whoever is on that SSD is not apart from it
+
+
+def test_a_printed_serial_is_one_disks_alone_on_each_path(drives: Rack, below: Below) -> None:
+    """Where a path tells no logical ID, the beginning of a serial must not fit two disks."""
+    drives.world.sql(
+        "INSERT INTO disks (label, role, serial, logical_id) VALUES ('P02', 'primary', 'ZTP0', 'x')"
+    )
+    below.are("mpath", below.own, (below.own[0], None))
+    kind, said = drives.refusal("P01", writing=True)
+    assert kind == "disk-wrong"
+    assert "the drive sdb (serial ZTP01AA0000C822)" in said
+
+
+def test_a_sas_drive_that_old_lsblk_gives_its_wwn_as_serial_is_the_disk(
+    drives: Rack, lsblk: Callable[[str], None]
+) -> None:
+    """The logical ID agrees; what is called a serial is none (util-linux issues 750, 1143)."""
+    logical_id = drives.world.logical_id("P01")
+    lsblk(says(logical_id.removeprefix("0x"), logical_id))
+    with drives.batch() as (shelf, disks):
+        assert shelf.hold_for_writing(disks["P01"]).unsupported is None
+
+
 # --- two labels, one drive ------------------------------------------------------------------
 
 
@@ -617,7 +731,7 @@ class Partitions(World):
 @pytest.mark.root
 def test_two_partitions_of_one_drive_take_no_two_copies(tmp_path: Path) -> None:
     """The file stays in the buffer, and a person is told which two labels are one drive."""
-    world = Partitions(tmp_path, ["P01"], ["S01"])
+    world = Partitions(tmp_path, ["P01"], ["S01"], AcceptUnidentifiedDrives="yes")
     world.put("a.g3", 1000)
     with two_partitions(world.root / "two.img", (world.disks["P01"], world.disks["S01"])):
         world.generate()
@@ -638,7 +752,7 @@ def test_two_partitions_of_one_drive_take_no_two_copies(tmp_path: Path) -> None:
 @pytest.mark.root
 def test_two_labels_of_a_role_are_two_drives(tmp_path: Path) -> None:
     """Two primaries on one drive: only one of them can be the disk that it should be."""
-    world = Partitions(tmp_path, ["P01", "P02"], [])
+    world = Partitions(tmp_path, ["P01", "P02"], [], AcceptUnidentifiedDrives="yes")
     with two_partitions(world.root / "two.img", (world.disks["P01"], world.disks["P02"])):
         rack = Rack(world)
         with rack.batch() as (shelf, disks):

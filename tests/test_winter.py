@@ -159,6 +159,7 @@ def rebuilt(winter: Winter) -> World:
         (),
         (),
         RequireMount="yes",
+        AcceptUnidentifiedDrives="yes",
         BufferLocation=str(station.buffer),
     )
     anew.leave_unchecked("its disks are the station's, which were judged there")
