@@ -22,7 +22,7 @@ from poledata import bag, beneath, catalogue, db, manifest, medium, sealing
 from poledata.errors import ManifestDamaged, Stopped
 from poledata.house import House
 from poledata.identity import HeldDisk
-from poledata.records import CopyState, FileRow, ManifestLine, Role
+from poledata.records import CopyState, FileRow, FileStat, ManifestLine, Role
 from poledata.texts import shown, utc
 
 CHUNK_LINES = 5000  # a transaction
@@ -188,7 +188,7 @@ class _Reading:
             self.report.lost.append(shown(listed.name))  # of what size? there is no row without
             return
         file_id = catalogue.add_file(
-            self.house.conn, listed.name, listed.sha512, info.st_size, info.st_mtime_ns
+            self.house.conn, listed.name, listed.sha512, info.st_size, FileStat.of(info).mtime_ns
         )
         self._add(file_id, listed, CopyState.GOOD)
 
@@ -202,7 +202,7 @@ class _Reading:
         conn, info, now_s = self.house.conn, listed.info, time.time()
         # The inode was last changed when the copy got its final name.
         at = utc(min(info.st_ctime, now_s) if info else now_s)
-        mtime_ns = info.st_mtime_ns if info else None
+        mtime_ns = FileStat.of(info).mtime_ns if info else None
         catalogue.add_unverified_copy(conn, file_id, self.held.disk, state, mtime_ns, at)
         catalogue.archived_if_in_both_roles(conn, file_id)
         self.report.new_copies += 1
@@ -222,7 +222,7 @@ class _Reading:
         size_bytes, is_whole = listed.info.st_size, self._is_whole(listed)
         with db.transaction(self.house.conn):
             if is_whole:
-                mtime_ns = listed.info.st_mtime_ns
+                mtime_ns = FileStat.of(listed.info).mtime_ns
                 catalogue.mend_size(self.house.conn, row.id, size_bytes, mtime_ns)
             self._set(row, listed, CopyState.GOOD if is_whole else CopyState.DAMAGED)
         if not is_whole:
