@@ -12,8 +12,8 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import groupby, islice
@@ -78,8 +78,9 @@ def _read(house: House, held: HeldDisk, stop: threading.Event) -> BagReport:
     disk = held.disk
     reading = _Reading(house, held, BagReport(disk.label, disk.role, disk.serial, disk.state.value))
     try:
-        reading.manifest(stop)
-        reading.files_without_line()
+        with house.board.isolated(f"{disk.label}: reading its bag", passes=(OSError,)):
+            reading.manifest(stop)
+            reading.files_without_line()
     except OSError as fault:
         said = f"it could not be read to its end: {fault.strerror or fault}"
         reading.report.faults.append(said)
@@ -146,9 +147,26 @@ class _Reading:
                 raise Stopped("Interrupted: the database is not complete. Run this again.")
             listed = list(_with_files(self.held.root_fd, chunk))
             with db.transaction(self.house.conn):
-                doubtful = [one for one in listed if not self._write_down(one)]
+                doubtful = self._write_down_all(listed)
             for one in doubtful:  # has to be read, so not within the transaction
-                self._settle_size(one)
+                with self._isolated(one):
+                    self._settle_size(one)
+
+    def _write_down_all(self, listed: Iterable[Listed]) -> list[Listed]:
+        """Those that have to be read before they can be judged."""
+        doubtful = []
+        for one in listed:
+            with self._isolated(one):
+                if not self._write_down(one):
+                    doubtful.append(one)
+        return doubtful
+
+    @contextmanager
+    def _isolated(self, listed: Listed) -> Iterator[None]:
+        """Keep a bug to this line; the disk's faults are dealt with by whoever reads it."""
+        about = f"{self.report.label}: the line of {shown(listed.name)}"
+        with self.house.board.isolated(about, passes=(OSError,)):
+            yield
 
     def _plain_lines(self) -> Iterator[ManifestLine]:
         """Those that name a path below data/ as we write it; the others are faults."""

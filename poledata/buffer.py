@@ -35,7 +35,7 @@ class Seen:
     other_files: int = 0  # of other extensions
     links_and_specials: int = 0
     mounted: frozenset[str] = frozenset()  # directories where other file systems are mounted
-    unlistable: dict[str, str] = field(default_factory=dict)  # directory → why
+    unlistable: dict[str, str] = field(default_factory=dict)  # directory (a/) or file → why
 
     @property
     def is_whole(self) -> bool:
@@ -132,14 +132,26 @@ def _files_in(
     with beneath.directory(root_fd, path) as fd, os.scandir(fd) as entries:
         for entry in entries:
             name = f"{path}/{entry.name}" if path else entry.name
-            if entry.is_dir(follow_symlinks=False):
-                directories.append(name)
-            elif not entry.is_file(follow_symlinks=False):
-                seen.links_and_specials += 1
-            else:
-                info = _stat_entry(fd, entry.name)
-                if info:
-                    yield name, info
+            try:
+                info = _looked_at(fd, name, entry, directories, seen)
+            except OSError as fault:  # of this entry alone: the others are well
+                seen.unlistable[name] = fault.strerror or str(fault)
+                continue
+            if info:
+                yield name, info
+
+
+def _looked_at(
+    fd: int, name: str, entry: os.DirEntry[str], directories: list[str], seen: Seen
+) -> os.stat_result | None:
+    """The stat of a regular file; what else there is is noted."""
+    if entry.is_dir(follow_symlinks=False):
+        directories.append(name)
+    elif not entry.is_file(follow_symlinks=False):
+        seen.links_and_specials += 1
+    else:
+        return _stat_entry(fd, entry.name)
+    return None
 
 
 def _stat_entry(fd: int, base: str) -> os.stat_result | None:

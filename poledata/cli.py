@@ -19,6 +19,7 @@ import click
 
 from poledata.config import Config, load
 from poledata.errors import ConfigFault, ExitCode, PoleError, UsageFault
+from poledata.isolation import BUGS
 from poledata.ownership import open_or_make, user_name
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -216,6 +217,8 @@ def enter(command: click.Command) -> NoReturn:
         code = _say(fault)
     except Exception as defect:
         code = _confess(defect)
+    else:
+        code = _confess_bugs() if BUGS else code
     gc.freeze()  # the process ends: what it holds need not be searched for garbage
     sys.exit(int(code or 0))
 
@@ -227,6 +230,16 @@ def _say(fault: PoleError) -> ExitCode:
     if SETTINGS.speaks or isinstance(fault, UsageFault) or is_terminal(sys.stderr):
         click.echo(str(fault), err=True)
     return fault.exit_code
+
+
+def _confess_bugs() -> ExitCode:
+    """Bugs that were kept to what they were about: everything else is done."""
+    click.echo(
+        f"This program hit a bug ({', '.join(dict.fromkeys(BUGS))}); everything else was done. "
+        "Nothing was removed on the word of it. The log has its traceback: please report it.",
+        err=True,
+    )
+    return ExitCode.DEFECT
 
 
 def _confess(defect: Exception) -> ExitCode:

@@ -255,12 +255,21 @@ _WORLD_FAULTS = (
 )
 
 
+def is_unusable(fault: Exception) -> bool:
+    """Whether this says that the database can't be used now: no mistake of ours."""
+    said = str(fault)
+    is_of_sqlite = isinstance(fault, sqlite3.DatabaseError)
+    return is_of_sqlite and ("not a database" in said or said.startswith(_WORLD_FAULTS))
+
+
 @contextmanager
 def in_words(path: Path) -> Iterator[None]:
     """Turn SQLite's faults into sentences; our own mistakes in SQL stay defects."""
     try:
         yield
     except sqlite3.DatabaseError as fault:
+        if not is_unusable(fault):
+            raise
         said = str(fault)
         if "not a database" in said:
             raise DatabaseUnusable(
@@ -268,8 +277,6 @@ def in_words(path: Path) -> Iterator[None]:
                 "this is not an SQLite database",
                 _WHICH_ONE,
             ) from fault
-        if not said.startswith(_WORLD_FAULTS):
-            raise
         raise DatabaseTrouble(path, _sentence(said)) from fault
 
 
