@@ -81,14 +81,37 @@ def _answers(path: Path) -> bool:
 def _rolled_back_copy(path: Path) -> Iterator[Path]:
     """A copy without what was not committed: the next writer does the same to the original."""
     import shutil  # rarely needed, and slow to load
+
+    with temporary_directory(path) as directory:
+        copy = directory / path.name
+        try:
+            for suffix in ("-journal", ""):
+                if os.path.exists(f"{path}{suffix}"):
+                    shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+        except OSError as fault:
+            raise _no_copy(path, fault) from fault
+        yield copy
+
+
+@contextmanager
+def temporary_directory(path: Path) -> Iterator[Path]:
+    """Where a copy of this database can be made for now. Raises DatabaseTrouble."""
     from tempfile import TemporaryDirectory
 
-    with TemporaryDirectory() as directory:
-        copy = Path(directory) / path.name
-        for suffix in ("-journal", ""):
-            if os.path.exists(f"{path}{suffix}"):
-                shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
-        yield copy
+    try:
+        directory = TemporaryDirectory()
+    except OSError as fault:
+        raise _no_copy(path, fault) from fault
+    with directory as name:
+        yield Path(name)
+
+
+def _no_copy(path: Path, fault: OSError) -> DatabaseTrouble:
+    return DatabaseTrouble(
+        path,
+        f"no temporary copy of it can be made ({fault.strerror or fault}); make room in /tmp, or "
+        "set TMPDIR to a directory that has some",
+    )
 
 
 @contextmanager

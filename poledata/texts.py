@@ -34,6 +34,11 @@ def _in_calendar(seconds: float) -> float:
     return max(_FIRST_S, min(seconds, _LAST_S))
 
 
+def is_utf8(text: str) -> bool:
+    """Whether a text from the system was UTF-8 there: only such can be stored or sent."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
+
+
 def utc(seconds: float) -> str:
     """Seconds since 1970 as the database's ISO 8601 text, e.g. ``2026-11-23T18:20:57Z``."""
     return datetime.fromtimestamp(_in_calendar(seconds), timezone.utc).strftime(
