@@ -80,12 +80,14 @@ class BatchWork:
             self.buffer, batch.jobs, targets, self.stop, self.watcher.moved
         )
         archived = self._register(row, results, batch)
-        again = []
+        again, judged = [], set()  # a file with a bug of ours stays in the buffer
         for result in results:
             with self.failures.isolated(result.job.waiting):
                 if self._judge(result, batch):
                     again.append(batch.works[result.job.name])
-        self.remove_archived([*before, *(_archived(result, batch) for result in archived)], shelf)
+                judged.add(result.job.name)
+        proved = [_archived(result, batch) for result in archived if result.job.name in judged]
+        self.remove_archived([*before, *proved], shelf)
         return Done([self._once_more(work) for work in again], _roles_written(results))
 
     def note_lost_copies(self, batch: Batch) -> None:
