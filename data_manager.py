@@ -17,6 +17,8 @@ from poledata import __version__, archive, cli, companion, db, delivery, lock, p
 from poledata.commands.common import Would, is_watched, watcher
 from poledata.config import Config
 from poledata.errors import DatabaseTrouble, DatabaseUnusable, ExitCode, PoleError, UsageFault
+from poledata.isolation import record
+from poledata.notices import Board
 
 STUCK_AFTER_S = 3 * 3600.0
 
@@ -101,9 +103,13 @@ def _pass_and_tell(config: Config) -> ExitCode:
             tally = archive.run_pass(config, conn, stop, watching, turns.give_way)
     _say(tally.in_words())
     if not tally.interrupted:
-        sending.heartbeat(config.secrets)
         with db.connect_again(config.db_path) as conn:
-            delivery.deliver(config, conn)
+            board = Board(conn, sending.channels(config.secrets))
+            board.settle(["defect"], "the pass")
+            with board.isolated("heartbeat"):
+                sending.heartbeat(config.secrets)
+            with board.isolated("sending"):
+                delivery.deliver(config, conn)
     return tally.exit_code
 
 
@@ -114,12 +120,18 @@ def _told_in_any_case(config: Config) -> Iterator[None]:
         yield
     except (DatabaseTrouble, DatabaseUnusable):
         raise
-    except Exception:  # handed on, to the one place that deals with it
+    except Exception as fault:  # handed on, to the one place that deals with it
+        is_bug = not isinstance(fault, PoleError)
+        why = record("the pass", fault) if is_bug else ""
         try:
             with db.connect_again(config.db_path) as conn:
+                if is_bug:
+                    Board(conn, sending.channels(config.secrets)).tell(
+                        "defect", "the pass", f"It could not go on. {why}."
+                    )
                 delivery.deliver(config, conn)
-        except PoleError as fault:  # less than what ended the pass
-            cli.log.warning("notices can't be sent now: %s", fault)
+        except PoleError as other:  # less than what ended the pass
+            cli.log.warning("notices can't be sent now: %s", other)
         raise
 
 

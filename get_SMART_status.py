@@ -92,9 +92,9 @@ def _check(config: Config, conn: db.Connection, labels: tuple[str, ...], as_json
             f"{', '.join(gone)}: shipped or lost, not looked for. Nothing was changed."
         )
     found = _look(disks)
-    checked = smartwatch.check(conn, disks, found, time.time())
     board = Board(conn, sending.channels(config.secrets))  # as it is now: asking took a while
     house = House(config, conn, board)
+    checked = smartwatch.check(house, disks, found, time.time())
     smartwatch.tell(house, checked)
     if smartwatch.may_change_holds(house, checked):
         with lock.between_batches(config.db_path):

@@ -132,15 +132,19 @@ class _Pass:
                 self._board.settle(["pass-stuck"], "data_manager")
             if self._may_go_on():
                 self._begin_with_what_was_left()
-                self._work_through_the_buffer()
+                with self._board.isolated("the buffer"):
+                    self._work_through_the_buffer()
             if not self._is_dry:
                 if self._may_go_on():
-                    self._disks.keep_catalogues()
-                self._disks.end_of_pass()
+                    with self._board.isolated("copies of the database"):
+                        self._disks.keep_catalogues()
+                with self._board.isolated("failing disks"):
+                    self._disks.end_of_pass()
             self._count_what_is_left()
             if not (self._is_dry or self._tally.interrupted):
                 if not self._tally.paused_why:
-                    self._disks.settle_no_disk()
+                    with self._board.isolated("roles without a disk"):
+                        self._disks.settle_no_disk()
                 watch.look(self._house, self._tally)
             outcome = "interrupted" if self._tally.interrupted else "done"
         finally:
@@ -150,12 +154,16 @@ class _Pass:
     def _begin_with_what_was_left(self) -> None:
         if self._is_dry:
             return
-        self._note_a_crash()
-        self._board.settle_old("opened-at-removal", DAY_S)
-        self._disks.look_again()
-        self._disks.finish_closes()
-        self._note_what_left()
-        self._failures.forget_gone(self._buffer.root_fd)
+        for about, step in (
+            ("the last pass", self._note_a_crash),
+            ("old notices", lambda: self._board.settle_old("opened-at-removal", DAY_S)),
+            ("disks with notices", self._disks.look_again),
+            ("half closed disks", self._disks.finish_closes),
+            ("files that left", self._note_what_left),
+            ("failed files", lambda: self._failures.forget_gone(self._buffer.root_fd)),
+        ):
+            with self._board.isolated(about):
+                step()
 
     def _count_what_is_left(self) -> None:
         self._tally.interrupted = self._stop.is_set()

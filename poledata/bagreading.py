@@ -12,8 +12,8 @@ import os
 import stat
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import groupby, islice
@@ -22,7 +22,7 @@ from poledata import bag, beneath, catalogue, db, manifest, medium, sealing
 from poledata.errors import ManifestDamaged, Stopped
 from poledata.house import House
 from poledata.identity import HeldDisk
-from poledata.records import CopyState, FileRow, ManifestLine, Role
+from poledata.records import CopyState, FileRow, FileStat, ManifestLine, Role
 from poledata.texts import shown, utc
 
 CHUNK_LINES = 5000  # a transaction
@@ -78,8 +78,9 @@ def _read(house: House, held: HeldDisk, stop: threading.Event) -> BagReport:
     disk = held.disk
     reading = _Reading(house, held, BagReport(disk.label, disk.role, disk.serial, disk.state.value))
     try:
-        reading.manifest(stop)
-        reading.files_without_line()
+        with house.board.isolated(f"{disk.label}: reading its bag", passes=(OSError,)):
+            reading.manifest(stop)
+            reading.files_without_line()
     except OSError as fault:
         said = f"it could not be read to its end: {fault.strerror or fault}"
         reading.report.faults.append(said)
@@ -146,9 +147,26 @@ class _Reading:
                 raise Stopped("Interrupted: the database is not complete. Run this again.")
             listed = list(_with_files(self.held.root_fd, chunk))
             with db.transaction(self.house.conn):
-                doubtful = [one for one in listed if not self._write_down(one)]
+                doubtful = self._write_down_all(listed)
             for one in doubtful:  # has to be read, so not within the transaction
-                self._settle_size(one)
+                with self._isolated(one):
+                    self._settle_size(one)
+
+    def _write_down_all(self, listed: Iterable[Listed]) -> list[Listed]:
+        """Those that have to be read before they can be judged."""
+        doubtful = []
+        for one in listed:
+            with self._isolated(one):
+                if not self._write_down(one):
+                    doubtful.append(one)
+        return doubtful
+
+    @contextmanager
+    def _isolated(self, listed: Listed) -> Iterator[None]:
+        """Keep a bug to this line; the disk's faults are dealt with by whoever reads it."""
+        about = f"{self.report.label}: the line of {shown(listed.name)}"
+        with self.house.board.isolated(about, passes=(OSError,)):
+            yield
 
     def _plain_lines(self) -> Iterator[ManifestLine]:
         """Those that name a path below data/ as we write it; the others are faults."""
@@ -188,7 +206,7 @@ class _Reading:
             self.report.lost.append(shown(listed.name))  # of what size? there is no row without
             return
         file_id = catalogue.add_file(
-            self.house.conn, listed.name, listed.sha512, info.st_size, info.st_mtime_ns
+            self.house.conn, listed.name, listed.sha512, info.st_size, FileStat.of(info).mtime_ns
         )
         self._add(file_id, listed, CopyState.GOOD)
 
@@ -202,7 +220,7 @@ class _Reading:
         conn, info, now_s = self.house.conn, listed.info, time.time()
         # The inode was last changed when the copy got its final name.
         at = utc(min(info.st_ctime, now_s) if info else now_s)
-        mtime_ns = info.st_mtime_ns if info else None
+        mtime_ns = FileStat.of(info).mtime_ns if info else None
         catalogue.add_unverified_copy(conn, file_id, self.held.disk, state, mtime_ns, at)
         catalogue.archived_if_in_both_roles(conn, file_id)
         self.report.new_copies += 1
@@ -222,7 +240,7 @@ class _Reading:
         size_bytes, is_whole = listed.info.st_size, self._is_whole(listed)
         with db.transaction(self.house.conn):
             if is_whole:
-                mtime_ns = listed.info.st_mtime_ns
+                mtime_ns = FileStat.of(listed.info).mtime_ns
                 catalogue.mend_size(self.house.conn, row.id, size_bytes, mtime_ns)
             self._set(row, listed, CopyState.GOOD if is_whole else CopyState.DAMAGED)
         if not is_whole:

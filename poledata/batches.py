@@ -12,7 +12,9 @@ from dataclasses import dataclass, field, replace
 from poledata import bag, catalogue, hidden
 from poledata.batchwork import BatchWork
 from poledata.choice import BATCH_FILES
-from poledata.errors import BadName, NameConflict
+from poledata.errors import BadName, HitBug, NameConflict
+from poledata.failures import has_left
+from poledata.isolation import caught
 from poledata.planning import Batch, Planner, Work
 from poledata.records import KnownFile, Waiting
 from poledata.shelf import Shelf
@@ -39,10 +41,32 @@ class Batches:
         left, todo = deque(waiting), deque[Work]()
         while (left or todo) and may_go_on():
             while left and len(todo) < BATCH_FILES:
-                todo += self._look_up(left.popleft())
+                waiting_file = left.popleft()
+                with self.work.failures.isolated(waiting_file):
+                    todo += self._look_up(waiting_file)
             if todo:
-                self._one(todo)
+                self._one_in_isolation(todo, may_go_on)
                 give_way()
+
+    def _one_in_isolation(self, todo: deque[Work], may_go_on: Callable[[], bool]) -> None:
+        """A batch; one that hits a bug is halved, until the file that hits it is alone."""
+        before = list(todo)
+        with caught("a batch") as bugs:
+            self._one(todo)
+        if not bugs:
+            return
+        suspects = before[: max(1, len(before) - len(todo))]
+        todo.clear()
+        todo.extend(before[len(suspects) :])
+        if len(suspects) == 1:
+            waiting = suspects[0].waiting
+            self.work.failures.note(waiting.path, waiting.stat, HitBug(shown(waiting.path), *bugs))
+            return
+        middle = len(suspects) // 2
+        for half in (suspects[:middle], suspects[middle:]):
+            there = deque(w for w in half if not has_left(self.work.buffer.root_fd, w.waiting.name))
+            while there and may_go_on():
+                self._one_in_isolation(there, may_go_on)
 
     def _look_up(self, waiting: Waiting) -> list[Work]:
         """What is known of a waiting file; [] if it is not to be touched now."""
@@ -98,16 +122,22 @@ class Batches:
             self.work.note_lost_copies(batch)
             self.work.disks.note_refused(batch.refused)
             for work in batch.interrupted:
-                self.work.give_back(work.waiting)
-            before = [file for work in batch.again if (file := self.work.known_again(work))]
+                with self.work.failures.isolated(work.waiting):
+                    self.work.give_back(work.waiting)
+            before = []
+            for work in batch.again:
+                with self.work.failures.isolated(work.waiting):
+                    if file := self.work.known_again(work):
+                        before.append(file)
             if not batch.jobs:
                 self.work.remove_archived(before, shelf)
                 return
             done = self.work.copy(self.begin_row(), batch, before, shelf)
         todo.extendleft(reversed(done.again))
-        self.work.disks.close_full(
-            batch.full, {role: batch.disks[role].disk.id for role in done.written}
-        )
+        with self.work.house.board.isolated("full disks"):
+            self.work.disks.close_full(
+                batch.full, {role: batch.disks[role].disk.id for role in done.written}
+            )
 
     def _say_what_would_be(self, batch: Batch) -> None:
         for job in batch.jobs:

@@ -17,6 +17,7 @@ from poledata.errors import (
     FULL_ERRNOS,
     OBSTACLE_ERRNOS,
     FileFault,
+    HitBug,
     NameConflict,
     NotRemoved,
     PoleError,
@@ -28,6 +29,7 @@ from poledata.errors import (
 from poledata.failures import Failures
 from poledata.house import House
 from poledata.identity import HeldDisk
+from poledata.isolation import record
 from poledata.planning import Batch, Work
 from poledata.records import Role, Waiting, Written
 from poledata.removal import Archived, Outcome, Removal
@@ -78,15 +80,22 @@ class BatchWork:
             self.buffer, batch.jobs, targets, self.stop, self.watcher.moved
         )
         archived = self._register(row, results, batch)
-        again = [batch.works[r.job.name] for r in results if self._judge(r, batch)]
-        self.remove_archived([*before, *(_archived(result, batch) for result in archived)], shelf)
+        again, judged = [], set()  # a file with a bug of ours stays in the buffer
+        for result in results:
+            with self.failures.isolated(result.job.waiting):
+                if self._judge(result, batch):
+                    again.append(batch.works[result.job.name])
+                judged.add(result.job.name)
+        proved = [_archived(result, batch) for result in archived if result.job.name in judged]
+        self.remove_archived([*before, *proved], shelf)
         return Done([self._once_more(work) for work in again], _roles_written(results))
 
     def note_lost_copies(self, batch: Batch) -> None:
         for known, copy, state in batch.lost_copies:
-            with db.transaction(self.house.conn):
-                catalogue.set_copy_state(self.house.conn, known.id, copy.disk, state)
-            self.reread.tell(known, copy.disk.label, state)
+            with self.house.board.isolated(f"{copy.disk.label}: noting a lost copy"):
+                with db.transaction(self.house.conn):
+                    catalogue.set_copy_state(self.house.conn, known.id, copy.disk, state)
+                self.reread.tell(known, copy.disk.label, state)
 
     def _register(self, row: int, results: list[Result], batch: Batch) -> list[Result]:
         """Write down all new copies at once; returns the results of files now archived."""
@@ -97,11 +106,13 @@ class BatchWork:
                     archived.append(result)
                     size_bytes += result.job.waiting.stat.size_bytes
             for held in batch.disks.values():
-                self._measure(held)
+                with self.house.board.isolated(f"{held.disk.label}: measuring"):
+                    self._measure(held)
                 self.disks.used(held.disk)
             catalogue.count_in_pass(self.house.conn, row, len(archived), size_bytes)
             self._no_trouble_any_more([shown(result.job.name) for result in archived])
-        lifecycle.settle_no_good_copy(self.house)
+        with self.house.board.isolated("files without a good copy"):
+            lifecycle.settle_no_good_copy(self.house)
         self.tally.archived_files += len(archived)
         self.tally.archived_bytes += size_bytes
         labels = " and ".join(held.disk.label for held in batch.disks.values())
@@ -196,6 +207,8 @@ class BatchWork:
             return None
         if isinstance(fault, FileFault):
             return fault
+        if not isinstance(fault, (OSError, PoleError)):
+            return HitBug(shown(name), record(f"{label}: {shown(name)}", fault))
         why = fault.strerror if isinstance(fault, OSError) else str(fault)
         return FileFault(shown(name), f"{label}: {why}")
 
@@ -226,8 +239,13 @@ class BatchWork:
             self.failures.forget([shown(file.waiting.path) for file in files])
             return
         read = partial(self.reread.read, shelf)
-        removal = Removal(self.house.conn, self.buffer, shelf.hold, read)
-        removed = [file for file in removal.remove(files) if self._is_removed(file)]
+        isolated = self.failures.isolated
+        removal = Removal(self.house.conn, self.buffer, shelf.hold, read, isolated)
+        removed = []
+        for outcome in removal.remove(files):
+            with isolated(outcome.file.waiting):
+                if self._is_removed(outcome):
+                    removed.append(outcome)
         self.note_removed([outcome.file.waiting.name for outcome in removed])
         self.failures.forget([shown(outcome.file.waiting.path) for outcome in removed])
 

@@ -36,7 +36,7 @@ class Seen:
     other_files: int = 0  # of other extensions
     links_and_specials: int = 0
     mounted: frozenset[str] = frozenset()  # directories where other file systems are mounted
-    unlistable: dict[str, str] = field(default_factory=dict)  # directory → why
+    unlistable: dict[str, str] = field(default_factory=dict)  # directory (a/) or file → why
 
     @property
     def is_whole(self) -> bool:
@@ -68,16 +68,17 @@ def scan(
 
     def settled() -> Iterator[tuple[int, str, os.stat_result]]:
         for path, info in _files(root_fd, seen):
+            mtime_ns = FileStat.of(info).mtime_ns
             if not _is_data(path, extensions):
                 seen.other_files += 1
             elif not is_settled(info, settle_s, now_s):
                 seen.unsettled_files += 1
-            elif after is None or (info.st_mtime_ns, path) > after:
+            elif after is None or (mtime_ns, path) > after:
                 seen.settled_files += 1
                 seen.settled_bytes += info.st_size
                 is_of_today = abs(now_s - info.st_mtime) < DAY_S
                 seen.settled_in_a_day_bytes += info.st_size if is_of_today else 0
-                yield info.st_mtime_ns, path, info  # ordered as by age_key
+                yield mtime_ns, path, info  # ordered as by age_key
 
     seen.waiting = [_waiting(path, info) for _, path, info in heapq.nsmallest(at_most, settled())]
     return seen
@@ -132,14 +133,26 @@ def _files_in(
     with beneath.directory(root_fd, path) as fd, os.scandir(fd) as entries:
         for entry in entries:
             name = f"{path}/{entry.name}" if path else entry.name
-            if entry.is_dir(follow_symlinks=False):
-                directories.append(name)
-            elif not entry.is_file(follow_symlinks=False):
-                seen.links_and_specials += 1
-            else:
-                info = _stat_entry(fd, entry.name)
-                if info:
-                    yield name, info
+            try:
+                info = _looked_at(fd, name, entry, directories, seen)
+            except OSError as fault:  # of this entry alone: the others are well
+                seen.unlistable[name] = fault.strerror or str(fault)
+                continue
+            if info:
+                yield name, info
+
+
+def _looked_at(
+    fd: int, name: str, entry: os.DirEntry[str], directories: list[str], seen: Seen
+) -> os.stat_result | None:
+    """The stat of a regular file; what else there is is noted."""
+    if entry.is_dir(follow_symlinks=False):
+        directories.append(name)
+    elif not entry.is_file(follow_symlinks=False):
+        seen.links_and_specials += 1
+    else:
+        return _stat_entry(fd, entry.name)
+    return None
 
 
 def _stat_entry(fd: int, base: str) -> os.stat_result | None:
@@ -191,7 +204,8 @@ def must_be_named(root_fd: int, waiting: Waiting) -> None:
         info = beneath.stat(root_fd, waiting.path)
     if info is None:
         raise SourceVanished(shown(waiting.name), "it was removed while it was being archived")
-    if (info.st_dev, info.st_ino) != (waiting.stat.device, waiting.stat.inode):
+    now = FileStat.of(info)
+    if (now.device, now.inode) != (waiting.stat.device, waiting.stat.inode):
         raise SourceChanged(shown(waiting.name), "another file has taken its place")
 
 
@@ -237,7 +251,7 @@ def _has_newer_beside(root_fd: int, waiting: Waiting, extensions: tuple[str, ...
     parent = waiting.path.rpartition("/")[0]
     with beneath.directory(root_fd, parent) as fd, os.scandir(fd) as entries:
         others = (_stat_entry(fd, e.name) for e in entries if _is_data(e.name, extensions))
-        return any(info.st_mtime_ns > waiting.stat.mtime_ns for info in others if info)
+        return any(FileStat.of(i).mtime_ns > waiting.stat.mtime_ns for i in others if i)
 
 
 def is_lease_ours(fd: int) -> bool:

@@ -58,7 +58,9 @@ def verify_all(
     def one(disk: Disk) -> Verdict:
         with db.connect_again(config.db_path) as conn:
             board = Board(conn, sending.channels(config.secrets))
-            return verify(House(config, conn, board), disk, stop, tick, not_since)
+            with board.isolated(f"{disk.label}: verifying"):
+                return verify(House(config, conn, board), disk, stop, tick, not_since)
+            return Verdict(disk.label, fault="a bug of this program; the log has its traceback")
 
     with ThreadPoolExecutor(AT_ONCE, "verify", initializer=_leave_signals_to_main) as pool:
         verdicts = list(pool.map(one, disks))
@@ -73,9 +75,10 @@ def _tell_again(config: Config, found: dict[Disk, Verdict]) -> None:
         house = House(config, conn, Board(conn, sending.channels(config.secrets)))
         settle_mended(house)
         for disk, verdict in bad.items():
-            now = the_disk(house, disk.serial)
-            if now.state not in GIVEN_UP:
-                tell_bad_copies(house, now, verdict)
+            with house.board.isolated(f"{disk.label}: telling of its copies"):
+                now = the_disk(house, disk.serial)
+                if now.state not in GIVEN_UP:
+                    tell_bad_copies(house, now, verdict)
 
 
 def _leave_signals_to_main() -> None:
@@ -127,10 +130,12 @@ def _verify_copies(
     for file_id in ids:
         if stop.is_set():
             raise Stopped()
-        copy = catalogue.copy_on(house.conn, held.disk, file_id)
-        if copy:
-            _verify_one(house, held, copy, reader, verdict, stop, tick)
-        verdict.left -= 1
+        about = f"{held.disk.label}: verifying file {file_id}"
+        with house.board.isolated(about, passes=(OSError,)):
+            copy = catalogue.copy_on(house.conn, held.disk, file_id)
+            if copy:
+                _verify_one(house, held, copy, reader, verdict, stop, tick)
+            verdict.left -= 1
 
 
 def _verify_one(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import io
 import logging
@@ -19,7 +20,9 @@ import click
 
 from poledata.config import Config, load
 from poledata.errors import ConfigFault, ExitCode, PoleError, UsageFault
+from poledata.isolation import BUGS
 from poledata.ownership import open_or_make, user_name
+from poledata.texts import is_utf8, shown
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 log = logging.getLogger("poledata")
@@ -121,7 +124,7 @@ class _LogFile(logging.FileHandler):
         if os.geteuid() != 0:
             return super()._open()
         fd = open_or_make(Path(self.baseFilename), os.O_WRONLY | os.O_APPEND)
-        return open(fd, "a", encoding=self.encoding)
+        return open(fd, "a", encoding=self.encoding, errors=self.errors)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -149,7 +152,9 @@ def start_logging(config: Config) -> None:
 
 def log_to(path: Path) -> None:
     """Log to this file."""
-    handler: logging.Handler = _LogFile(path, encoding="utf-8", delay=True)
+    handler: logging.Handler = _LogFile(
+        path, encoding="utf-8", delay=True, errors="backslashreplace"
+    )
     formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
@@ -201,11 +206,80 @@ def stop_on_signals() -> threading.Event:
     return stop
 
 
+LONGEST_ARGUMENT = 10_000  # no path and no name can be as long
+
+
+class _Outlet(io.FileIO):
+    """Standard output, or standard error: work goes on where nobody takes what is printed."""
+
+    fault: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            if self.fault is None:
+                return super().write(data)
+        except OSError as fault:
+            self.fault = fault
+        return len(data)
+
+
+def _open_outlets() -> list[_Outlet]:
+    """UTF-8 in any locale; what is no text is escaped."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # else a database could be "stderr"
+        os.set_inheritable(fd, True)
+    os.close(fd)
+    outlets = []
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and stream is getattr(sys, f"__{name}__"):
+            outlet = _Outlet(stream.fileno(), "wb", closefd=False)
+            text = io.TextIOWrapper(
+                io.BufferedWriter(outlet), "utf-8", "backslashreplace", line_buffering=True
+            )
+            setattr(sys, name, text)
+            outlets.append(outlet)
+    return outlets
+
+
+def _exit_code_of(outlets: list[_Outlet], code: int) -> int:
+    """A person who was not told should look. Who closes a pipe early knows it."""
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.flush()
+    faults = [o.fault for o in outlets if o.fault]
+    for fault in faults:
+        if fault.errno != errno.EPIPE:
+            click.echo(f"Not everything could be printed: {fault.strerror}.", err=True)
+    return ExitCode.LOOK if faults and code == ExitCode.DONE else code
+
+
+def _must_be_clear() -> None:
+    """Raises UsageFault for arguments that nothing can mean, and where no path leads anywhere."""
+    for argument in sys.argv[1:]:
+        if len(argument) > LONGEST_ARGUMENT:
+            raise UsageFault(
+                f"{shown(argument[:40])}…: an argument of {len(argument)} characters is too long. "
+                "Nothing was changed."
+            )
+        if not is_utf8(argument):
+            raise UsageFault(
+                f"{shown(argument)} is not UTF-8. Nothing was changed. Names and paths must be."
+            )
+    try:
+        os.getcwd()
+    except OSError as fault:
+        raise UsageFault(
+            f"The current directory can't be used ({fault.strerror}). Nothing was changed. "
+            "Change to another one: cd /"
+        ) from fault
+
+
 def enter(command: click.Command) -> NoReturn:
     """Run a script's command; every way out ends here, with an exit code of the contract."""
     logging.getLogger("poledata").addHandler(logging.NullHandler())
     os.umask(0o022)  # what we write may be read by everybody, as the tools of others expect
+    outlets = _open_outlets()
     try:
+        _must_be_clear()
         code = command.main(standalone_mode=False)
     except click.ClickException as fault:
         fault.show()
@@ -216,8 +290,10 @@ def enter(command: click.Command) -> NoReturn:
         code = _say(fault)
     except Exception as defect:
         code = _confess(defect)
+    else:
+        code = _confess_bugs() if BUGS else code
     gc.freeze()  # the process ends: what it holds need not be searched for garbage
-    sys.exit(int(code or 0))
+    sys.exit(int(_exit_code_of(outlets, int(code or 0))))
 
 
 def _say(fault: PoleError) -> ExitCode:
@@ -227,6 +303,16 @@ def _say(fault: PoleError) -> ExitCode:
     if SETTINGS.speaks or isinstance(fault, UsageFault) or is_terminal(sys.stderr):
         click.echo(str(fault), err=True)
     return fault.exit_code
+
+
+def _confess_bugs() -> ExitCode:
+    """Bugs that were kept to what they were about: everything else is done."""
+    click.echo(
+        f"This program hit a bug ({', '.join(dict.fromkeys(BUGS))}); everything else was done. "
+        "Nothing was removed on the word of it. The log has its traceback: please report it.",
+        err=True,
+    )
+    return ExitCode.DEFECT
 
 
 def _confess(defect: Exception) -> ExitCode:

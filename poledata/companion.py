@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from poledata import db, delivery, sending
 from poledata.config import Config
 from poledata.errors import PoleError
+from poledata.isolation import caught
+from poledata.notices import Board
 from poledata.records import Job
 from poledata.tally import Watcher
 
@@ -53,7 +55,8 @@ class _Companion(threading.Thread):
     def run(self) -> None:
         try:
             while not self._over.wait(LOOK_EVERY_S):
-                self._look()
+                with caught("beside the pass"):
+                    self._look()
         except Exception as defect:  # handed on to the pass, which raises it
             self.defect = defect
 
@@ -70,7 +73,9 @@ class _Companion(threading.Thread):
             self._beat()
         try:
             with db.connect(self._config.db_path) as conn:
-                delivery.deliver(self._config, conn)
+                board = Board(conn, sending.channels(self._config.secrets))
+                with board.isolated("sending"):
+                    delivery.deliver(self._config, conn)
         except PoleError as fault:
             log.warning("notices can't be sent now: %s", fault)  # the pass itself will say it
 

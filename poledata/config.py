@@ -19,7 +19,7 @@ from poledata.envfile import Secrets, read_secrets
 from poledata.errors import ConfigFault
 from poledata.records import Prefixes, Role
 from poledata.settings import KEYS, LABEL, Key, Place, duration_s, fixed_part, said, size_bytes
-from poledata.texts import shown, text_of
+from poledata.texts import is_utf8, shown, text_of
 
 __all__ = ["KEYS", "Config", "Secrets", "duration_s", "load", "page_faults", "size_bytes"]
 
@@ -76,6 +76,8 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     Raises ConfigFault with every fault, each as ``FILE: Key: what is wrong; what is right``.
     """
     full = Path(os.path.abspath(path))
+    if not is_utf8(str(full)):
+        raise ConfigFault([f"{shown(str(full))}: this path is not UTF-8; rename the directory"])
     try:
         _must_be_safe_for_root(full)
         ini = _Ini.parse(text_of(full.read_bytes()))

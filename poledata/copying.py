@@ -73,7 +73,8 @@ def copy_batch(
             _read(buffer, result, [lanes[role] for role in result.job.roles], pool, stop)
     for result in results:
         for role in result.job.roles:
-            result.copies[role] = lanes[role].results[result.job.name]
+            lane = lanes[role]
+            result.copies[role] = lane.defect or lane.results[result.job.name]
     return results
 
 
@@ -91,9 +92,10 @@ def _running(lanes: dict[Role, Lane], results: list[Result]) -> Iterator[list[Re
                 lanes[role].hand(End(None))
         for lane in lanes.values():
             lane.join()
-    for lane in lanes.values():
-        if lane.defect:
-            raise lane.defect
+    if len(results) > 1:  # else the other lane's copy counts
+        for lane in lanes.values():
+            if lane.defect:
+                raise lane.defect
 
 
 def _read_ahead(buffer: Source, job: Job) -> None:

@@ -81,14 +81,37 @@ def _answers(path: Path) -> bool:
 def _rolled_back_copy(path: Path) -> Iterator[Path]:
     """A copy without what was not committed: the next writer does the same to the original."""
     import shutil  # rarely needed, and slow to load
+
+    with temporary_directory(path) as directory:
+        copy = directory / path.name
+        try:
+            for suffix in ("-journal", ""):
+                if os.path.exists(f"{path}{suffix}"):
+                    shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+        except OSError as fault:
+            raise _no_copy(path, fault) from fault
+        yield copy
+
+
+@contextmanager
+def temporary_directory(path: Path) -> Iterator[Path]:
+    """Where a copy of this database can be made for now. Raises DatabaseTrouble."""
     from tempfile import TemporaryDirectory
 
-    with TemporaryDirectory() as directory:
-        copy = Path(directory) / path.name
-        for suffix in ("-journal", ""):
-            if os.path.exists(f"{path}{suffix}"):
-                shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
-        yield copy
+    try:
+        directory = TemporaryDirectory()
+    except OSError as fault:
+        raise _no_copy(path, fault) from fault
+    with directory as name:
+        yield Path(name)
+
+
+def _no_copy(path: Path, fault: OSError) -> DatabaseTrouble:
+    return DatabaseTrouble(
+        path,
+        f"no temporary copy of it can be made ({fault.strerror or fault}); make room in /tmp, or "
+        "set TMPDIR to a directory that has some",
+    )
 
 
 @contextmanager
@@ -255,12 +278,21 @@ _WORLD_FAULTS = (
 )
 
 
+def is_unusable(fault: Exception) -> bool:
+    """Whether this says that the database can't be used now: no mistake of ours."""
+    said = str(fault)
+    is_of_sqlite = isinstance(fault, sqlite3.DatabaseError)
+    return is_of_sqlite and ("not a database" in said or said.startswith(_WORLD_FAULTS))
+
+
 @contextmanager
 def in_words(path: Path) -> Iterator[None]:
     """Turn SQLite's faults into sentences; our own mistakes in SQL stay defects."""
     try:
         yield
     except sqlite3.DatabaseError as fault:
+        if not is_unusable(fault):
+            raise
         said = str(fault)
         if "not a database" in said:
             raise DatabaseUnusable(
@@ -268,8 +300,6 @@ def in_words(path: Path) -> Iterator[None]:
                 "this is not an SQLite database",
                 _WHICH_ONE,
             ) from fault
-        if not said.startswith(_WORLD_FAULTS):
-            raise
         raise DatabaseTrouble(path, _sentence(said)) from fault
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from poledata import catalogue, db, lock, sending
 from poledata.config import Config
 from poledata.errors import PoleError
+from poledata.isolation import caught
 from poledata.kinds import KINDS
 from poledata.notices import Board
 from poledata.records import Channel, Delivery, Message, Notice, Severity
@@ -66,7 +67,9 @@ def _send(
         return  # another process has sent them meanwhile
     from poledata import message, report, screen
 
-    state = screen.state_lines(report.collect(config, conn))
+    state = ["How the archive stands can't be told: see the log."]
+    with Board(conn).isolated("the state of the archive"):  # news go out without it
+        state = screen.state_lines(report.collect(config, conn))
     messages = [message.compose(letter.items, state, now_s) for letter in letters]
     faults = carry_all([letter.channel for letter in letters], messages, carry)
     with db.transaction(conn):
@@ -93,24 +96,35 @@ def carry_all(
     """Every channel at once, each with its own message; for each why it failed, or None."""
     from concurrent.futures import ThreadPoolExecutor
 
+    def one(channel: Channel, message: Message) -> str | None:
+        with caught(channel.name) as bugs:
+            return carry(channel, message)
+        return bugs[0]
+
     with ThreadPoolExecutor(max_workers=max(1, len(channels))) as pool:
-        return list(pool.map(carry, channels, messages))
+        return list(pool.map(one, channels, messages))
 
 
 def _letters(
     config: Config, conn: db.Connection, channels: Sequence[Channel], now_s: float
 ) -> list[_Letter]:
     letters = []
+    board = Board(conn, channels)
     for channel in channels:
-        if missing := catalogue.not_queued(conn, channel):
-            with db.transaction(conn):
-                for notice_id in missing:
-                    catalogue.queue(conn, notice_id, [channel.name])
-        waiting = catalogue.deliveries(conn, channel.name)
-        items = _due(config, conn, channel, waiting, now_s) if waiting else ()
-        if items and not _rests(items, now_s):
-            letters.append(_Letter(channel, items))
+        with board.isolated(f"channel {channel.name}"):
+            if letter := _letter(config, conn, channel, now_s):
+                letters.append(letter)
     return letters
+
+
+def _letter(config: Config, conn: db.Connection, channel: Channel, now_s: float) -> _Letter | None:
+    if missing := catalogue.not_queued(conn, channel):
+        with db.transaction(conn):
+            for notice_id in missing:
+                catalogue.queue(conn, notice_id, [channel.name])
+    waiting = catalogue.deliveries(conn, channel.name)
+    items = _due(config, conn, channel, waiting, now_s) if waiting else ()
+    return _Letter(channel, items) if items and not _rests(items, now_s) else None
 
 
 def _due(

@@ -109,10 +109,13 @@ class DiskWatch:
         if not labels:
             return
         with self._house.shelf() as shelf:  # of all disks: two may be on one drive
-            at_fault = {d.id for d in catalogue.disks(self._house.conn) if _is_at_fault(shelf, d)}
+            well = []
             for disk in catalogue.disks(self._house.conn):
-                if disk.label in labels and not (self._stands(disk) or disk.id in at_fault):
-                    board.settle(DISK_KINDS, disk.label)
+                with board.isolated(f"{disk.label}: looking again"):
+                    if not (_is_at_fault(shelf, disk) or self._stands(disk)):
+                        well.append(disk.label)
+            for label in labels.intersection(well):
+                board.settle(DISK_KINDS, label)
 
     def _stands(self, disk: Disk) -> bool:
         """A notice that no look ends: of a held disk, till it is given back; of a half closed one,
@@ -137,6 +140,10 @@ class DiskWatch:
                 self._close(disk, partial(closing.finish_close, self._house, disk))
 
     def _close(self, disk: Disk, close: Callable[[], str]) -> None:
+        with self._house.board.isolated(f"{disk.label}: closing"):
+            self._close_or_tell(disk, close)
+
+    def _close_or_tell(self, disk: Disk, close: Callable[[], str]) -> None:
         try:
             close()
         except (CannotClose, ManifestDamaged, OSError) as fault:
@@ -167,7 +174,8 @@ class DiskWatch:
         with self._house.shelf() as shelf:
             for disk in catalogue.disks(self._house.conn):
                 if disk.id in used and disk.state is DiskState.ACTIVE:
-                    self._keep_catalogue(shelf, disk)
+                    with self._house.board.isolated(f"{disk.label}: copying the database"):
+                        self._keep_catalogue(shelf, disk)
 
     def _keep_catalogue(self, shelf: Shelf, disk: Disk) -> None:
         """No pass fails for want of it: a fault is the disk's, and only counted."""

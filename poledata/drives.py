@@ -24,6 +24,7 @@ from pySMART.smartctl import Smartctl  # type: ignore[import-untyped]
 
 from poledata import mounts, smartjson
 from poledata.errors import UsageFault
+from poledata.isolation import caught
 from poledata.smartjson import Json, SelfReport
 
 ASK_TIMEOUT_S = 30.0  # one that takes 25 s a command would keep smartctl for minutes
@@ -161,6 +162,15 @@ class _Once(Smartctl):  # type: ignore[misc]
 
 
 def _ask(smartctl: str, door: Door) -> Found:
+    """What one drive answers; an answer that hits a bug of ours is none."""
+    with caught(door.name) as bugs:
+        return _asked(smartctl, door)
+    kernel = door.kernel or mounts.Drive(door.name, None, None, None)
+    report = replace(smartjson.read(door.device, {}, 0), says=bugs[0])
+    return Found((door.name,), kernel, report, "{}")
+
+
+def _asked(smartctl: str, door: Door) -> Found:
     asked = _Once(smartctl, door)
     report = smartjson.read(door.device, asked.report, asked.exit_status)
     if asked.fault:

@@ -173,6 +173,12 @@ class NotRemoved(FileFault):
     kind = "not-removed"
 
 
+class HitBug(FileFault):
+    """Work on this file hit a bug of this program: it is tried again later, as any that failed."""
+
+    kind = "defect"
+
+
 class SetAside(FileFault):
     """Something unregistered stood in this file's place on a disk and was moved to .aside/."""
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from poledata import catalogue, db, hidden
-from poledata.errors import FileFault
+from poledata.errors import FileFault, HitBug
+from poledata.isolation import caught
 from poledata.notices import COPY_FAILED_FROM, FILE_KINDS, Board
-from poledata.records import FileStat
+from poledata.records import FileStat, Waiting
 from poledata.tally import Tally
 from poledata.texts import seconds, shown, unshown
 
@@ -53,15 +56,25 @@ class Failures:
             text = f"{fault.why}; {stays} in the buffer (tried {tried})."
             self._board.tell(fault.kind, shown(name), text)
 
+    @contextmanager
+    def isolated(self, waiting: Waiting) -> Iterator[None]:
+        """Keep a bug to this file: it is pending then, and the others go on."""
+        path = shown(waiting.path)
+        with caught(path) as bugs:
+            yield
+        for why in bugs:
+            self.note(waiting.path, waiting.stat, HitBug(path, why))
+
     def note_unlistable(self, directories: dict[str, str]) -> None:
-        """Directories of the buffer that can't be listed now, and why; others can be again."""
+        """What of the buffer can't be looked at now, and why; others can be again."""
         for name, why in directories.items():
             if self.is_due(name, None):
-                self.note(name, None, FileFault(shown(name), f"it can't be listed ({why})"))
+                what = "listed" if name.endswith("/") else "looked at"
+                self.note(name, None, FileFault(shown(name), f"it can't be {what} ({why})"))
         listed = [
             name
-            for name in self._pending
-            if name.endswith("/") and unshown(name) not in directories
+            for name, before in self._pending.items()
+            if before.stat is None and unshown(name) not in directories
         ]
         self.forget(listed)
 
@@ -73,7 +86,7 @@ class Failures:
         with db.transaction(self._conn):
             for name in ended:
                 catalogue.no_longer_pending(self._conn, name)
-                self._board.settle(FILE_KINDS, name)
+                self._board.settle((*FILE_KINDS, "defect"), name)
         for name in ended:
             self._pending.pop(name, None)
             self._noted.discard(name)

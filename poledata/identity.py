@@ -17,6 +17,7 @@ from pathlib import Path
 from poledata import bag, beneath, medium, mounts, support
 from poledata.config import Config
 from poledata.errors import DiskRefused, ManifestDamaged
+from poledata.isolation import caught
 from poledata.medium import HashingReader
 from poledata.records import CopyTarget, Disk, DiskState, ReadBack, VerifiedBy
 
@@ -316,6 +317,15 @@ def must_take_copies(held: HeldDisk) -> None:
 
 @contextmanager
 def disk_faults(disk: Disk) -> Iterator[None]:
+    """Whatever goes wrong with a disk, a bug of ours too, is a refusal of this disk alone."""
+    with caught(disk.label) as bugs, _system_faults(disk):
+        yield
+    for why in bugs:
+        raise DiskRefused("defect", disk.label, why, "Other disks go on.")
+
+
+@contextmanager
+def _system_faults(disk: Disk) -> Iterator[None]:
     try:
         yield
     except ManifestDamaged as fault:

@@ -1,4 +1,4 @@
-"""The Python that starts a script must have its packages: one sentence instead of a traceback.
+"""The Python that starts a script must have its packages, and take names as UTF-8.
 
 Every script imports this before all else, for ``#!/usr/bin/env python3`` may find the system's
 Python, which lacks them. It runs on older Pythons too, to say that they are too old.
@@ -6,6 +6,7 @@ Python, which lacks them. It runs on older Pythons too, to say that they are too
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -30,6 +31,16 @@ def _the_right_one() -> str:
     return "Start it with the one that it was installed for (README, Installation)"
 
 
+def _start_again_in_utf8() -> None:
+    """Names are UTF-8 in any locale: else Python would re-encode them, on disks too."""
+    if sys.flags.utf8_mode or sys.getfilesystemencoding() == "utf-8":
+        return
+    with open("/proc/self/cmdline", "rb") as words:
+        arguments = words.read().split(b"\0")[1:-1]
+    os.execv(sys.executable, [os.fsencode(sys.executable), b"-X", b"utf8", *arguments])
+
+
+_start_again_in_utf8()
 if fault := _what_is_wrong():
     print(
         f"{Path(sys.argv[0]).name}: {sys.executable} {fault}. Nothing was changed. "

@@ -43,6 +43,13 @@ KINDS = {
          "Is the archive paused, or cron stopped? data_manager.py resume; crontab -l",
          "Never remove files by hand. Tell the people up north how long it will last."),
     ),
+    "defect": Kind(
+        _C, "the program has a bug", "bugs of the program",
+        "All other files and disks were worked on. A file that hit it stays in the buffer.",
+        ("Everything else goes on: nothing has to be done tonight.",
+         "Look up the traceback in the log; send it to the people up north.",
+         "It is about a file or disk that is odd? Set that aside, and the notice ends."),
+    ),
     "pass-stuck": Kind(
         _C, "the pass at work makes no progress", "the pass at work makes no progress",
         _IN_BUFFER,
@@ -189,6 +196,6 @@ KINDS = {
     DIGEST: Kind(_I, "{key}", "daily digests", "Everything: it is only news.", ()),
 }  # fmt: skip
 SEVERITIES = {name: kind.severity for name, kind in KINDS.items()}
-DISK_KINDS = ("disk-missing", "disk-wrong", "disk-read-only", "disk-error")
+DISK_KINDS = ("disk-missing", "disk-wrong", "disk-read-only", "disk-error", "defect")
 SMART_KINDS = ("smart-failing", "smart-warning", "drive-missing")
 FILE_KINDS = ("copy-failed", "not-removed", "name-conflict", "bad-name")

@@ -69,10 +69,16 @@ def ship(house: House, disks: Iterable[Disk]) -> str:
     with db.transaction(house.conn):
         for disk in disks:
             catalogue.set_state(house.conn, disk, DiskState.SHIPPED, None, _now())
-            house.board.settle(_KINDS_OF_A_DISK, disk.label)
+            _end_notices(house, disk)
             house.board.pass_on("copy-damaged", disk.label, disk.serial)  # the label is free now
     labels = ", ".join(disk.label for disk in disks)
     return f"{labels}: noted as shipped. The labels may be used again, by another drive."
+
+
+def _end_notices(house: House, disk: Disk) -> None:
+    """Those that are about the disk itself; what stands of its copies is another matter."""
+    house.board.settle(_KINDS_OF_A_DISK, disk.label)
+    house.board.settle_about("defect", f"{disk.label}: ")
 
 
 def _still_mounted_at(house: House, disk: Disk) -> Path | None:
@@ -95,7 +101,8 @@ def lose(house: House, disk: Disk, why: str) -> str:
         catalogue.copies_are_missing(house.conn, disk)
         catalogue.set_state(house.conn, disk, DiskState.LOST, why, _now())
         if disk.state is not DiskState.SHIPPED:  # else the label may be another drive's by now
-            house.board.settle(("copy-damaged", *_KINDS_OF_A_DISK), disk.label)
+            _end_notices(house, disk)
+            house.board.settle(["copy-damaged"], disk.label)
         house.board.settle(["copy-damaged", *DISK_KINDS], disk.serial)
         gone = tell_no_good_copy(house, disk)
     return (
@@ -144,7 +151,7 @@ def forget(house: House, disks: Iterable[Disk]) -> str:
     with db.transaction(house.conn):
         for disk in disks:
             catalogue.forget_disk(house.conn, disk)
-            house.board.settle(_KINDS_OF_A_DISK, disk.label)
+            _end_notices(house, disk)
     return "\n".join(
         f"{disk.label} ({disk.serial}) is forgotten. The label may be used by another drive."
         for disk in disks

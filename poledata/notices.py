@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 from poledata import catalogue, db
 from poledata.errors import DiskRefused
+from poledata.isolation import caught
 from poledata.kinds import DISK_KINDS, FILE_KINDS, SEVERITIES, SMART_KINDS
 from poledata.records import Channel, Severity
 from poledata.texts import seconds, utc
@@ -68,6 +70,16 @@ class Board:
         with db.transaction(self._conn):
             at = utc(self._clock())
             catalogue.open_notice(self._conn, kind, key, severity, text, at, value, names)
+
+    @contextmanager
+    def isolated(self, about: str, passes: tuple[type[Exception], ...] = ()) -> Iterator[None]:
+        """Keep a bug to this (isolation.py); the notice ends when it is done without one."""
+        with caught(about, passes) as bugs:
+            yield
+        if bugs:
+            self.tell("defect", about, f"{bugs[0]}.")
+        else:
+            self.settle(["defect"], about)
 
     def tell_refused(self, refusal: DiskRefused) -> None:
         """A disk can't be used."""

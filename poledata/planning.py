@@ -15,7 +15,17 @@ from poledata import bag, beneath, choice
 from poledata.errors import DiskRefused, FileFault
 from poledata.identity import HeldDisk
 from poledata.notices import DISK_KINDS, Board
-from poledata.records import CopyState, Disk, DiskState, Job, KnownCopy, KnownFile, Role, Waiting
+from poledata.records import (
+    CopyState,
+    Disk,
+    DiskState,
+    FileStat,
+    Job,
+    KnownCopy,
+    KnownFile,
+    Role,
+    Waiting,
+)
 from poledata.shelf import Shelf
 from poledata.texts import shown, size_text
 
@@ -129,7 +139,8 @@ class Planner:
         except OSError as fault:
             log.warning("%s: %s can't be looked at: %s", copy.disk.label, shown(known.name), fault)
             return False
-        if info and (info.st_size, info.st_mtime_ns) == (known.size_bytes, copy.mtime_ns):
+        stat = FileStat.of(info) if info else None
+        if stat and (stat.size_bytes, stat.mtime_ns) == (known.size_bytes, copy.mtime_ns):
             return True
         state = CopyState.DAMAGED if info else CopyState.MISSING
         self._batch.lost_copies.append((known, copy, state))

@@ -15,9 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from poledata import db, lock
+from poledata import db, lock, sending
 from poledata.config import INSTALL_PAGE, Config
 from poledata.errors import NotWritten, PoleError
+from poledata.notices import Board
 
 if TYPE_CHECKING:
     from poledata.report import Status
@@ -42,20 +43,23 @@ def rewrite(config: Config) -> None:
 def _rewrite(config: Config) -> None:
     from poledata import report
 
-    with db.connect(config.db_path, read_only=True) as conn:
-        status = report.collect(config, conn)
-        if config.status_page:
-            path = config.status_page
-            _logged(lambda: write_page(path, config, conn, status))
-    if config.metrics_file:
-        metrics = config.metrics_file
-        _logged(lambda: write_metrics(metrics, status))
+    with db.connect(config.db_path) as conn:
+        board = Board(conn, sending.channels(config.secrets))
+        with board.isolated("the status page and the metrics"):
+            status = report.collect(config, conn)
+            if config.status_page:
+                path = config.status_page
+                _logged(board, "status page", lambda: write_page(path, config, conn, status))
+            if config.metrics_file:
+                metrics = config.metrics_file
+                _logged(board, "metrics", lambda: write_metrics(metrics, status))
 
 
-def _logged(write: Callable[[], None]) -> None:
+def _logged(board: Board, what: str, write: Callable[[], None]) -> None:
     """One that fails does not keep the other from being written."""
     try:
-        write()
+        with board.isolated(what):
+            write()
     except NotWritten as fault:
         log.warning("%s", fault)
 

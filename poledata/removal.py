@@ -17,7 +17,7 @@ import resource
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 
 from poledata import bag, beneath, buffer, catalogue, hidden, manifest, medium
@@ -211,6 +211,7 @@ def _on_two_drives(proved: list[CopySeen]) -> bool:
 
 Hold = Callable[[Disk], HeldDisk]  # raises DiskRefused
 Read = Callable[[KnownFile, KnownCopy], ReadBack | None]  # from the medium; raises Stopped
+Isolated = Callable[[Waiting], AbstractContextManager[None]]  # keeps a bug to one file
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,8 +260,16 @@ class _Open:
 class Removal:
     """Takes archived files out of the buffer. For the holder of the pass lock."""
 
-    def __init__(self, conn: Connection, buf: buffer.Buffer, hold: Hold, read: Read) -> None:
+    def __init__(
+        self,
+        conn: Connection,
+        buf: buffer.Buffer,
+        hold: Hold,
+        read: Read,
+        isolated: Isolated = lambda _: nullcontext(),
+    ) -> None:
         self._conn, self._buffer, self._hold, self._read = conn, buf, hold, read
+        self._isolated = isolated
         self._read_backs: dict[tuple[str, int], ReadBack | None] = {}  # by path and disk id
         self._ctimes: dict[tuple[int, int], int] = {}  # by device and inode, after our own change
         self._attached: dict[int, tuple[float, str | None]] = {}  # by disk id: when, why not
@@ -281,17 +290,18 @@ class Removal:
         with ExitStack() as leases:
             for file in files:
                 try:
-                    done = self._hide_if_proved(file, leases)
+                    with self._isolated(file.waiting):  # a bug keeps the file
+                        done = self._hide_if_proved(file, leases)
+                        group += [done] if isinstance(done, _Open) else []
+                        outcomes += [done] if isinstance(done, Outcome) else []
                 except Stopped:
                     is_stopped = True  # what is hidden by now is still removed, or given back
                     break
-                if isinstance(done, _Open):
-                    group.append(done)
-                else:
-                    outcomes.append(done)
             if group:
                 time.sleep(PAUSE_S)  # a writer that had looked up a name has opened it by now
-            outcomes += [self._remove_hidden(each) for each in group]
+            for each in group:
+                with self._isolated(each.file.waiting):
+                    outcomes.append(self._remove_hidden(each))
         return outcomes, is_stopped
 
     # --- the first step: the name -------------------------------------------------------

@@ -29,6 +29,7 @@ from poledata.errors import (
 from poledata.goodcopies import Chooser, Chosen, FromDisks, Todo
 from poledata.house import House, in_the_buffer
 from poledata.identity import HeldDisk
+from poledata.isolation import caught
 from poledata.leftovers import Leftovers
 from poledata.planning import Batch, Planner, Work
 from poledata.records import (
@@ -114,10 +115,11 @@ def _tell_how_disks_are(house: House, were_bad: Iterable[Disk]) -> None:
     """The notices of disks that had bad copies end where each was made again; no other ones do."""
     about_copies = {disk.id for disk in were_bad}
     for disk in catalogue.disks(house.conn):
-        if catalogue.bad_copies_on(house.conn, disk):
-            lifecycle.tell_no_good_copy(house, disk)
-        elif disk.id in about_copies:
-            house.board.settle(["copy-damaged"], disk.known_as)
+        with house.board.isolated(f"{disk.label}: telling of its copies"):
+            if catalogue.bad_copies_on(house.conn, disk):
+                lifecycle.tell_no_good_copy(house, disk)
+            elif disk.id in about_copies:
+                house.board.settle(["copy-damaged"], disk.known_as)
     lifecycle.settle_mended(house)
 
 
@@ -150,7 +152,7 @@ class _Repair:
             while todo:
                 self._go_on()
                 with self._turn():
-                    todo = self._one_batch(todo)
+                    todo = self._in_isolation(todo)
         self._outcome.no_good_copy |= self._chooser.no_good_copy
         for label, count in self._chooser.not_here.items():
             self._outcome.not_here[label] = self._outcome.not_here.get(label, 0) + count
@@ -173,6 +175,18 @@ class _Repair:
 
     def _turn(self) -> AbstractContextManager[None]:
         return nullcontext() if self._is_dry else lock.between_batches(self._house.config.db_path)
+
+    def _in_isolation(self, todo: list[Todo]) -> list[Todo]:
+        """One that hits a bug is halved, until the file that hits it is alone."""
+        with caught("a batch of repair") as bugs:
+            return self._one_batch(todo)
+        if len(todo) == 1:
+            name = shown(catalogue.file_by_id(self._house.conn, todo[0].file_id).name)
+            self._outcome.failed[name] = bugs[0]
+            self._house.board.tell("defect", f"repair: {name}", f"{bugs[0]}.")
+            return []
+        middle = len(todo) // 2
+        return [*self._in_isolation(todo[:middle]), *self._in_isolation(todo[middle:])]
 
     def _one_batch(self, todo: list[Todo]) -> list[Todo]:
         """Copy what fits one batch; returns what is still to be done."""
@@ -239,6 +253,7 @@ class _Repair:
 
     def _judge(self, result: Result, held: HeldDisk, one: Chosen) -> Todo | None:
         """What is to be tried once more, of what did not go well."""
+        self._house.board.settle(["defect"], f"repair: {shown(one.known.name)}")
         fault = result.fault or result.copies.get(self._role)
         if fault is None or isinstance(fault, Written):
             self._house.board.settle(["copy-damaged"], shown(one.known.name))

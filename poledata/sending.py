@@ -93,7 +93,7 @@ def _ask_postman(order: dict[str, str], timeout_s: float) -> str | None:
 
     package = Path(__file__).resolve().parent
     environ = {**os.environ, "PYTHONPATH": str(package.parent)}
-    argv = [sys.executable, "-m", f"{package.name}.postman"]
+    argv = [sys.executable, "-X", "utf8", "-m", f"{package.name}.postman"]
     fault, said = _run(argv, json.dumps(order), timeout_s, environ)
     return fault and (said or fault)
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from poledata.texts import shown
+from poledata.texts import is_utf8, shown
 
 LABEL = "{label}"
 _NONE = "none"
@@ -108,8 +108,11 @@ class Place:
             raise ValueError(*dict.fromkeys(unset))
         filled = _VARIABLE.sub(lambda match: self._get(match[1] or match[2]), text)
         full = self.base / os.path.expanduser(filled)
-        # ".." behind a symlink is not where it seems: say where it truly leads
-        return Path(os.path.realpath(full)) if ".." in full.parts else full
+        if ".." in full.parts:  # behind a symlink it is not where it seems: say where it leads
+            full = Path(os.path.realpath(full))
+        if not is_utf8(str(full)):
+            raise ValueError(f"{shown(str(full))} is not UTF-8; use a directory with another name")
+        return full
 
     def _get(self, name: str) -> str:
         return self.environ.get(name, "")

@@ -75,24 +75,29 @@ def lacks_one_in_use(disks: Iterable[Disk], found: Sequence[Found]) -> bool:
 
 
 def check(
-    conn: db.Connection, disks: Iterable[Disk], found: Sequence[Found], now_s: float
+    house: House, disks: Iterable[Disk], found: Sequence[Found], now_s: float
 ) -> list[Checked]:
     """Judge every disk, and write down what was seen of it."""
     checked = []
     for disk in disks:
-        past = _past(conn, disk)
-        drive, confusion = find(disk, found)
-        if drive:
-            verdict = health.judge(drive.report, past, now_s)
-        elif confusion:
-            verdict = health.unknown(confusion, past)
-        else:
-            verdict = health.absent(disk.state)
-        one = Checked(disk, drive, verdict)
-        if verdict.health is not Health.ABSENT:
-            _write_down(conn, one, past, utc(now_s))
-        checked.append(one)
+        with house.board.isolated(f"{disk.label}: its SMART check"):
+            checked.append(_check(house.conn, disk, found, now_s))
     return checked
+
+
+def _check(conn: db.Connection, disk: Disk, found: Sequence[Found], now_s: float) -> Checked:
+    past = _past(conn, disk)
+    drive, confusion = find(disk, found)
+    if drive:
+        verdict = health.judge(drive.report, past, now_s)
+    elif confusion:
+        verdict = health.unknown(confusion, past)
+    else:
+        verdict = health.absent(disk.state)
+    one = Checked(disk, drive, verdict)
+    if verdict.health is not Health.ABSENT:
+        _write_down(conn, one, past, utc(now_s))
+    return one
 
 
 def _past(conn: db.Connection, disk: Disk) -> Past:
@@ -177,13 +182,18 @@ def _is_well_again(house: House, one: Checked) -> bool:
 def tell(house: House, checked: Iterable[Checked]) -> None:
     """Open, renew and resolve the notices about these disks."""
     for one in checked:
-        now = replace(one, disk=lifecycle.the_disk(house, one.disk.serial))
-        kind = _KIND.get(one.verdict.health)
-        house.board.settle(_over(one.verdict), one.disk.label)
-        if kind:
-            text = _text(house.conn, now)
-            severity, value = _severity(now), one.verdict.value
-            house.board.tell(kind, one.disk.label, text, severity, value)
+        with house.board.isolated(f"{one.disk.label}: telling of its drive"):
+            _tell(house, one)
+
+
+def _tell(house: House, one: Checked) -> None:
+    now = replace(one, disk=lifecycle.the_disk(house, one.disk.serial))
+    kind = _KIND.get(one.verdict.health)
+    house.board.settle(_over(one.verdict), one.disk.label)
+    if kind:
+        text = _text(house.conn, now)
+        severity, value = _severity(now), one.verdict.value
+        house.board.tell(kind, one.disk.label, text, severity, value)
 
 
 def _over(now: Verdict) -> tuple[str, ...]:

@@ -26,9 +26,24 @@ def unshown(text: str) -> str:
     return text.encode("latin-1", "backslashreplace").decode("unicode_escape")
 
 
+_FIRST_S, _LAST_S = -30_610_224_000.0, 253_402_300_799.0  # of the years 1000 and 9999
+
+
+def _in_calendar(seconds: float) -> float:
+    """A file may carry any time; no year of five digits can be written, or read again."""
+    return max(_FIRST_S, min(seconds, _LAST_S))
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text from the system was UTF-8 there: only such can be stored or sent."""
+    return not any("\ud800" <= c <= "\udfff" for c in text)
+
+
 def utc(seconds: float) -> str:
     """Seconds since 1970 as the database's ISO 8601 text, e.g. ``2026-11-23T18:20:57Z``."""
-    return datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(_in_calendar(seconds), timezone.utc).strftime(
+        "%Y-%m-%dT%H:%M:%SZ"
+    )
 
 
 def seconds(text: str) -> float:
@@ -51,7 +66,7 @@ def size_text(size_bytes: float) -> str:
 
 def people_time(at_s: float, now_s: float) -> str:
     """``14:02 UTC (3 h ago)``, with the date unless it is today's."""
-    then, now = time.gmtime(at_s), time.gmtime(now_s)
+    then, now = time.gmtime(_in_calendar(at_s)), time.gmtime(now_s)
     form = "%H:%M UTC" if then[:3] == now[:3] else "%Y-%m-%d %H:%M UTC"
     return time.strftime(form, then) + _ago(now_s - at_s)
 

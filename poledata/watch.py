@@ -24,11 +24,14 @@ CRITICAL_PERCENT = 95.0
 
 def look(house: House, tally: Tally, fault: str | None = None) -> None:
     """Tell what a person should know; ``fault``: why the buffer could not be looked at."""
-    _look_for_new_files(house, tally, fault)
+    with house.board.isolated("new files"):
+        _look_for_new_files(house, tally, fault)
     if fault is None:
-        _look_at_buffer(house, tally)
+        with house.board.isolated("the buffer's room"):
+            _look_at_buffer(house, tally)
     for role in Role:
-        _look_at_spares(house, role)
+        with house.board.isolated(f"{role.value} spares"):
+            _look_at_spares(house, role)
 
 
 # --- nothing new --------------------------------------------------------------------------

@@ -108,6 +108,7 @@ HEAVY = {"apprise", "dotenv", "jinja2", "prometheus_client", "pySMART", "request
 CATCH_ALLS = {
     ("poledata/cli.py", "enter"),
     ("poledata/companion.py", "run"),
+    ("poledata/isolation.py", "caught"),
     ("poledata/lane.py", "run"),
     ("poledata/postman.py", "main"),
 }

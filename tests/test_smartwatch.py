@@ -47,7 +47,7 @@ def check(world: World, *found: Found, now_s: float | None = None) -> dict[str, 
     now_s = now_s or time.time()
     with house_of(world) as house:
         disks = catalogue.disks(house.conn)
-        checked = smartwatch.check(house.conn, disks, found, now_s)
+        checked = smartwatch.check(house, disks, found, now_s)
         smartwatch.tell(house, checked)
         if smartwatch.may_change_holds(house, checked):
             smartwatch.change_holds(house, checked, utc(now_s))

@@ -18,8 +18,8 @@ import click
 
 from poledata import catalogue, cli, db, lifecycle
 from poledata.commands.common import JSON, Would, duration_option, house_of_command, watcher
-from poledata.errors import ExitCode
-from poledata.texts import people_time, seconds, shown, size_text, unshown, utc
+from poledata.errors import ExitCode, UsageFault
+from poledata.texts import is_utf8, people_time, seconds, shown, size_text, unshown, utc
 
 if TYPE_CHECKING:
     from poledata.care import Verdict
@@ -184,7 +184,7 @@ def locate(patterns: tuple[str, ...], as_json: bool) -> ExitCode:
 
     config = cli.SETTINGS.config()
     with db.connect(config.db_path, read_only=True) as conn:
-        answer = finding.locate(config, conn, map(unshown, patterns))
+        answer = finding.locate(config, conn, map(_meant, patterns))
     if as_json:
         click.echo(json.dumps([asdict(one) for one in answer.files], indent=2))
     else:
@@ -193,6 +193,17 @@ def locate(patterns: tuple[str, ...], as_json: bool) -> ExitCode:
     for pattern in answer.unmatched:
         click.echo(f"{shown(pattern)}: no archived file has such a name.", err=True)
     return ExitCode.LOOK if answer.unmatched else ExitCode.DONE
+
+
+def _meant(text: str) -> str:
+    """A name as "status" shows it, or a glob. Raises UsageFault for what no file is called."""
+    try:
+        name = unshown(text)
+    except UnicodeDecodeError:
+        return text  # a backslash that escapes nothing
+    if not is_utf8(name):
+        raise UsageFault(f"{text}: no archived name is like this: they are UTF-8.")
+    return name
 
 
 def _print_located(one: Located) -> None:
@@ -228,7 +239,7 @@ def restore(names: tuple[str, ...], to: Path) -> ExitCode:
     stop = cli.stop_on_signals()
     is_whole = True
     with db.connect(config.db_path, read_only=True) as conn:
-        for one in restoring.restore(config, conn, list(map(unshown, names)), to, stop):
+        for one in restoring.restore(config, conn, list(map(_meant, names)), to, stop):
             is_whole &= one.fault is None
             _print_restored(one)
     return ExitCode.DONE if is_whole else ExitCode.LOOK

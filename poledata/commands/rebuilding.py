@@ -8,7 +8,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import click
 
@@ -99,7 +98,7 @@ def _database(path: Path, is_dry: bool) -> Iterator[db.Connection]:
     """
     with ExitStack() as stack:
         if is_dry:
-            path = _copied(path, Path(stack.enter_context(TemporaryDirectory())))
+            path = _copied(path, stack.enter_context(db.temporary_directory(path)))
         if path.exists():
             dbfiles.forget_unfinished(path)
         else:

@@ -25,9 +25,16 @@ class VerifiedBy(str, Enum):
     CACHED = "cached"
 
 
+LARGEST = 2**63 - 1  # what SQLite's integers hold, from -LARGEST - 1 on
+
+
 @dataclass(frozen=True, slots=True)
 class FileStat:
-    """Which file this is, and in which state: equal stats mean an untouched file."""
+    """Which file this is, and in which state: equal stats mean an untouched file.
+
+    Every number fits in the database. File systems have inodes from 2**63 on (overlay) and times
+    after 2262 or before 1677 (XFS, tmpfs): such a time becomes the last or first one that fits.
+    """
 
     device: int
     inode: int
@@ -37,7 +44,22 @@ class FileStat:
 
     @classmethod
     def of(cls, st: os.stat_result) -> FileStat:
-        return cls(st.st_dev, st.st_ino, st.st_size, st.st_mtime_ns, st.st_ctime_ns)
+        return cls(
+            _wrapped(st.st_dev),
+            _wrapped(st.st_ino),
+            st.st_size,
+            _fitting(st.st_mtime_ns),
+            _fitting(st.st_ctime_ns),
+        )
+
+
+def _wrapped(number: int) -> int:
+    """An unsigned number of 64 bits as the signed one with the same bits: still one of its own."""
+    return number - 2**64 if number > LARGEST else number
+
+
+def _fitting(time_ns: int) -> int:
+    return max(-LARGEST - 1, min(time_ns, LARGEST))
 
 
 @dataclass(frozen=True, slots=True)
