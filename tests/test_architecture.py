@@ -42,6 +42,7 @@ FLOORS = {
         "envfile",
         "health",
         "hidden",
+        "isolation",
         "lane",
         "lock",
         "manifest",
