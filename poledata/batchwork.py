@@ -26,7 +26,7 @@ from poledata.errors import (
     SourceVanished,
     Stopped,
 )
-from poledata.failures import Failures
+from poledata.failures import Failures, has_left
 from poledata.house import House
 from poledata.identity import HeldDisk
 from poledata.isolation import record
@@ -246,8 +246,13 @@ class BatchWork:
             with isolated(outcome.file.waiting):
                 if self._is_removed(outcome):
                     removed.append(outcome)
-        self.note_removed([outcome.file.waiting.name for outcome in removed])
+        self.note_removed([o.file.waiting.name for o in removed if not self._came_again(o)])
         self.failures.forget([shown(outcome.file.waiting.path) for outcome in removed])
+
+    def _came_again(self, outcome: Outcome) -> bool:
+        """Whether another file has taken the name of one whose removal had been interrupted."""
+        waiting = outcome.file.waiting
+        return bool(waiting.hidden_as) and not has_left(self.buffer.root_fd, waiting.name)
 
     def _is_removed(self, outcome: Outcome) -> bool:
         """Whether a file has left the buffer; what kept it, or went wrong, is reported."""
