@@ -95,6 +95,9 @@ def _from_map(
     entries = read(map_path, config.prefixes if config else DEFAULT_PREFIXES)
     known = _known(path, config)
     changes = diskset.changes(known, entries, map_path, returned)
+    if config:
+        diskset.must_know(config, known, changes, map_path, path)
+        diskset.must_be_wiped(config, changes)
     if not dry_run:
         _write(path, changes, stand_in=bool(config and not config.require_mount))
     rows = diskset.readiness(config, entries, path.parent.stat().st_uid) if config else []

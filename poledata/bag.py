@@ -111,6 +111,11 @@ def read_mark(root_fd: int) -> Mark | None:
         raise ValueError(f"its {MARK} has no line {missing.args[0]}") from None
 
 
+def do_not_empty(label: str, serial: str) -> str:
+    """What a person must know of a disk with this mark that the database does not know."""
+    return f"Its mark says that it is {label} ({serial}): do not empty it"
+
+
 def foreign_entries(root_fd: int) -> list[str]:
     """What keeps a disk from its first use; [] if it is empty, or claimed and no more."""
     entries = set(os.listdir(root_fd)) - _NOT_OURS_BUT_HARMLESS
@@ -284,9 +289,14 @@ def read_small(root_fd: int, path: str) -> bytes:
 def blocks(root_fd: int, path: str) -> Iterator[bytes]:
     """One of our files in whole blocks. Raises OSError where it ends before its size."""
     with beneath.opened(root_fd, path) as fd:
-        size_bytes = os.fstat(fd).st_size
-        for at in range(0, size_bytes, _BLOCK_BYTES):
-            yield read_at(fd, min(_BLOCK_BYTES, size_bytes - at), at)
+        yield from blocks_of(fd)
+
+
+def blocks_of(fd: int) -> Iterator[bytes]:
+    """An open file in whole blocks. Raises OSError where it ends before its size."""
+    size_bytes = os.fstat(fd).st_size
+    for at in range(0, size_bytes, _BLOCK_BYTES):
+        yield read_at(fd, min(_BLOCK_BYTES, size_bytes - at), at)
 
 
 def read_at(fd: int, n_bytes: int, at: int) -> bytes:

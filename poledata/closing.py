@@ -71,7 +71,7 @@ def _keep_catalogue(house: House, held: HeldDisk) -> None:
     """The last copy of the database that this disk gets: the tag manifest holds it."""
     room_bytes = mounts.space(held.root_fd).free_bytes - seal_bytes(held)
     try:
-        keepsake.keep(house.conn, house.config.db_path, held.root_fd, room_bytes)
+        keepsake.keep(house, held, room_bytes)
     except OSError as fault:
         if fault.errno not in FULL_ERRNOS:
             raise

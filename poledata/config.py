@@ -18,7 +18,17 @@ from typing import Any
 from poledata.envfile import Secrets, read_secrets
 from poledata.errors import ConfigFault
 from poledata.records import Prefixes, Role
-from poledata.settings import KEYS, LABEL, Key, Place, duration_s, fixed_part, said, size_bytes
+from poledata.settings import (
+    KEYS,
+    LABEL,
+    Key,
+    Place,
+    duration_s,
+    fixed_part,
+    lacks_unit,
+    said,
+    size_bytes,
+)
 from poledata.texts import is_utf8, shown, text_of
 
 __all__ = ["KEYS", "Config", "Secrets", "duration_s", "load", "page_faults", "size_bytes"]
@@ -89,7 +99,10 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
         raise ConfigFault(f"{shown(str(path))}: {fault}" for fault in e.args) from e
     secrets, warnings = read_secrets(full.parent / ".env", environ)
     return Config(
-        path=full, **values, secrets=secrets, warnings=(*_page_warnings(values), *warnings)
+        path=full,
+        **values,
+        secrets=secrets,
+        warnings=(*_unit_warnings(ini), *_page_warnings(values), *warnings),
     )
 
 
@@ -278,6 +291,17 @@ def _mount_shapes(pattern: str, prefixes: Prefixes) -> Iterator[list[str]]:
         mount = pattern.replace(LABEL, match[0]) if match else None
         if mount and os.path.islink(mount):
             yield [re.escape(part) for part in Path(os.path.realpath(mount)).parts]
+
+
+def _unit_warnings(ini: _Ini) -> Iterator[str]:
+    """A number without a unit counts as in 1.0.0: an update must not stop the archive."""
+    for name, key in _KEY_OF.items():
+        text = ini.values.get(name, "")
+        if key.bare and lacks_unit(text):
+            yield (
+                f"{key.name}: {text} has no unit and counts as {text} {key.bare}; write the unit, "
+                f"for example {key.default}"
+            )
 
 
 def _page_warnings(values: Mapping[str, Any]) -> Iterator[str]:

@@ -17,7 +17,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from poledata import beneath
-from poledata.errors import DatabaseTrouble, DatabaseUnusable
+from poledata.errors import CopyDamaged, DatabaseTrouble, DatabaseUnusable
 
 APPLICATION_ID = 0x506F6C65  # "Pole": tells our files from other SQLite files
 SCHEMA_VERSION = 2
@@ -140,8 +140,9 @@ def _must_be_readable(path: Path) -> None:
         raise DatabaseUnusable(
             path,
             "there is no database",
-            "Make it with: generate_db.py --disk-map FILE; if it "
-            "was lost, see database-error in docs/operators.md",
+            "If there was one, do not make a new one: generate_db.py --from-disks (see "
+            "database-error in docs/operators.md). First installation: generate_db.py "
+            "--disk-map FILE",
         ) from None
     except OSError as fault:
         raise DatabaseUnusable(
@@ -160,6 +161,51 @@ def open_at(path: Path, mode: str) -> Connection:
         conn.execute("PRAGMA synchronous = EXTRA")
         unless_open.pop_all()
     return conn
+
+
+@contextmanager
+def beside(conn: Connection, fd: int) -> Iterator[None]:
+    """A copy of a database, which nobody writes to, as ``other`` in the same connection.
+
+    Raises CopyDamaged; OSError (of its disk, or because its path leads elsewhere by now).
+    """
+    with _faults_of_copy():
+        conn.execute("ATTACH ? AS other", (_uri_of_copy(fd),))
+        try:
+            yield
+        finally:
+            conn.execute("DETACH other")
+
+
+@contextmanager
+def opened_copy(fd: int) -> Iterator[Connection]:
+    """The same in a connection of its own; nothing is made beside it."""
+    uri = _uri_of_copy(fd)
+    with _faults_of_copy(), closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as conn:
+        conn.row_factory = sqlite3.Row
+        if conn.execute("PRAGMA user_version").fetchone()[0] > SCHEMA_VERSION:
+            raise CopyDamaged("it is of a newer version than this program")
+        yield conn
+
+
+@contextmanager
+def _faults_of_copy() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.OperationalError as fault:
+        if "locked" in str(fault):
+            raise  # that is the database, not the copy
+        raise OSError(errno.EIO, str(fault)) from fault
+    except sqlite3.DatabaseError as fault:
+        raise CopyDamaged(str(fault)) from fault
+
+
+def _uri_of_copy(fd: int) -> str:
+    """SQLite opens paths alone: this one must lead to the file that is open."""
+    path = os.readlink(f"/proc/self/fd/{fd}")
+    if not os.path.samestat(os.stat(path), os.fstat(fd)):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
+    return f"file:{quote(path)}?mode=ro&immutable=1"
 
 
 def _version(conn: Connection, path: Path) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -22,25 +22,31 @@ def create(path: Path) -> None:
 
 
 @contextmanager
-def in_the_making(path: Path) -> Iterator[Path]:
+def in_the_making(path: Path, begun_with: Iterable[bytes] | None = None) -> Iterator[Path]:
     """A new database under another name, to be filled; it gets its own when all went well.
 
-    Nothing is at ``path`` before it is whole. For who has the turn (lock.py). Raises
-    DatabaseUnusable (also where another one stands there by then), DatabaseTrouble.
+    It is empty, or ``begun_with`` the content of a copy. Nothing is at ``path`` before it is
+    whole. For who has the turn (lock.py). Raises DatabaseUnusable (also where another one stands
+    there by then), DatabaseTrouble; OSError of the copy.
     """
     forget_unfinished(path)
     try:
-        with _made_aside(path, _unfinished(path)) as fresh:
+        with _made_aside(path, _unfinished(path), begun_with) as fresh:
             yield fresh
     except FileExistsError as fault:
         raise DatabaseUnusable(
             path, "another database was made here meanwhile", "Look at that one first."
         ) from fault
+    finally:
+        forget_unfinished(path)  # also what an upgrade of the copy kept beside it
 
 
 def forget_unfinished(path: Path) -> None:
     """What a run that was killed had in the making goes. For who has the turn (lock.py)."""
-    _forget(_unfinished(path))
+    unfinished = _unfinished(path).name
+    for name in os.listdir(path.parent):
+        if name.startswith(unfinished):
+            path.with_name(name).unlink(missing_ok=True)
 
 
 def _unfinished(path: Path) -> Path:
@@ -48,8 +54,10 @@ def _unfinished(path: Path) -> Path:
 
 
 @contextmanager
-def _made_aside(path: Path, fresh: Path) -> Iterator[Path]:
-    """An empty database at ``fresh``, which takes its place at ``path`` when the context ends."""
+def _made_aside(
+    path: Path, fresh: Path, begun_with: Iterable[bytes] | None = None
+) -> Iterator[Path]:
+    """A database at ``fresh``, which takes its place at ``path`` when the context ends."""
     _must_not_inherit(path)
     try:
         os.close(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644))
@@ -58,8 +66,13 @@ def _made_aside(path: Path, fresh: Path) -> Iterator[Path]:
             path, f"it can't be made ({fault.strerror})", "Make its directory, or mend its rights."
         ) from fault
     try:
-        with db.in_words(path), closing(db.open_at(fresh, "rw")) as conn:
-            _write_schema(conn)
+        if begun_with is not None:
+            with fresh.open("wb") as file:
+                file.writelines(begun_with)
+            beneath.fsync_path(fresh)
+        else:
+            with db.in_words(path), closing(db.open_at(fresh, "rw")) as conn:
+                _write_schema(conn)
         if os.geteuid() == 0:  # the cron user owns the directory, and must own this
             owner = path.parent.stat()
             os.chown(fresh, owner.st_uid, owner.st_gid)
@@ -68,6 +81,15 @@ def _made_aside(path: Path, fresh: Path) -> Iterator[Path]:
     finally:
         _forget(fresh)
     beneath.fsync_path(path.parent)
+
+
+def backups(path: Path) -> list[Path]:
+    """What was kept of this database before an upgrade; it stays when the database is lost."""
+    return sorted(
+        path.with_name(name)
+        for name in os.listdir(path.parent)
+        if name.startswith(f"{path.name}.version-")
+    )
 
 
 @contextmanager

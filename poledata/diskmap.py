@@ -74,7 +74,10 @@ def _rows(text: str) -> Iterator[_Row]:
 def _row_faults(row: _Row, prefixes: Prefixes, widths: tuple[int, ...]) -> Iterator[str]:
     """What is wrong with this line alone."""
     if len(row.columns) not in widths:
-        yield f"has {len(row.columns)} columns; three are right: label serial logical-ID"
+        columns = "1 column" if len(row.columns) == 1 else f"{len(row.columns)} columns"
+        yield (
+            f"has {columns}, not three: separate label, serial and logical ID by spaces, not commas"
+        )
         return
     label, serial, *logical_ids = row.columns
     if prefixes.role_of(label) is None:

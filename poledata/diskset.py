@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from poledata import mounts, support
+from poledata import bag, dbfiles, inventory, mounts, support
 from poledata.choice import label_key
 from poledata.config import Config
 from poledata.diskmap import Entry
-from poledata.errors import DiskMapFault
+from poledata.errors import DiskMapFault, Refused
 from poledata.records import GONE, Disk, DiskState
 
 
@@ -87,8 +87,8 @@ def _faults(known: Sequence[Disk], entry: Entry) -> Iterator[str]:
                 )
         elif is_same_serial and disk.label != entry.label and disk.state is not DiskState.LOST:
             yield (
-                f"serial {entry.serial} is known as {disk.label} ({disk.state.value}), not as "
-                f"{entry.label}; {_how_to_free(disk)}"
+                f"{entry.serial} is {disk.label}, {_IN_WORDS[disk.state]}. A typo? Correct line "
+                f"{entry.line} of the disk-map.{_unless_a_typo(disk)}"
             )
         elif (
             not is_same_serial
@@ -96,17 +96,28 @@ def _faults(known: Sequence[Disk], entry: Entry) -> Iterator[str]:
             and disk.state not in GONE
         ):
             yield (
-                f"label {entry.label} belongs to the drive {disk.serial} ({disk.state.value}), "
-                f"not to {entry.serial}"
-                + (f"; {_how_to_free(disk)}" if disk.state is DiskState.SPARE else "")
+                f"label {entry.label} belongs to the drive {disk.serial} "
+                f"({disk.state.value}), not to {entry.serial}. A typo? Correct line "
+                f"{entry.line} of the disk-map."
+                + (_unless_a_typo(disk) if disk.state is DiskState.SPARE else "")
             )
 
 
-def _how_to_free(disk: Disk) -> str:
+_IN_WORDS = {
+    DiskState.SPARE: "a spare",
+    DiskState.ACTIVE: "in use",
+    DiskState.CLOSED: "closed",
+    DiskState.SHIPPED: "shipped",
+}
+
+
+def _unless_a_typo(disk: Disk) -> str:
+    """What else may be meant. Never ``lost``: a typo must not cost a disk in use its copies."""
     if disk.state is DiskState.SPARE:
-        return f"if it was never used, first: data_manager.py forget {disk.label}"
-    wiped = f'data_manager.py lost {disk.serial} --why "came back, wiped"'
-    return f"if it is empty now, first: {wiped}; then this with --returned"
+        return f" A new label, or another drive? First: data_manager.py forget {disk.label}"
+    if disk.state is DiskState.ACTIVE:
+        return ""
+    return ' Wiped? See "A drive that comes back wiped" in docs/operators.md'
 
 
 def _ambiguities(entry: Entry, entries: Iterable[Entry]) -> Iterator[str]:
@@ -122,6 +133,46 @@ def _one_begins_the_other(one: str, other: str) -> bool:
     """A SAS drive's printed serial is the beginning of the one that it reports."""
     one, other = one.upper(), other.upper()
     return one.startswith(other) or other.startswith(one)
+
+
+def must_know(
+    config: Config, known: Sequence[Disk], changes: Changes, source: Path, db_path: Path
+) -> None:
+    """Raises Refused where a mounted disk was archived to, and would be added as a spare.
+
+    Without a database that is any such disk: an empty one would hide what all of them know.
+    """
+    hidden = [
+        used.why_not_emptied
+        for used in inventory.used_before(config)
+        if not known or _is_of(used.mark, changes.new)
+    ]
+    if not known:
+        hidden += [f"{path}: an earlier database" for path in dbfiles.backups(db_path)]
+    if hidden:
+        rebuild = f"generate_db.py --config {shlex.quote(str(config.path))} --from-disks"
+        why = "The database does not know it" if known else "Do not make a new database"
+        raise Refused(
+            "\n".join((*hidden, f"Nothing was changed. {why}: {rebuild} --disk-map {source}"))
+        )
+
+
+def must_be_wiped(config: Config, changes: Changes) -> None:
+    """Raises Refused where a lost drive that is to come back as an empty spare is not empty."""
+    for used in inventory.used_before(config):
+        for entry, disk in changes.returned:
+            if _is_of(used.mark, [entry]):
+                raise Refused(
+                    f"{used.why_not_emptied}. Nothing was changed. If it was not lost: "
+                    f"data_manager.py lost --undo {disk.serial}"
+                )
+
+
+def _is_of(mark: bag.Mark | None, entries: Iterable[Entry]) -> bool:
+    return mark is not None and any(
+        mark.logical_id == entry.logical_id or _one_begins_the_other(mark.serial, entry.serial)
+        for entry in entries
+    )
 
 
 # --- which drives are ready ---------------------------------------------------------------

@@ -186,7 +186,7 @@ class DiskWatch:
             held = shelf.hold(disk)
             if keepsake.is_due(held.root_fd, time.time()):
                 room_bytes = shelf.room(held).room_bytes
-                keepsake.keep(house.conn, house.config.db_path, held.root_fd, room_bytes)
+                keepsake.keep(house, held, room_bytes)
         except DiskRefused as refusal:
             log.info("%s gets no copy of the database now: %s", disk.label, refusal)
         except OSError as fault:

@@ -197,6 +197,10 @@ class Refused(UsageFault):
     """A command that makes no sense now: why, and what next. Nothing was changed."""
 
 
+class CopyDamaged(PoleError):
+    """A copy of the database can't be used: it is damaged, or of a newer version."""
+
+
 class CannotClose(PoleError):
     """What the catalogue, the manifest and the files of a disk say can't be made one."""
 

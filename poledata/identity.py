@@ -236,9 +236,14 @@ def proved_mark(disk: Disk, path: Path, root_fd: int) -> bag.Mark | None:
             )
         return mark
     if foreign := bag.foreign_entries(root_fd):
-        raise _not_this(
-            disk, f"it is new to this database, but {path} holds {', '.join(foreign[:3])}"
-        )
+        if mark:
+            raise DiskRefused(
+                "disk-wrong",
+                disk.label,
+                bag.do_not_empty(mark.label, mark.serial),
+                "The database does not know it: generate_db.py --from-disks",
+            )
+        raise _not_this(disk, f"it should be empty, but {path} holds {', '.join(foreign[:3])}")
     return mark
 
 
@@ -247,7 +252,8 @@ def _not_this(disk: Disk, why: str) -> DiskRefused:
         "disk-wrong",
         disk.label,
         why,
-        "Look at the sticker; mount the right drive, or an empty one.",
+        "Compare its serial number with the disk-map. Mount the right drive, or an empty one. Do "
+        "not empty this one.",
     )
 
 

@@ -5,6 +5,7 @@ Nothing is written here, neither on a disk nor in the database.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ from pathlib import Path
 from poledata import bag, beneath, mounts
 from poledata.choice import label_key
 from poledata.config import Config
-from poledata.errors import DiskRefused, UsageFault
+from poledata.errors import DISK_ERRNOS, DiskRefused, UsageFault
 from poledata.identity import HeldDisk, must_be_alone, prove
 from poledata.records import GONE, Disk, DiskState, Role
 from poledata.settings import LABEL, fixed_part
@@ -30,6 +31,21 @@ class Marked:
     mark: bag.Mark
     is_sealed: bool
     last_used_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Used:
+    """A mounted disk that was archived to; ``mark``: None if it is damaged or gone."""
+
+    path: Path
+    mark: bag.Mark | None
+
+    @property
+    def why_not_emptied(self) -> str:
+        """What a person must know before anything is done to this disk."""
+        if self.mark is None:
+            return f"{self.path}: an archive disk whose mark is damaged or gone: do not empty it"
+        return f"{self.path}: {bag.do_not_empty(self.mark.label, self.mark.serial)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +114,43 @@ def look(config: Config) -> tuple[list[Marked], list[NotUsed], list[str]]:
             elif found:
                 empty.append(label)
     return marked, not_used, empty
+
+
+def used_before(config: Config) -> list[Used]:
+    """Mounted disks that were archived to, also those whose mark is damaged or gone."""
+    found = []
+    for label in labels(config):
+        for place in config.mount_points(label):
+            with contextlib.suppress(OSError):  # what can't be read is judged when it is used
+                found += [used] if (used := _used_at(config, place)) else []
+    return found
+
+
+def _used_at(config: Config, place: Path) -> Used | None:
+    root_fd = mounts.open_place(place)
+    if root_fd is None:
+        return None
+    try:
+        if config.require_mount and not mounts.is_mount_point(root_fd, place):
+            return None
+        with contextlib.suppress(ValueError):
+            if mark := bag.read_mark(root_fd):
+                return Used(place, mark)
+        return Used(place, None) if _looks_like_ours(root_fd) else None
+    except OSError as fault:
+        if fault.errno not in DISK_ERRNOS:
+            raise
+        return Used(place, None)  # it fails, and nobody knows what is on it
+    finally:
+        os.close(root_fd)
+
+
+def _looks_like_ours(root_fd: int) -> bool:
+    """Of a disk whose mark is damaged or gone. A claim that was cut short left it empty."""
+    with contextlib.suppress(FileNotFoundError):
+        if b"Pole-" in bag.read_small(root_fd, bag.MARK):
+            return True
+    return bool({bag.MANIFEST, bag.CATALOGUE} & set(bag.foreign_entries(root_fd)))
 
 
 def labels(config: Config) -> list[str]:
@@ -192,18 +245,27 @@ def _contradiction(one: Marked, known: Sequence[Disk]) -> str | None:
             if disk.label == mark.label and disk.state not in GONE:
                 return (
                     f"in the database {mark.label} is the drive {disk.serial} "
-                    f"({disk.state.value}), not {mark.serial}. If that one has left: "
-                    f"data_manager.py ship {disk.serial}, or lost; then this again"
+                    f"({disk.state.value}), not {mark.serial}. {_how_to_free(disk)}"
                 )
             if _is_one_drive(mark, disk):
                 return f"the database has {disk.serial} with logical ID {disk.logical_id}"
     elif row.state is DiskState.LOST:
-        return "it is noted as lost: what is on it does not count"
+        return (
+            f"{row.label} is mounted, but the database has it as lost. Not lost? First: "
+            f"data_manager.py lost --undo {row.serial}; then this again"
+        )
     elif (row.label, row.role) != (mark.label, mark.role):
         return f"the database has its drive {mark.serial} as {row.label} ({row.state.value})"
     elif row.state in (DiskState.CLOSED, DiskState.SHIPPED) and not one.is_sealed:
         return f"it is {row.state.value} in the database, but its bag is not closed"
     return None
+
+
+def _how_to_free(disk: Disk) -> str:
+    """How the label of another drive is given to the one that is here; no copy is given up."""
+    command = "forget" if disk.state is DiskState.SPARE else "ship"
+    when = "It was never used:" if command == "forget" else "If that one has left:"
+    return f"{when} data_manager.py {command} {disk.serial}; then this again"
 
 
 def known_as(mark: bag.Mark, known: Iterable[Disk]) -> Disk | None:

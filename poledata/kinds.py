@@ -58,12 +58,12 @@ KINDS = {
          "Pull the disk that hangs, or reboot. The next pass goes on by itself."),
     ),
     "database-error": Kind(
-        _C, "the database does not answer, or is not complete", "faults of the database",
+        _C, "the database does not respond, or is missing", "faults of the database",
         "What is not registered stays in the buffer; what was registered is on two disks.",
         ("Is its file system full? df -h. Make room, but not by removing the database.",
          "Does another program hold it? sudo fuser -v and the database.",
-         "Damaged: stop, copy the whole directory away. Then, or if it is not complete: follow "
-         "docs/operators.md."),
+         "Lost, damaged or incomplete: never make a new one, and empty no disk. generate_db.py "
+         "--from-disks makes it from the disks; follow docs/operators.md."),
     ),
     "no-good-copy": Kind(
         _C, "files of this disk have no good copy left", "disks have files without a good copy",

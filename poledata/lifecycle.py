@@ -9,9 +9,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from poledata import catalogue, db
+from poledata.choice import label_key
 from poledata.errors import DiskRefused, Refused
 from poledata.house import House
 from poledata.notices import DISK_KINDS, SMART_KINDS
@@ -32,7 +34,11 @@ def the_disk(house: House, label_or_serial: str) -> Disk:
     """The disk that a person names. Raises Refused."""
     found = catalogue.find_disks(house.conn, label_or_serial)
     if not found:
-        raise Refused(f"No disk has the label or serial {label_or_serial}. Nothing was changed.")
+        labels = sorted({disk.label for disk in catalogue.disks(house.conn)}, key=label_key)
+        there = f"The labels are {', '.join(labels)}" if labels else "The database has no disk"
+        raise Refused(
+            f"No disk has the label or serial {label_or_serial}. {there}. Nothing was changed."
+        )
     if len(found) > 1:
         serials = ", ".join(f"{disk.serial} ({disk.state.value})" for disk in found)
         raise Refused(
@@ -96,8 +102,16 @@ def lose(house: House, disk: Disk, why: str) -> str:
     """A disk is dead, gone or wiped: its copies are missing from now on. Raises Refused."""
     if disk.state is DiskState.LOST:
         raise Refused(f"{disk.label} ({disk.serial}) is lost already. Nothing was changed.")
+    if place := _still_mounted_at(house, disk):
+        raise Refused(
+            f"{disk.label} ({disk.serial}) is mounted at {place} and responds: it is not lost. "
+            f"Nothing was changed. To take it out of use: data_manager.py hold {disk.label}. If "
+            f"you have to give it up, first: sudo umount {place}"
+        )
     files, size_bytes = catalogue.count_on(house.conn, disk)
     with db.transaction(house.conn):
+        bad = catalogue.bad_copies(house.conn, disk)
+        catalogue.note_event(house.conn, disk.id, _now(), catalogue.BAD_BEFORE_LOSS, bad)
         catalogue.copies_are_missing(house.conn, disk)
         catalogue.set_state(house.conn, disk, DiskState.LOST, why, _now())
         if disk.state is not DiskState.SHIPPED:  # else the label may be another drive's by now
@@ -109,8 +123,57 @@ def lose(house: House, disk: Disk, why: str) -> str:
         f"{disk.label} ({disk.serial}) is lost: {files} copies ({size_text(size_bytes)}) are "
         f"noted as missing; {gone} of the files have no good copy left. Make the others again: "
         "data_manager.py repair. "
-        f"The label {disk.label} may be used again, by another drive."
+        f"The label {disk.label} may be used again, by another drive. "
+        f"If this was a mistake: data_manager.py lost --undo {disk.serial}"
     )
+
+
+def undo_loss(house: House, label_or_serial: str) -> str:
+    """A disk was noted as lost by mistake: it, and its copies, are as before. Raises Refused."""
+    disk = _the_lost_disk(house, label_or_serial)
+    state, bad = catalogue.before_loss(house.conn, disk)
+    _must_be_possible(house, replace(disk, state=state))
+    with db.transaction(house.conn):
+        catalogue.not_lost(house.conn, disk, state, _now())
+        catalogue.copies_are_back(house.conn, disk, bad)
+        settle_no_good_copy(house)
+    files, size_bytes = catalogue.count_on(house.conn, disk)
+    read = f" Read them: data_manager.py verify {disk.serial}" if bad is None else ""
+    return (
+        f"{disk.label} ({disk.serial}) is {state.value} again, and {files} copies "
+        f"({size_text(size_bytes)}) on it count again.{read}"
+    )
+
+
+def _the_lost_disk(house: House, label_or_serial: str) -> Disk:
+    disk = the_disk(house, label_or_serial)
+    if disk.state is not DiskState.LOST:
+        lost = [d for d in catalogue.disks(house.conn) if d.state is DiskState.LOST]
+        serials = [d.serial for d in lost if d.label == disk.label]
+        which = f" Name the lost one by its serial: {', '.join(serials)}" if serials else ""
+        raise Refused(
+            f"{disk.label} ({disk.serial}) is {disk.state.value}, not lost. Nothing was "
+            f"changed.{which}"
+        )
+    return disk
+
+
+def _must_be_possible(house: House, disk: Disk) -> None:
+    """Raises Refused where the label has another drive by now, or the drive has been wiped."""
+    for other in catalogue.disks(house.conn):
+        is_taken = other.id != disk.id and other.label == disk.label and other.state not in GONE
+        if is_taken and disk.state not in GONE:
+            raise Refused(
+                f"The label {disk.label} belongs to the drive {other.serial} "
+                f"({other.state.value}) now. Nothing was changed. If that one was never used, "
+                f"first: data_manager.py forget {other.label}"
+            )
+    try:
+        with house.shelf() as shelf:
+            shelf.hold(disk)
+    except DiskRefused as refusal:
+        if refusal.kind == "disk-wrong":
+            raise Refused(f"{disk.label}: {refusal.why}. Nothing was changed.") from refusal
 
 
 def tell_no_good_copy(house: House, disk: Disk) -> int:
@@ -153,7 +216,8 @@ def forget(house: House, disks: Iterable[Disk]) -> str:
             catalogue.forget_disk(house.conn, disk)
             _end_notices(house, disk)
     return "\n".join(
-        f"{disk.label} ({disk.serial}) is forgotten. The label may be used by another drive."
+        f"{disk.label} ({disk.serial}) was removed from the database. Delete its line in the "
+        "disk-map too, or it comes back."
         for disk in disks
     )
 

@@ -124,6 +124,8 @@ def _what(alike: Sequence[Item]) -> str:
         return f"{still}{len(alike)} {kind.many}"
     if kind.headline == "{key}":
         return key
+    if alike[0].notice.kind == "database-error" and key != "database":
+        return f"{still}{alike[0].notice.text.partition('. ')[0]}"  # what the database lacks
     shown = key if len(key) <= _KEY_CHARACTERS else f"…{key[1 - _KEY_CHARACTERS :]}"
     return f"{shown}: {still}{kind.headline}"
 

@@ -7,14 +7,17 @@ person is told of what is not as it should be. Nothing is written to any disk.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from poledata import bagreading, catalogue, db, mounts, sealing
+from poledata import bagreading, catalogue, db, keepsake, mounts, sealing
 from poledata.bagreading import BagReport
 from poledata.diskmap import Entry
+from poledata.errors import CopyDamaged
 from poledata.house import House
 from poledata.identity import HeldDisk
 from poledata.inventory import Find, Inventory, NotUsed
@@ -26,6 +29,8 @@ COMMAND = "generate_db.py --from-disks"
 FOUND_BY = f"Found by {COMMAND}"
 INCOMPLETE = "database-error"  # with a key of ours: the database lacks what is on some disk
 _ANSWERS = "database"  # the key of a database that did not answer (delivery.py): not ours
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,8 @@ class Rebuilt:
     not_mounted: tuple[str, ...]  # disks in use or closed that were not there
     empty: tuple[str, ...]  # mounted empty disks that the database does not know
     spares_added: tuple[str, ...]
+    by_copies: tuple[str, ...] = ()  # disks that only a copy of the database on a disk knew
+    begun_with: str = ""  # the copy of the database that a new one began with, and what it knew
 
     @property
     def is_well(self) -> bool:
@@ -55,7 +62,7 @@ def rebuild(
     is_dry: bool = False,
 ) -> Rebuilt:
     """The whole of it; the caller has the turn. Raises Stopped: run it again, and it goes on."""
-    known = catalogue.disks(house.conn)
+    known = {disk.id for disk in catalogue.disks(house.conn)}
     _note_begin(house)
     _register_disks(house, inventory, spares)
     rows = {disk.serial: disk for disk in catalogue.disks(house.conn)}
@@ -65,6 +72,7 @@ def rebuild(
         if held.disk.state is DiskState.CLOSED and not is_dry:
             _keep_packing_list(house, held, report)
         _tell(house, held.disk, report)
+    by_copies = _take_in(house, inventory)
     packed = tuple(close_by_lists(house, _away(house, inventory, known)))
     closed = {one.serial for one in packed if not one.fault}
     _note_end(house, inventory, closed)
@@ -78,15 +86,27 @@ def rebuild(
         tuple(disk.label for disk in inventory.absent if disk.serial not in closed),
         tuple(label for label in inventory.empty if label not in labels),
         tuple(entry.label for entry in spares),
+        by_copies=by_copies,
     )
 
 
-def _away(house: House, inventory: Inventory, known: Sequence[Disk]) -> Iterator[Disk]:
-    """Known disks that may have been filled, closed and taken away since; nothing is mounted."""
+def _take_in(house: House, inventory: Inventory) -> tuple[str, ...]:
+    """Disks of which only a copy of the database on a mounted disk tells; their labels."""
+    taken_in = []
+    for find in inventory.finds:
+        try:
+            taken_in += keepsake.take_in(house, find.held)
+        except (OSError, CopyDamaged) as fault:  # it helps; the bags were read
+            log.warning("%s is not used: %s", keepsake.key_of(find.held), fault)
+    return tuple(taken_in)
+
+
+def _away(house: House, inventory: Inventory, known: Collection[int]) -> Iterator[Disk]:
+    """Disks that may have been filled, closed and taken away since the copy was made."""
     unsealed = {disk.id for disk in catalogue.unsealed_disks(house.conn)}
     here = {find.held.disk.id for find in inventory.finds}
     taken = {place.path for place in inventory.not_used}
-    for disk in known:
+    for disk in (each for each in catalogue.disks(house.conn) if each.id in known):
         is_open = disk.state in (DiskState.SPARE, DiskState.ACTIVE) or disk.id in unsealed
         places = {str(place) for place in house.config.mount_points(disk.label)}
         is_there = disk.id in here or disk.label in inventory.empty or places & taken
@@ -128,9 +148,13 @@ def _not_read(
     for place in inventory.not_used:
         yield (
             place.path,
-            f"What is mounted there was not used: {place.why}. The database may not know all that "
-            f"is on that disk. Mount it where it belongs, or take it out; then: {COMMAND}",
+            f"{place.why}. The disk at {place.path} was not used: the database may not know all "
+            f"that is on it. Mount it where it belongs, or take it out; then: {COMMAND}",
         )
+    for find in inventory.finds:
+        with contextlib.suppress(OSError, CopyDamaged):  # said by _take_in
+            if why := keepsake.why_kept(house, find.held):
+                yield keepsake.key_of(find.held), why
     unsealed = {disk.id for disk in catalogue.unsealed_disks(house.conn)}
     for disk in inventory.absent:
         is_open = disk.state is DiskState.ACTIVE or disk.id in unsealed

@@ -46,6 +46,12 @@ def duration_s(text: str) -> float:
     return float(match[1]) * factor
 
 
+def lacks_unit(text: str) -> bool:
+    """True for a number other than 0 without a unit."""
+    match = _QUANTITY.fullmatch(text)
+    return bool(match and not match[2] and float(match[1]))
+
+
 def said(text: str) -> str:
     return f'"{shown(text)}"'
 
@@ -196,6 +202,7 @@ class Key:
     meaning: str
     sets: str  # the field of Config
     read: Callable[[str, Place], object]
+    bare: str = ""  # what a number without a unit counts as; "": it needs none
 
 
 KEYS = (
@@ -214,19 +221,20 @@ KEYS = (
         _plain(_switch)),
     Key("DeleteFromBuffer", "yes", "no: archive, and keep the buffer's file",
         "delete_from_buffer", _plain(_switch)),
-    Key("MinFreeSpace", "10 GB", "kept free on every disk", "min_free_bytes", _plain(size_bytes)),
+    Key("MinFreeSpace", "10 GB", "kept free on every disk", "min_free_bytes", _plain(size_bytes),
+        "bytes"),
     Key("SettleTime", "60 s", "a file unmodified for so long is finished", "settle_s",
-        _plain(duration_s)),
+        _plain(duration_s), "seconds"),
     Key("NoNewFilesAfter", "6 h", "notice when no file was archived for so long; 0 = never",
-        "no_new_files_after_s", _plain(duration_s)),
+        "no_new_files_after_s", _plain(duration_s), "seconds"),
     Key("BufferFullPercent", "80", "notice when the buffer's file system is fuller",
         "buffer_full_percent", _plain(_percent)),
     Key("SpareDisksLow", "2", "notice when a role has fewer mounted spare disks",
         "spare_disks_low", _plain(_count)),
     Key("RepeatNotices", "24 h", "how often an open notice is sent again", "repeat_notices_s",
-        _plain(_repeat_s)),
+        _plain(_repeat_s), "seconds"),
     Key("VerifyEvery", "30 d", "how old a verification may grow", "verify_every_s",
-        _plain(duration_s)),
+        _plain(duration_s), "seconds"),
     Key("LogFile", _BESIDE, "the log", "log_file", _log_file),
     Key("StatusPage", _NONE, "HTML status page to rewrite", "status_page", _page),
     Key("MetricsFile", _NONE, "Prometheus text metrics to rewrite", "metrics_file", _page),

@@ -115,6 +115,7 @@ CATCH_ALLS = {
 }
 # What stands in SQL that is put together: names of ours, and never a value.
 IN_SQL = {
+    "_THERE_ALONE",
     "DISK_COLUMNS",
     "_MADE_AGAIN",
     "_DUE",

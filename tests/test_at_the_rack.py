@@ -303,7 +303,7 @@ def test_a_disk_is_closed_and_unmounted_while_a_pass_runs(busy: LoopWorld) -> No
 DISK_COMMANDS = {
     "hold": (["hold", "P01", "--why", "it rattles"], "P01 is held", "active"),
     "lost": (["lost", "P01", "--why", "it fell"], "is lost: 4 copies", None),
-    "forget": (["forget", "P03"], "P03 (ZTP03AA) is forgotten", "active"),
+    "forget": (["forget", "P03"], "P03 (ZTP03AA) was removed from the database", "active"),
 }
 
 
@@ -316,11 +316,13 @@ def test_what_is_said_of_a_disk_while_a_pass_runs_holds_from_its_next_batch_on(
     busy = make_busy(make_loop_world, ["P01", "P02", "P03"])
     args, said, state = DISK_COMMANDS[what]
     halted = in_first_batch(busy)
+    if what == "lost":  # refused of a disk that is mounted and responds
+        busy.loops["P01"].lazy_unmount()
     waiting = waiting_command(busy, *args)
     halted.let_go()
     assert said in answer(waiting)
     if what != "forget":
-        busy.loops["P01"].umount()
+        busy.loops["P01"].force_off()
         busy.spoil("P01", None, "it was taken away")
     halted.end(check=0)
     assert busy.waiting() == set()

@@ -190,7 +190,10 @@ def _a_locked_up_one(path: Path) -> None:
 @pytest.mark.parametrize(
     ("replace", "parts"),
     [
-        (_no_database, ["there is no database", "generate_db.py --disk-map"]),
+        (
+            _no_database,
+            ["there is no database", "do not make a new one: generate_db.py --from-disks"],
+        ),
         (_an_empty_file, ["was not made by generate_db.py", "FilenameDB", "see database-error"]),
         (_a_text_file, ["not an SQLite database", "FilenameDB"]),
         (_somebody_elses, ["was not made by generate_db.py", "FilenameDB"]),
@@ -563,7 +566,7 @@ def test_a_disk_with_another_ones_mark_is_never_written_to(world: World) -> None
     assert world.notices() == wanted
     text = notice_text(world, "disk-wrong", "P02")
     assert f"the mark at {world.disks['P02']} says P01, serial ZTP01AA" in text
-    assert "Nothing was written" in text or "Look at the sticker" in text
+    assert "Nothing was written" in text or "Compare its serial number" in text
 
     world.disks["P02"].rename(world.disks["P01"])
     world.disks["P02"].mkdir()

@@ -106,7 +106,7 @@ def _wiped(world: World) -> str:
 
 def _not_empty(world: World) -> str:
     (world.disks["P02"] / "holiday.jpg").write_bytes(b"?")
-    return f"P02: it is new to this database, but {world.disks['P02']} holds holiday.jpg"
+    return f"P02: it should be empty, but {world.disks['P02']} holds holiday.jpg"
 
 
 def _secrets_that_others_read(world: World) -> str:
@@ -159,6 +159,21 @@ def test_a_spare_that_could_take_nothing_is_a_fault(world: World) -> None:
         "much for this one."
         for label in ("P02", "S02")
     ]
+
+
+def test_a_size_without_a_unit_is_a_fault_and_stops_no_pass(world: World) -> None:
+    """10 was meant to be 10 GB and is 10 bytes: ``check`` asks, a pass archives and logs it."""
+    used(world)
+    said = "MinFreeSpace: 10 has no unit and counts as 10 bytes; write the unit, for example 10 GB"
+    text = world.config_path.read_text()
+    world.config_path.write_text(text.replace("MinFreeSpace = 0", "MinFreeSpace = 10"))
+    assert faults(check(world, 1)) == [said]
+    world.run_pass(check=0)
+    assert world.waiting() == set()
+    assert f"WARNING {said}" in world.log()
+    assert said in world.status().out
+    world.config_path.write_text(text)
+    assert check(world, 0).out.endswith("All is well.\n")
 
 
 def test_on_real_disks_somebody_must_be_told(loop_world: LoopWorld) -> None:

@@ -147,7 +147,7 @@ def test_the_demos_configuration_is_said_to_be_that(opt: Path) -> None:
     assert "basic_data_manager.config: this is the demo's. Name yours: --config FILE" in run.err
 
 
-@pytest.mark.parametrize("said", ["4", " 90 "])
+@pytest.mark.parametrize("said", ["4", " 90 ", "1.5"])
 def test_a_time_is_given_with_its_unit(world: World, said: str) -> None:
     """A pause of four seconds is not what was meant by 4."""
     world.generate()

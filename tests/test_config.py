@@ -470,6 +470,44 @@ def test_a_whole_size_is_exact(number: int, unit: str) -> None:
     assert size_bytes(f"{number}{unit}") == number * base**power
 
 
+@pytest.mark.parametrize(
+    ("key", "text", "counts_as", "example"),
+    [
+        ("MinFreeSpace", "10", "10 bytes", "10 GB"),
+        ("SettleTime", "90", "90 seconds", "60 s"),
+        ("NoNewFilesAfter", "6", "6 seconds", "6 h"),
+        ("RepeatNotices", "24", "24 seconds", "24 h"),
+        ("VerifyEvery", "30.5", "30.5 seconds", "30 d"),
+    ],
+)
+def test_a_number_without_a_unit_counts_as_before_with_a_warning(
+    write: Write, key: str, text: str, counts_as: str, example: str
+) -> None:
+    """An update never stops the archive; ``check`` and the log ask for the unit."""
+    unit = counts_as.removeprefix(f"{text} ")
+    bare = load(write(**{key: text}), {})
+    assert bare.warnings == (
+        f"{key}: {text} has no unit and counts as {counts_as}; write the unit, "
+        f"for example {example}",
+    )
+    written = load(write(**{key: f"{text} {unit[0] if unit == 'seconds' else 'B'}"}), {})
+    assert written.warnings == ()
+    assert replace(bare, warnings=()) == written
+
+
+@pytest.mark.parametrize("text", ["0", "00", "0.0"])
+def test_nothing_needs_no_unit(write: Write, text: str) -> None:
+    """Zero bytes are zero gigabytes."""
+    config = load(write(MinFreeSpace=text, NoNewFilesAfter=text), {})
+    assert (config.warnings, config.min_free_bytes, config.no_new_files_after_s) == ((), 0, 0)
+
+
+def test_every_key_with_units_says_what_a_bare_number_counts_as() -> None:
+    """The next key for a size or a time can't be forgotten."""
+    with_units = {key.name for key in KEYS if key.default and re.fullmatch(r"\d+ \w+", key.default)}
+    assert {key.name for key in KEYS if key.bare} >= with_units >= {"MinFreeSpace", "SettleTime"}
+
+
 def test_sizes_and_times_may_have_decimals() -> None:
     assert size_bytes("1.5 TB") == 1_500_000_000_000
     assert size_bytes("0.5 KiB") == 512

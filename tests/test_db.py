@@ -108,13 +108,14 @@ def test_a_database_may_have_any_name(tmp_path: Path, name: str) -> None:
 
 
 def test_a_missing_database_is_never_made_by_opening_it(tmp_path: Path) -> None:
-    """It says how one is made."""
+    """First of all it says how one comes back that was lost: an empty one would hide the disks."""
     path = tmp_path / "pole.sqlite"
     for read_only in (False, True):
         assert refusal(path, read_only) == (
             f"{path}: there is no database. Nothing was changed. "
-            "Make it with: generate_db.py --disk-map FILE; if it was lost, see database-error in "
-            "docs/operators.md"
+            "If there was one, do not make a new one: generate_db.py --from-disks (see "
+            "database-error in docs/operators.md). First installation: generate_db.py "
+            "--disk-map FILE"
         )
     assert os.listdir(tmp_path) == []
 

@@ -6,6 +6,7 @@ A refusal ends with 2, gives the reason, and leaves the database byte for byte a
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -99,6 +100,7 @@ def station(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
 
 ONLY_ACTIVE = "only a disk that is active can be closed. Nothing was changed.\n"
 ONLY_CLOSED = "only a disk that is closed can be shipped. Nothing was changed.\n"
+LABELS = "The labels are P01, P02, P03, P04, P05, P06, P07, S01"
 FORGET = "it can't be forgotten. Nothing was changed."
 WHY = ("--why", "because")
 REFUSALS: list[tuple[tuple[str, ...], str]] = [
@@ -116,7 +118,10 @@ REFUSALS: list[tuple[tuple[str, ...], str]] = [
     (("ship", "P02"), f"P02 is shipped: {ONLY_CLOSED}"),
     (("ship", "P01"), f"P01 is lost: {ONLY_CLOSED}"),
     (("ship", "P03", "P04"), f"P04 is active: {ONLY_CLOSED}"),
-    (("ship", "P03", "P99"), "No disk has the label or serial P99. Nothing was changed.\n"),
+    (
+        ("ship", "P03", "P99"),
+        f"No disk has the label or serial P99. {LABELS}. Nothing was changed.\n",
+    ),
     (("lost", "P01", *WHY), "P01 (ZTP01AA) is lost already. Nothing was changed.\n"),
     (("forget", "P01"), FORGET),
     (("forget", "P02"), FORGET),
@@ -128,9 +133,15 @@ REFUSALS: list[tuple[tuple[str, ...], str]] = [
     (("unhold", "P01"), "P01 is lost: nothing to give back. Nothing was changed.\n"),
     (("unhold", "P02"), "P02 is shipped: nothing to give back. Nothing was changed.\n"),
     (("verify", "P01"), "P01 (ZTP01AA) is lost: nothing is expected on it.\n"),
-    (("close", "X1"), "No disk has the label or serial X1. Nothing was changed.\n"),
-    (("verify", "P04", "X1"), "No disk has the label or serial X1. Nothing was changed.\n"),
+    (("close", "X1"), f"No disk has the label or serial X1. {LABELS}. Nothing was changed.\n"),
+    (
+        ("verify", "P04", "X1"),
+        f"No disk has the label or serial X1. {LABELS}. Nothing was changed.\n",
+    ),
     (("lost", "P04"), "Missing option '--why'"),
+    (("lost", "P01", "--undo", *WHY), "--undo takes no --why. Nothing was changed."),
+    (("lost", "P04", "--undo"), "P04 (ZTP04AA) is active, not lost. Nothing was changed.\n"),
+    (("lost", "p01", "--undo"), f"No disk has the label or serial p01. {LABELS}. Nothing was"),
     (("hold", "P04"), "Missing option '--why'"),
     (("ship",), "Missing argument"),
     (("pause",), "Missing option '--why'"),
@@ -217,7 +228,7 @@ def test_the_copies_of_a_lost_disk_are_missing_and_its_label_is_free(world: Worl
     assert run.out == (
         "P01 (ZTP01AA) is lost: 2 copies (2 kB) are noted as missing; 0 of the files have no good "
         "copy left. Make the others again: data_manager.py repair. The label P01 may be used "
-        "again, by another drive.\n"
+        "again, by another drive. If this was a mistake: data_manager.py lost --undo ZTP01AA\n"
     )
     world.spoil("P01", None, "the test loses it")
     assert copy_states(world, "ZTP01AA") == {"a.g3": "missing", "b.g3": "missing"}
@@ -275,7 +286,10 @@ def test_a_drive_that_was_never_used_is_forgotten(world: World) -> None:
         "FROM disks WHERE label = 'P02'"
     )
     run = order(world, "forget", "P02")
-    assert run.out == "P02 (ZTP02AA) is forgotten. The label may be used by another drive.\n"
+    assert run.out == (
+        "P02 (ZTP02AA) was removed from the database. Delete its line in the disk-map too, or it "
+        "comes back.\n"
+    )
     assert world.sql("SELECT 1 FROM disks WHERE serial = 'ZTP02AA'") == []
     world.add_disk("P02", "OTHER02")
     assert "1 drives added, 3 known" in world.generate().out
@@ -287,6 +301,8 @@ def test_a_spare_that_had_a_life_before_is_not_forgotten(world: World) -> None:
     archive(world, "a.g3")
     order(world, "lost", "P01", "--why", "wiped")
     world.spoil("P01", None, "wiped")
+    shutil.rmtree(world.disks["P01"])
+    world.disks["P01"].mkdir()
     world.generate("--returned")
     assert "can't be forgotten" in refused(world, "forget", "P01")
     assert "can't be forgotten" in refused(world, "forget", "P02", "P01")  # all of them, or none

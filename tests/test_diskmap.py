@@ -64,11 +64,15 @@ ID_FAULT = (
 )
 
 
+SPACES = "not three: separate label, serial and logical ID by spaces, not commas"
+
+
 @pytest.mark.parametrize(
     ("line", "fault"),
     [
-        (f"P02 {OTHER}", "has 2 columns; three are right: label serial logical-ID"),
-        (f"P02 Z2 {OTHER} x", "has 4 columns; three are right: label serial logical-ID"),
+        (f"P02 {OTHER}", f"has 2 columns, {SPACES}"),
+        ("P02,Z2,0x5000c500858bfea8", f"has 1 column, {SPACES}"),
+        (f"P02 Z2 {OTHER} x", f"has 4 columns, {SPACES}"),
         (f"P Z2 {OTHER}",
          "label P has no role; a label is P (primary) or S (copy) and a number, e.g. P01"),
         (f"p02 Z2 {OTHER}",

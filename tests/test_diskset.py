@@ -121,12 +121,12 @@ def test_only_a_lost_drive_comes_back(state: DiskState) -> None:
         ),
         (
             {"label": "P07"},
-            "serial ZA12JCHM is known as P01 (active), not as P07; if it is empty now, first: "
-            'data_manager.py lost ZA12JCHM --why "came back, wiped"; then this with --returned',
+            "ZA12JCHM is P01, in use. A typo? Correct line 9 of the disk-map.",
         ),
         (
             {"serial": "ZNEW", "logical_id": WWN.format("0")},
-            "label P01 belongs to the drive ZA12JCHM (active), not to ZNEW",
+            "label P01 belongs to the drive ZA12JCHM (active), not to ZNEW. A typo? Correct line 9 "
+            "of the disk-map.",
         ),
     ],
 )
@@ -139,10 +139,10 @@ def test_a_contradiction_names_both_sides(changed: dict[str, Any], fault: str) -
 def test_a_label_at_the_station_is_not_free(state: DiskState) -> None:
     """Its sticker is on another drive."""
     said = faults([disk(P01, state)], replace(P01, serial="ZNEW", logical_id=WWN.format("0")))
-    first = "; if it was never used, first: data_manager.py forget P01"
+    first = " A new label, or another drive? First: data_manager.py forget P01"
     assert said == (
-        f"/root/disk-map:1: label P01 belongs to the drive ZA12JCHM ({state.value}), not to ZNEW"
-        + (first if state is DiskState.SPARE else ""),
+        f"/root/disk-map:1: label P01 belongs to the drive ZA12JCHM ({state.value}), not to ZNEW. "
+        "A typo? Correct line 1 of the disk-map." + (first if state is DiskState.SPARE else ""),
     )
 
 

@@ -52,6 +52,7 @@ def test_the_copy_disk_dies(make_loop_world: Callable[..., LoopWorld]) -> None:
     said = follow(world, look)
     assert "LOOK TODAY" in said.splitlines()[0] and "disk-error" in said
     plug_in_again(world, "S01")
+    world.loops["S01"].umount()
     world.spoil("S01", None, "it is given up")
     assert "0 of the files have no good copy left" in follow(world, give_up)
     said = follow(world, mend)

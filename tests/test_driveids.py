@@ -74,7 +74,8 @@ def test_only_here_may_a_line_lack_its_id(tmp_path: Path) -> None:
     with pytest.raises(DiskMapFault) as fault:
         diskmap.read(tmp_path / "map")
     assert str(fault.value) == (
-        f"{tmp_path}/map:1: has 2 columns; three are right: label serial logical-ID\n"
+        f"{tmp_path}/map:1: has 2 columns, not three: separate label, serial and "
+        "logical ID by spaces, not commas\n"
         "Nothing was changed."
     )
 

@@ -156,7 +156,7 @@ def test_a_printed_serial_is_the_beginning_of_the_one_a_drive_reports(world: Wor
 @pytest.mark.parametrize(
     ("line", "ours", "theirs"),
     [
-        ("P07 ZTP01AA {id}", "serial ZTP01AA is known as P01", "not as P07"),
+        ("P07 ZTP01AA {id}", "ZTP01AA is P01, a spare.", "Correct line 3 of the disk-map."),
         ("P01 ZTP01AA 0x5000c500aaaa0001", "known as P01 with logical ID {id}", "not 0x5000c500aa"),
         ("P01 OTHER001 {id}", "ID {id} is known as P01 with serial ZTP01AA", "not OTHER001"),
         (
@@ -195,7 +195,11 @@ def test_all_contradictions_are_told_at_once(world: World) -> None:
     )
     assert world.generate("--dry-run", check=2).out == ""
     said = world.generate(check=2).err.splitlines()
-    for number, both in ((1, "OTHER001"), (2, "as P05"), (3, "OTHER002")):
+    for number, both in (
+        (1, "OTHER001"),
+        (2, "ZTP02AA is P02, a spare. A typo? Correct line 2 of the disk-map."),
+        (3, "OTHER002"),
+    ):
         place = f"{world.disk_map_path}:{number}: "
         assert any(line.startswith(place) and both in line for line in said)
     assert said[-1] == "Nothing was changed."
@@ -311,7 +315,7 @@ def test_the_table_says_which_drives_are_ready_and_the_command_for_the_others(wo
 def _not_empty(world: World) -> str:
     (world.disks["P02"] / "holiday.jpg").write_bytes(b"?")
     place = world.disks["P02"]
-    return f"it is new to this database, but {place} holds holiday.jpg. Look at the sticker"
+    return f"it should be empty, but {place} holds holiday.jpg. Compare its serial number"
 
 
 def _held(world: World) -> str:

@@ -123,7 +123,7 @@ def test_a_disk_that_was_not_used_is_said_until_a_run_has_read_it(loop_world: Lo
     spare.mount(world.disks["P01"])
     rebuilt(world, check=1)
     place = str(world.disks["P02"])
-    why = "What is mounted there was not used: its mark says P01: mount it at the place of"
+    why = "its mark says P01: mount it at the place of that label. The disk at"
     says_that_it_is_not_complete(world, place, why)
     world.run_pass()
     says_that_it_is_not_complete(world, place, why)

@@ -14,7 +14,7 @@ from tests.drills import follow, steps_of
 from tests.loopdisks import LoopWorld
 from tests.world import World
 
-PUT_ASIDE, TAKE_COPY, REBUILD, GIVE_UP, LOOK = steps_of("## database-error")
+PUT_ASIDE, REBUILD, GIVE_UP, LOOK = steps_of("## database-error")
 SEED = "fullrate/RCW38/80296951/0000.g3"
 SINCE = "fullrate/RCW38/80296951/0001.g3"  # archived after the older database was copied
 WAITING = "fullrate/RCW38/80296952/0000.g3"
@@ -35,6 +35,12 @@ def mid_season(world: World) -> Path:
     world.run_pass(check=0)
     world.put(WAITING, 5000)
     return older
+
+
+def without_copies(world: World) -> None:
+    """No disk that is in use had room for a copy of the database."""
+    for label in ("P02", "S01"):
+        (world.disks[label] / "catalogue.sqlite").unlink(missing_ok=True)
 
 
 def archiving_goes_on(world: World, *notices: str) -> None:
@@ -61,8 +67,9 @@ def archiving_goes_on(world: World, *notices: str) -> None:
 def test_a_database_deleted_in_mid_season_comes_back_from_the_disks_alone(
     loop_world: LoopWorld,
 ) -> None:
-    """Passes end with 2 and touch nothing; then the page's steps, but for the copy."""
+    """Passes end with 2 and touch nothing; then the page's steps, with the closed disk's copy."""
     mid_season(loop_world)
+    without_copies(loop_world)
     loop_world.db_path.unlink()
     before = loop_world.snapshot(loop_world.mounts)
     assert "database-error in docs/operators.md" in loop_world.run_pass(check=2).err
@@ -70,7 +77,8 @@ def test_a_database_deleted_in_mid_season_comes_back_from_the_disks_alone(
     assert before.differences(loop_world.snapshot(loop_world.mounts)) == []
     loop_world.db_path.with_name("pole.sqlite-journal").write_bytes(b"of the lost one")
     said = follow(loop_world, PUT_ASIDE, REBUILD, LOOK)
-    assert "Spares from the disk-map: S02." in said
+    closed = loop_world.disks["P01"] / "catalogue.sqlite"
+    assert f"It began with the copy that knows most, {closed}: 3 files" in said
     assert "All is well." in said
     archiving_goes_on(loop_world)
 
@@ -85,8 +93,10 @@ def test_a_disks_own_copy_is_put_back_and_completed(loop_world: LoopWorld) -> No
     loop_world.put(WAITING, 5000)
     loop_world.db_path.write_bytes(b"\0" * 4096)  # the station's drive died
     assert loop_world.run_pass(check={1, 2}).code
-    said = follow(loop_world, PUT_ASIDE, TAKE_COPY, REBUILD, LOOK.replace("dm check\n", ""))
+    said = follow(loop_world, PUT_ASIDE, REBUILD, LOOK.replace("dm check\n", ""))
     assert "3 disks were read." in said
+    copy = loop_world.disks["S01"] / "catalogue.sqlite"
+    assert f"It began with the copy that knows most, {copy}: 6 files, the newest" in said
     (row,) = loop_world.sql("SELECT held_reason FROM disks WHERE label = 'S02'")
     assert row["held_reason"] == "bad cable"
     assert loop_world.sql("SELECT 1 FROM copies WHERE verified_at IS NULL") == []
@@ -104,9 +114,11 @@ def test_a_disk_that_died_with_the_database_is_made_again_from_the_others(
     world.spoil("S01", None, "it died with the database")
     world.disks["S01"].rmdir()
     world.db_path.write_bytes(b"\0" * 4096)
-    steps = [PUT_ASIDE]
-    steps += [TAKE_COPY.replace("S01", "P02")] if has_copy else []
-    said = follow(world, *steps, REBUILD)
+    if not has_copy:
+        for label in ("P01", "P02"):
+            (world.disks[label] / "catalogue.sqlite").unlink(missing_ok=True)
+        world.leave_unchecked("a closed disk has lost its copy of the database")
+    said = follow(world, PUT_ASIDE, REBUILD)
     assert "2 disks were read." in said
     found = world.status("--json").json()
     told = {(notice["kind"], notice["key"]) for notice in found["notices"]}
@@ -125,12 +137,10 @@ def test_a_disk_that_died_with_the_database_is_made_again_from_the_others(
 
 
 def test_a_day_old_database_is_put_back_and_completed(loop_world: LoopWorld) -> None:
-    """A copy of the day before, in the place of the disk's."""
+    """It is completed as it is: nobody asked for a copy that a disk has."""
     older = mid_season(loop_world)
-    own_copy = TAKE_COPY.splitlines()[1]
-    assert own_copy.startswith("sudo -u spt cp /spt_disks/S01/catalogue.sqlite ")
-    own_copy = own_copy.replace("/spt_disks/S01/catalogue.sqlite", str(older))
-    said = follow(loop_world, PUT_ASIDE, own_copy + "\n", REBUILD, LOOK)
+    put_back = f"cp {older} {loop_world.db_path}\n"
+    said = follow(loop_world, PUT_ASIDE, put_back, REBUILD, LOOK)
     assert "P02  primary  ZTP02AA  active: 1 files (600 B), 1 of them new to the database" in said
     archiving_goes_on(loop_world, "pass-crashed")
 

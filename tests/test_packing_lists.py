@@ -68,6 +68,7 @@ def test_a_disk_that_left_is_closed_by_its_packing_list_and_can_be_noted_as_ship
 def test_a_spare_that_was_begun_and_left_since_is_known_by_its_list(world: World) -> None:
     """The older database has it as never used."""
     left_since(world, "P02")
+    (world.disks["S01"] / "catalogue.sqlite").unlink()  # it would tell the same
     assert world.disk_states()["P02"] == "spare"
     assert "P02  primary  ZTP02AA  closed by its packing list: 2 files, 2 of them" in (
         rebuilt(world).out

@@ -113,6 +113,7 @@ def test_the_files_of_a_lost_disk_are_copied_to_the_next_ones(loop_world: LoopWo
     world = loop_world
     filled(world, "a.g3", "d/b.g3")
     mode_and_time = os.stat(world.data("S01") / "d/b.g3")
+    world.loops["P01"].umount()
     world.run_pass("lost", "P01", "--why", "it fell", check=0)
     world.spoil("P01", None, "it is lost")
     assert "LOOK TODAY: 2 copies are damaged or missing" in world.status().out
@@ -300,6 +301,7 @@ def test_a_file_with_a_copy_in_one_role_alone_gets_the_other_one(world: World) -
     world.disks["S01"].rename(world.root / "dead")
     world.disks["S01"].mkdir()
     world.spoil("S01", None, "it is dead")
+    (world.disks["P01"] / "catalogue.sqlite").unlink()
     for path in world.db_path.parent.glob("pole.sqlite*"):
         path.unlink()
     world.run(
@@ -456,6 +458,7 @@ def test_a_target_that_fails_is_left_for_the_next_one(
     """As in a pass: the file goes to another disk of the role."""
     world = make_loop_world(primaries=["P01", "P02", "P03"], copies=["S01"])
     filled(world, "a.g3")
+    world.loops["P01"].umount()
     world.run_pass("lost", "P01", "--why", "it fell", check=0)
     world.spoil("P01", None, "it is lost")
     world.loops["P02"].remount("ro")
@@ -471,6 +474,7 @@ def test_a_source_disk_that_dies_is_told_of_and_none_of_its_copies_is_blamed(
     world = make_loop_world()
     names = [f"{number}.g3" for number in range(4)]
     filled(world, *names)
+    world.loops["P01"].umount()
     world.run_pass("lost", "P01", "--why", "it fell", check=0)
     world.spoil("P01", None, "it is lost")
     at_work, thread = standing_still_at(world, "1.g3", "S01", ["repair"])

@@ -25,7 +25,10 @@ from tests.world import World
 AT = "2026-11-23T18:20:57Z"
 AT_S = 1_795_458_057.0
 SHA512 = "3f" * 64
-LOOK = "Look at the sticker; mount the right drive, or an empty one."
+LOOK = (
+    "Compare its serial number with the disk-map. Mount the right drive, or an empty one. Do not "
+    "empty this one."
+)
 
 
 @pytest.fixture
@@ -336,8 +339,7 @@ def test_a_spare_that_is_not_empty_is_refused(rack: Rack) -> None:
         (rack["P01"] / name).write_text("mine")
     assert rack.refusal("P01", writing=True) == (
         "disk-wrong",
-        f"P01: it is new to this database, but {rack['P01']} holds a, b, c. Nothing was written. "
-        f"{LOOK}",
+        f"P01: it should be empty, but {rack['P01']} holds a, b, c. Nothing was written. {LOOK}",
     )
     assert sorted(os.listdir(rack["P01"])) == ["a", "b", "c", "d"]
     assert rack.state("P01") == "spare"
@@ -351,8 +353,10 @@ def test_an_archive_that_the_database_does_not_know_is_refused(rack: Rack) -> No
     rack.world.sql("UPDATE disks SET state = 'spare' WHERE label = 'P01'")
     kind, said = rack.refusal("P01", writing=True)
     assert kind == "disk-wrong"
-    assert f"it is new to this database, but {rack['P01']} holds data" in said
-    assert "manifest-sha512.txt" in said
+    serial = rack.world.serials["P01"]
+    assert f"Its mark says that it is P01 ({serial}): do not empty it." in said
+    assert "The database does not know it: generate_db.py --from-disks" in said
+    assert "empty one" not in said
     assert (rack["P01"] / bag.MANIFEST).stat().st_size > 0
 
 

@@ -452,7 +452,7 @@ def test_a_database_that_does_not_answer(story: Story, how: str) -> None:
         else:
             held.execute(f"PRAGMA user_version = {schema_version()}")
     assert mail.subject == (
-        "[pole-data] CRITICAL database: the database does not answer, or is not complete"
+        "[pole-data] CRITICAL database: the database does not respond, or is missing"
     )
     for part in (str(db_path), "What is safe: ", "  1. ", "section database-error in docs"):
         assert part in mail.body, mail.body

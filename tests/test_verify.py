@@ -389,7 +389,7 @@ def test_a_spare_that_is_not_itself_is_told_of_till_a_pass_finds_it_well(
     """It has nothing to be read: a look proves it."""
     world = filled(loop_world, "a.g3")
     (world.disks["P02"] / "notes.txt").write_text("not ours")
-    assert "it is new to this database" in verify(world, "P02", check=1).out
+    assert "it should be empty, but" in verify(world, "P02", check=1).out
     assert world.notices() == {("disk-wrong", "P02")}
     (world.disks["P02"] / "notes.txt").unlink()
     world.run_pass(check=0)

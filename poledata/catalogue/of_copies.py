@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from array import array
 
@@ -184,6 +185,34 @@ def count_without_good_copy(conn: Connection) -> int:
 def copies_are_missing(conn: Connection, disk: Disk) -> None:
     """A disk is lost, with all that was on it."""
     conn.execute("UPDATE copies SET state = 'missing' WHERE disk_id = ?", (disk.id,))
+
+
+def bad_copies(conn: Connection, disk: Disk) -> str:
+    """The copies on a disk that are not good, as text for ``copies_are_back``."""
+    rows = conn.execute(
+        "SELECT state, file_id FROM copies WHERE disk_id = ? AND state <> 'good'", (disk.id,)
+    )
+    return ", ".join(f"{row['state']} {row['file_id']}" for row in rows) or "none"
+
+
+def copies_are_back(conn: Connection, disk: Disk, bad: str | None) -> None:
+    """A disk was not lost: its copies are again what they were before.
+
+    ``bad``: those that were not good then. None (1.0.0 did not write it down): what the drive
+    held before it came back wiped stays missing, and all others have to be read again.
+    """
+    conn.execute(
+        "UPDATE copies SET state = 'good' WHERE disk_id = ? AND (? OR written_at >= "
+        "coalesce((SELECT first_used_at FROM disks WHERE id = disk_id), ''))",
+        (disk.id, bad is not None),
+    )
+    if bad is None:
+        conn.execute(
+            "UPDATE copies SET verified_at = NULL, verified_by = NULL WHERE disk_id = ?",
+            (disk.id,),
+        )
+    for state, file_id in re.findall(r"(\w+) (\d+)", bad or ""):
+        set_copy_state(conn, int(file_id), disk, CopyState(state))
 
 
 def verified(

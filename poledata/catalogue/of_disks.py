@@ -14,6 +14,14 @@ from poledata.records import (
 
 # Events of a disk: verify could not read it to its end; it could again.
 NOT_READ, READ = "not read", "read again"
+BAD_BEFORE_LOSS = "bad copies"  # right before a disk is lost: which of its copies were not good
+_STATE_AFTER = {
+    "registered": DiskState.SPARE,
+    "came back": DiskState.SPARE,
+    "first use": DiskState.ACTIVE,
+    "closed": DiskState.CLOSED,
+    "shipped": DiskState.SHIPPED,
+}
 DISK_COLUMNS = (
     "d.id, d.label, d.role, d.serial, d.logical_id, d.state, d.held_by, d.held_reason, "
     "d.stand_in, d.capacity_bytes, d.used_bytes, d.free_bytes, d.first_used_at, d.last_used_at"
@@ -52,6 +60,24 @@ def set_state(conn: Connection, disk: Disk, state: DiskState, reason: str | None
     """The next step of a disk's life."""
     conn.execute("UPDATE disks SET state = ? WHERE id = ?", (state.value, disk.id))
     note_event(conn, disk.id, at, state.value, reason)
+
+
+def not_lost(conn: Connection, disk: Disk, state: DiskState, at: str) -> None:
+    """A disk was noted as lost by mistake."""
+    conn.execute("UPDATE disks SET state = ? WHERE id = ?", (state.value, disk.id))
+    note_event(conn, disk.id, at, "not lost", f"it is {state.value} again")
+
+
+def before_loss(conn: Connection, disk: Disk) -> tuple[DiskState, str | None]:
+    """What a lost disk was before, and which copies on it were not good (None: not known)."""
+    rows = conn.execute(
+        "SELECT event, reason FROM disk_events WHERE disk_id = ? AND id < (SELECT max(id) "
+        "FROM disk_events WHERE disk_id = ? AND event = 'lost') ORDER BY id DESC",
+        (disk.id, disk.id),
+    ).fetchall()
+    bad = rows[0]["reason"] if rows and rows[0]["event"] == BAD_BEFORE_LOSS else None
+    states = (_STATE_AFTER[row["event"]] for row in rows if row["event"] in _STATE_AFTER)
+    return next(states, DiskState.SPARE), bad
 
 
 def unsealed_disks(conn: Connection) -> list[Disk]:

@@ -14,22 +14,26 @@ from poledata.errors import UsageFault
 from poledata.house import House
 from poledata.notices import Board
 from poledata.records import Job
-from poledata.settings import duration_s
+from poledata.settings import duration_s, lacks_unit
 from poledata.tally import Watcher
 from poledata.texts import size_text
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-def _said(_context: click.Context, _option: click.Parameter, why: str) -> str:
-    if not why.strip():
+def _said(_context: click.Context, _option: click.Parameter, why: str | None) -> str | None:
+    if why is not None and not why.strip():
         raise click.BadParameter("say why; nothing was changed")
     return why
 
 
-WHY = click.option(
-    "--why", required=True, callback=_said, help="The reason, for those who come after you."
-)
+def why_option(required: bool = True) -> Callable[[_Command], _Command]:
+    """``--why TEXT``, never blank."""
+    text = "The reason, for those who come after you."
+    return click.option("--why", required=required, callback=_said, help=text)
+
+
+WHY = why_option()
 LABEL = click.argument("label", metavar="LABEL")
 LABELS = click.argument("labels", metavar="LABEL…", nargs=-1, required=True)
 JSON = click.option("--json", "as_json", is_flag=True, help="The same for programs.")
@@ -40,7 +44,7 @@ def duration_option(text: str, default: str | None = None) -> Callable[[_Command
 
     def read(_context: click.Context, _option: click.Parameter, said: str | None) -> float | None:
         try:
-            if said is not None and said.strip().isdigit():
+            if said is not None and (said.strip().isdigit() or lacks_unit(said.strip())):
                 raise ValueError(f"{said} of what? For example {said}h")
             return None if said is None else duration_s(said)
         except ValueError as fault:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from poledata import cli, closing, lifecycle
-from poledata.commands.common import LABEL, LABELS, WHY, house_of_command
+from poledata.commands.common import LABEL, LABELS, WHY, house_of_command, why_option
 from poledata.errors import ExitCode
 
 
@@ -32,11 +32,19 @@ def ship(labels: tuple[str, ...]) -> ExitCode:
 @click.command()
 @cli.common_options
 @LABEL
-@WHY
-def lost(label: str, why: str) -> ExitCode:
+@why_option(required=False)
+@click.option("--undo", is_flag=True, help="It is not lost: it and its copies are as before.")
+def lost(label: str, why: str | None, undo: bool) -> ExitCode:
     """Note that a disk is dead, gone or wiped: its copies are missing from now on."""
+    if not (why or undo):
+        raise click.UsageError("Missing option '--why'. Nothing was changed.")
+    if why and undo:
+        raise click.UsageError("--undo takes no --why. Nothing was changed.")
     with house_of_command() as house:
-        click.echo(lifecycle.lose(house, lifecycle.the_disk(house, label), why))
+        if undo:
+            click.echo(lifecycle.undo_loss(house, label))
+        else:
+            click.echo(lifecycle.lose(house, lifecycle.the_disk(house, label), str(why)))
     return ExitCode.DONE
 
 

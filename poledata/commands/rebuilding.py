@@ -6,12 +6,13 @@ import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import click
 
-from poledata import archive, catalogue, cli, db, dbfiles, diskset, lock, sending
+from poledata import archive, catalogue, cli, db, dbfiles, diskset, keepsake, lock, sending
+from poledata.bagreading import BagReport
 from poledata.care import Verdict, verify
 from poledata.commands.caring import print_verdict
 from poledata.commands.common import watcher
@@ -54,24 +55,15 @@ def _turn(config: Config, is_dry: bool) -> AbstractContextManager[None]:
 
 def _rebuilt(config: Config, map_path: Path | None, stop: threading.Event, is_dry: bool) -> Rebuilt:
     entries = read(map_path, config.prefixes) if map_path else ()
-    known = _known(config, is_dry)
-    archive.must_fit_together(config, known)
-    with taken(config, known) as there:
-        if not there.finds:
-            raise Refused("\n".join(_why_none(there)))
-        spares = _spares(known, there, entries, map_path)
-        with _database(config.db_path, is_dry) as conn:
+    with _database(config, is_dry) as (conn, begun_with):
+        known = catalogue.disks(conn)
+        archive.must_fit_together(config, known)
+        with taken(config, known) as there:
+            if not (there.finds or begun_with):
+                raise Refused("\n".join(_why_none(there)))
+            spares = _spares(known, there, entries, map_path)
             house = House(config, conn, Board(conn, sending.channels(config.secrets), is_dry))
-            return rebuild(house, there, spares, stop, is_dry)
-
-
-def _known(config: Config, is_dry: bool) -> list[Disk]:
-    """Of an older database; it is brought to this program's version, unless nothing is written."""
-    if not config.db_path.exists():
-        return []
-    db.must_be_sound(config.db_path)
-    with db.connect(config.db_path, read_only=is_dry) as conn:
-        return catalogue.disks(conn)
+            return replace(rebuild(house, there, spares, stop, is_dry), begun_with=begun_with)
 
 
 def _why_none(there: Inventory) -> Iterator[str]:
@@ -91,26 +83,46 @@ def _spares(
 
 
 @contextmanager
-def _database(path: Path, is_dry: bool) -> Iterator[db.Connection]:
+def _database(config: Config, is_dry: bool) -> Iterator[tuple[db.Connection, str]]:
     """The one to be completed, or a new one, which is there once it is whole.
 
-    For a dry run a copy, which is thrown away.
+    A new one begins with the copy that knows most, which is named. For a dry run a copy of the
+    database, which is thrown away.
     """
+    path, begun_with = config.db_path, ""
     with ExitStack() as stack:
-        if is_dry:
-            path = _copied(path, stack.enter_context(db.temporary_directory(path)))
         if path.exists():
+            db.must_be_sound(path)
+            path = (
+                _copied(path, stack.enter_context(db.temporary_directory(path))) if is_dry else path
+            )
             dbfiles.forget_unfinished(path)
         else:
-            path = stack.enter_context(dbfiles.in_the_making(path))
-        yield stack.enter_context(db.connect(path))
+            there = stack.enter_context(taken(config, ()))
+            disks = [find.held for find in there.finds]
+            copy = stack.enter_context(keepsake.richest(disks, path))
+            begun_with = str(copy or "")
+            if is_dry:
+                path = stack.enter_context(db.temporary_directory(path)) / path.name
+            blocks = copy.blocks() if copy else None
+            path = stack.enter_context(dbfiles.in_the_making(path, blocks))
+        conn = stack.enter_context(db.connect(path))
+        if begun_with:
+            _end_copied_passes(conn)
+        yield conn, begun_with
+
+
+def _end_copied_passes(conn: db.Connection) -> None:
+    """A copy is made by a pass that has not ended: it did not crash."""
+    with db.transaction(conn):
+        for row in catalogue.unended_passes(conn):
+            catalogue.end_pass(conn, row.id, row.started_at, "copied", row.files_failed)
 
 
 def _copied(path: Path, directory: Path) -> Path:
     copy = directory / path.name
-    if path.exists():
-        with db.connect(path, read_only=True) as conn:
-            dbfiles.copy_to(conn, path, copy)
+    with db.connect(path, read_only=True) as conn:
+        dbfiles.copy_to(conn, path, copy)
     return copy
 
 
@@ -128,19 +140,10 @@ def _verify(config: Config, done: Rebuilt, stop: threading.Event) -> list[Verdic
 
 def _print(done: Rebuilt, verdicts: Sequence[Verdict]) -> None:
     click.echo(f"Database {done.db_path}: {len(done.disks)} disks were read.")
+    if done.begun_with:
+        click.echo(f"It began with the copy that knows most, {done.begun_with}.")
     for report in done.disks:
-        size = size_text(report.size_bytes)
-        click.echo(
-            f"{report.label}  {report.role.value}  {report.serial}  {report.state}: "
-            f"{report.files} files ({size}), {report.new_copies} of them new to the database"
-        )
-        for what in ("missing", "damaged", "lost", "without_line"):
-            for name in getattr(report, what):
-                click.echo(f"{report.label}: {_WORDS[what]} {name}")
-        for differing in report.differences:
-            click.echo(f"DIFFERENCE {differing.name}: {differing.here}; {differing.there}")
-        for fault in report.faults:
-            click.echo(f"{report.label}: FAULT {shown(fault)}")
+        _print_disk(report)
     for packed in done.packed:
         click.echo(_packed_line(packed))
     for place in done.not_used:
@@ -149,6 +152,21 @@ def _print(done: Rebuilt, verdicts: Sequence[Verdict]) -> None:
         print_verdict(verdict)
     for line in _what_next(done, bool(verdicts)):
         click.echo(line)
+
+
+def _print_disk(report: BagReport) -> None:
+    size = size_text(report.size_bytes)
+    click.echo(
+        f"{report.label}  {report.role.value}  {report.serial}  {report.state}: "
+        f"{report.files} files ({size}), {report.new_copies} of them new to the database"
+    )
+    for what in ("missing", "damaged", "lost", "without_line"):
+        for name in getattr(report, what):
+            click.echo(f"{report.label}: {_WORDS[what]} {name}")
+    for differing in report.differences:
+        click.echo(f"DIFFERENCE {differing.name}: {differing.here}; {differing.there}")
+    for fault in report.faults:
+        click.echo(f"{report.label}: FAULT {shown(fault)}")
 
 
 def _packed_line(packed: Packed) -> str:
@@ -172,6 +190,8 @@ _WORDS = {
 def _what_next(done: Rebuilt, is_verified: bool) -> Iterator[str]:
     if done.spares_added:
         yield f"Spares from the disk-map: {', '.join(done.spares_added)}."
+    if done.by_copies:
+        yield f"Known by copies of the database on other disks: {', '.join(done.by_copies)}."
     if done.empty:
         yield f"Empty disks, not registered: {', '.join(done.empty)}. Add --disk-map FILE for them."
     if done.not_mounted:

@@ -190,6 +190,7 @@ class Winterover:
 
     def give_up(self, label: str, why: str) -> None:
         """A dead drive: what it held is made again."""
+        self.station.loops[label].force_off()
         self.station.order("lost", self.station.serials[label], "--why", why)
         self.station.throw_away(label)
         self.dead.discard(label)
