@@ -7,8 +7,10 @@ writes to a disk.
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -50,6 +52,8 @@ class HeldDisk:
     ) -> ReadBack:
         """The same, of a file in this directory of the disk. Raises OSError."""
         with beneath.opened_in(parent_fd, base) as fd:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):  # a pipe reads as an empty file would
+                raise OSError(errno.EISDIR, "it is not a file")
             found = medium.read_copy(fd, self.direct, reader, tick)
         if self.unsupported:  # what is below may answer from a memory of its own
             found = replace(found, verified_by=VerifiedBy.CACHED)

@@ -158,6 +158,7 @@ class _Repair:
             self._outcome.not_here[label] = self._outcome.not_here.get(label, 0) + count
         while not self._is_dry and self._clear_some_leftovers():
             self._go_on()
+        self._outcome.failed |= self._leftovers.failed
 
     def _go_on(self) -> None:
         if self._stop.is_set():
