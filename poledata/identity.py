@@ -286,16 +286,7 @@ def _without_manifest(disk: Disk, why: str) -> DiskRefused:
 
 def must_be_writable(held: HeldDisk) -> None:
     """Raises DiskRefused where this user can't, or must not, put files on the disk."""
-    _must_be_open(held)
-    if held.mark and beneath.stat(held.root_fd, bag.MANIFEST) is None:
-        raise _without_manifest(held.disk, f"there is no {held.path / bag.MANIFEST}")
-    if mounts.space(held.root_fd).read_only:
-        raise DiskRefused(
-            "disk-read-only",
-            held.disk.label,
-            f"{held.path} is mounted read-only",
-            "If nobody did that on purpose, the drive is failing: look at the kernel's log.",
-        )
+    must_take_files(held)
     places = (".", *(p for p in (bag.DATA, bag.INCOMING) if beneath.stat(held.root_fd, p)))
     if not all(os.access(p, os.W_OK | os.X_OK, dir_fd=held.root_fd) for p in places):
         raise DiskRefused(
@@ -306,8 +297,28 @@ def must_be_writable(held: HeldDisk) -> None:
         )
 
 
+def must_take_files(held: HeldDisk) -> None:
+    """Raises DiskRefused where nobody can, or must, put files on the disk."""
+    _must_be_open(held)
+    if held.mark and beneath.stat(held.root_fd, bag.MANIFEST) is None:
+        raise _without_manifest(held.disk, f"there is no {held.path / bag.MANIFEST}")
+    if mounts.space(held.root_fd).read_only:
+        raise DiskRefused(
+            "disk-read-only",
+            held.disk.label,
+            f"{held.path} is mounted read-only",
+            "If nobody did that on purpose, the drive is failing: look at the kernel's log.",
+        )
+
+
 def must_take_copies(held: HeldDisk) -> None:
     """Raises DiskRefused where no new copies may go: not writable, or not to be relied on."""
+    must_be_supported(held)
+    must_be_writable(held)
+
+
+def must_be_supported(held: HeldDisk) -> None:
+    """Raises DiskRefused where a copy is not to be relied on."""
     if held.unsupported:
         raise DiskRefused(
             "disk-wrong",
@@ -316,7 +327,6 @@ def must_take_copies(held: HeldDisk) -> None:
             "New copies go only to XFS or ext4 on one drive that can be identified; what is there "
             "can still be read.",
         )
-    must_be_writable(held)
 
 
 @contextmanager

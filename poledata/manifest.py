@@ -46,18 +46,29 @@ class BadLines:
 def mend(root_fd: int) -> None:
     """Cut a last line that a crash tore; its file has no row yet and is adopted later.
 
-    Raises ManifestDamaged if what stands before is no manifest line: nothing is built on that.
+    Raises ManifestDamaged as must_end_well.
     """
     with _opened(root_fd, os.O_RDWR) as fd:
-        size_bytes = os.fstat(fd).st_size
-        whole_bytes = _end_of_lines(fd, size_bytes)
-        if whole_bytes:
-            begin = _end_of_lines(fd, whole_bytes - 1)
-            n_bytes = min(whole_bytes - begin, _LONGEST_LINE_BYTES)
-            _parse_line(bag.read_at(fd, n_bytes, begin), begin)
-        if whole_bytes < size_bytes:
+        whole_bytes = _sound_end(fd)
+        if whole_bytes < os.fstat(fd).st_size:
             os.ftruncate(fd, whole_bytes)
             os.fsync(fd)
+
+
+def must_end_well(root_fd: int) -> None:
+    """Raises ManifestDamaged if its last whole line is none of ours: nothing is built on that."""
+    with _opened(root_fd) as fd:
+        _sound_end(fd)
+
+
+def _sound_end(fd: int) -> int:
+    """Where the last line that is whole ends."""
+    whole_bytes = _end_of_lines(fd, os.fstat(fd).st_size)
+    if whole_bytes:
+        begin = _end_of_lines(fd, whole_bytes - 1)
+        n_bytes = min(whole_bytes - begin, _LONGEST_LINE_BYTES)
+        _parse_line(bag.read_at(fd, n_bytes, begin), begin)
+    return whole_bytes
 
 
 @contextmanager
