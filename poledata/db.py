@@ -50,9 +50,9 @@ def connect(path: Path, *, read_only: bool = False) -> Iterator[Connection]:
             _must_not_be_wal(path)
             path = stack.enter_context(_rolled_back_copy(path))
             read_only = False
+        if not read_only:
+            _leave_wal(path)
         conn = stack.enter_context(closing(open_at(path, "ro" if read_only else "rw")))
-        if not read_only and is_wal(conn):
-            _leave_wal(conn, path)
         _must_be_whole(conn, path)
         if _version(conn, path) < SCHEMA_VERSION:
             _must_be_upgraded(conn, path, may_upgrade)
@@ -131,22 +131,22 @@ def is_wal(conn: Connection) -> bool:
     return bool(conn.execute("PRAGMA journal_mode").fetchone()[0] == "wal")
 
 
-def _leave_wal(conn: Connection, path: Path) -> None:
+def _leave_wal(path: Path) -> None:
     """Back to the rollback journal, unless another program has it open: then a later pass does it.
 
     Until then commits are as durable as ever; users who may not write there can't read.
     """
-    conn.execute("PRAGMA busy_timeout = 1000")
-    try:
-        conn.execute("PRAGMA journal_mode = DELETE")
-    except sqlite3.OperationalError as fault:
-        if not str(fault).endswith("is locked"):
-            raise
-        log.info("%s is still in WAL mode: another program has it open", path)
-    else:
-        log.warning("another program had switched %s to WAL mode: it was switched back", path)
-    finally:
-        conn.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_S * 1000:.0f}")
+    with closing(open_at(path, "rw", timeout_s=1)) as conn:
+        if not is_wal(conn):
+            return
+        try:
+            conn.execute("PRAGMA journal_mode = DELETE")
+        except sqlite3.OperationalError as fault:
+            if not str(fault).endswith("is locked"):
+                raise
+            log.info("%s is still in WAL mode: another program has it open", path)
+        else:
+            log.warning("another program had switched %s to WAL mode: it was switched back", path)
 
 
 def _must_not_be_wal(path: Path) -> None:
@@ -257,10 +257,11 @@ def _must_be_readable(path: Path) -> None:
         ) from fault
 
 
-def open_at(path: Path, mode: str) -> Connection:
+def open_at(path: Path, mode: str, timeout_s: float | None = None) -> Connection:
     """A connection, ``ro`` or ``rw``, as all of ours are; close it."""
     uri = f"file:{quote(str(path))}?mode={mode}"
-    conn = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    timeout_s = BUSY_TIMEOUT_S if timeout_s is None else timeout_s
+    conn = sqlite3.connect(uri, uri=True, timeout=timeout_s, isolation_level=None)
     with ExitStack() as unless_open:
         unless_open.callback(conn.close)
         conn.row_factory = sqlite3.Row
