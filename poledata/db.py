@@ -170,17 +170,17 @@ class _Schema:
     triggers: frozenset[str]
 
 
+def _columns_of(conn: Connection, table: str) -> frozenset[str]:
+    rows = conn.execute("SELECT name FROM pragma_table_info(?)", (table,))
+    return frozenset(row[0] for row in rows)
+
+
 def _schema_of(conn: Connection) -> _Schema:
     named = conn.execute(
         "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
     ).fetchall()
-    columns = "SELECT name FROM pragma_table_info(?)"
     return _Schema(
-        {
-            n: frozenset(r[0] for r in conn.execute(columns, (n,)))
-            for t, n, _ in named
-            if t == "table"
-        },
+        {name: _columns_of(conn, name) for kind, name, _ in named if kind == "table"},
         {name: sql for kind, name, sql in named if kind == "index"},
         frozenset(name for kind, name, _ in named if kind == "trigger"),
     )
@@ -188,9 +188,9 @@ def _schema_of(conn: Connection) -> _Schema:
 
 @cache
 def _our_schema() -> _Schema:
-    script = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
+    schema = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
     with closing(sqlite3.connect(":memory:")) as conn:
-        conn.executescript(script)
+        conn.executescript(f"{schema}")
         return _schema_of(conn)
 
 
@@ -208,14 +208,11 @@ def _must_have_our_schema(conn: Connection, path: Path, may_repair: bool) -> Non
         )
     for name, columns in ours.tables.items():
         if found.tables.get(name) != columns:
-            what = (
-                f"changed the columns of its table {name}"
-                if name in found.tables
-                else (f"removed its table {name}")
-            )
-            raise DatabaseUnusable(path, f"another program {what}", _WHICH_ONE)
+            what = "changed the columns of" if name in found.tables else "removed"
+            raise DatabaseUnusable(path, f"another program {what} its table {name}", _WHICH_ONE)
     for name in ours.indexes.keys() - found.indexes.keys() if may_repair else ():
-        conn.execute(ours.indexes[name])
+        statement = ours.indexes[name]
+        conn.execute(f"{statement}")
         log.warning("%s: another program had removed the index %s: it was made again", path, name)
 
 

@@ -272,9 +272,7 @@ def test_a_log_whose_directory_went_with_a_reboot(story: Story) -> None:
     story.world.configure(LogFile=str(directory / "pole.log"))
     mail = story.opens("config-error", "LogFile", 0)
     assert mail.subject.endswith("LogFile: this setting can't be used")
-    assert f"{directory}/pole.log can't be written: No such file or directory" in paragraph(
-        mail.body
-    )
+    assert f"{directory}/pole.log can't be written: No such file or directory" in mail.body
     directory.mkdir()
     story.ends("config-error", "LogFile")
 
