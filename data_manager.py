@@ -16,7 +16,14 @@ import click
 from poledata import __version__, archive, cli, companion, db, delivery, lock, publish, sending
 from poledata.commands.common import Would, is_watched, watcher
 from poledata.config import Config
-from poledata.errors import DatabaseTrouble, DatabaseUnusable, ExitCode, PoleError, UsageFault
+from poledata.errors import (
+    ConfigFault,
+    DatabaseTrouble,
+    DatabaseUnusable,
+    ExitCode,
+    PoleError,
+    UsageFault,
+)
 from poledata.isolation import record
 from poledata.notices import Board
 
@@ -77,7 +84,12 @@ def data_manager(context: click.Context, dry_run: bool) -> ExitCode | None:
 
 def _one_pass() -> ExitCode:
     cli.SETTINGS.speaks = False
-    config = cli.SETTINGS.config()
+    try:
+        config = cli.SETTINGS.config()
+    except ConfigFault as fault:
+        if not is_watched():  # nobody reads what it prints
+            delivery.tell_of_config(cli.SETTINGS.path, fault)
+        raise
     cli.must_be_cron_user(config)
     cli.start_logging(config)
     try:
@@ -85,7 +97,9 @@ def _one_pass() -> ExitCode:
     except (DatabaseTrouble, DatabaseUnusable) as trouble:
         delivery.tell_of_database(config, trouble)
         raise
-    publish.rewrite(config)  # last; where passes end by faults the page turns old, which is true
+    # Last; where passes end by faults the page turns old, which is true.
+    faults = publish.rewrite(config)
+    delivery.note_settings(config, [*config.warnings, *cli.log_faults(), *faults])
     return code
 
 

@@ -18,6 +18,7 @@ from poledata.records import Disk, Role
 from poledata.texts import utc
 
 LONGEST_NAME_BYTES = 4000  # PATH_MAX is 4096, and the file also lies under data/ of a mount
+LONGEST_PART_BYTES = 255  # NAME_MAX of ext4 and XFS
 DATA = "data"
 INCOMING = ".incoming"
 ASIDE = ".aside"
@@ -75,6 +76,10 @@ def why_not_carried(name: str) -> str | None:
         return "it holds a % or a backslash"
     if name.splitlines() != [name]:
         return "it holds a character that ends a line"
+    if "\0" in name:
+        return "it holds a NUL byte"
+    if any(len(part) > LONGEST_PART_BYTES for part in os.fsencode(name).split(b"/")):
+        return f"a part of it is longer than a file system takes ({LONGEST_PART_BYTES} bytes)"
     if len(os.fsencode(name)) > LONGEST_NAME_BYTES:
         return f"its path is longer than other programs can open ({LONGEST_NAME_BYTES} bytes)"
     if name.rstrip() != name:
@@ -82,9 +87,11 @@ def why_not_carried(name: str) -> str | None:
     return None
 
 
-def is_name(name: str) -> bool:
-    """Whether this is a path below data/ as we write it: carried, and without detours."""
-    return why_not_carried(name) is None and not {"", ".", ".."} & set(name.split("/"))
+def why_no_name(name: str) -> str | None:
+    """Why this is no path below data/ as we write it: carried, and without detours; else None."""
+    if {"", ".", ".."} & set(name.split("/")):
+        return "a part of its path is empty, . or .."
+    return why_not_carried(name)
 
 
 # --- the mark and the claim -------------------------------------------------------------
@@ -96,6 +103,10 @@ def read_mark(root_fd: int) -> Mark | None:
         text = read_small(root_fd, MARK).decode()
     except FileNotFoundError:
         return None
+    except OSError as fault:
+        if fault.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise
+        raise ValueError(f"its {MARK} is not a file") from fault
     fields = dict(re.findall(r"^(Pole-[A-Za-z-]+): (.*)$", text, re.MULTILINE))
     try:
         return Mark(

@@ -19,7 +19,7 @@ from enum import Enum
 from itertools import groupby, islice
 
 from poledata import bag, beneath, catalogue, db, manifest, medium, sealing
-from poledata.errors import ManifestDamaged, Stopped
+from poledata.errors import NO_SUCH_ERRNOS, ManifestDamaged, Stopped
 from poledata.house import House
 from poledata.identity import HeldDisk
 from poledata.records import CopyState, FileRow, FileStat, ManifestLine, Role
@@ -141,7 +141,8 @@ class _Reading:
 
     def manifest(self, stop: threading.Event) -> None:
         """Chunk by chunk, so that memory is bounded. Raises OSError, Stopped."""
-        lines = self._plain_lines()
+        bad = manifest.BadLines()
+        lines = manifest.read_on(self.held.root_fd, bad)
         while chunk := list(islice(lines, CHUNK_LINES)):
             if stop.is_set():
                 raise Stopped("Interrupted: the database is not complete. Run this again.")
@@ -151,6 +152,7 @@ class _Reading:
             for one in doubtful:  # has to be read, so not within the transaction
                 with self._isolated(one):
                     self._settle_size(one)
+        self.report.faults += bad.texts()
 
     def _write_down_all(self, listed: Iterable[Listed]) -> list[Listed]:
         """Those that have to be read before they can be judged."""
@@ -167,15 +169,6 @@ class _Reading:
         about = f"{self.report.label}: the line of {shown(listed.name)}"
         with self.house.board.isolated(about, passes=(OSError,)):
             yield
-
-    def _plain_lines(self) -> Iterator[ManifestLine]:
-        """Those that name a path below data/ as we write it; the others are faults."""
-        for line in manifest.read_on(self.held.root_fd, self.report.faults):
-            if not bag.is_name(line.name):
-                fault = f"{bag.MANIFEST}: data/{shown(line.name)} is no name of ours"
-                self.report.faults.append(fault)
-            else:
-                yield line
 
     def _write_down(self, listed: Listed) -> bool:
         """False: the file has to be read before it can be judged."""
@@ -287,7 +280,9 @@ def _stats_in(root_fd: int, path: str, bases: Sequence[str]) -> dict[str, os.sta
     try:
         with beneath.directory(root_fd, path) as fd:
             infos = {base: _stat(fd, base) for base in bases}
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError as fault:
+        if fault.errno not in NO_SUCH_ERRNOS:
+            raise
         return {}
     return {base: info for base, info in infos.items() if info and stat.S_ISREG(info.st_mode)}
 
@@ -295,5 +290,7 @@ def _stats_in(root_fd: int, path: str, bases: Sequence[str]) -> dict[str, os.sta
 def _stat(directory_fd: int, base: str) -> os.stat_result | None:
     try:
         return os.stat(base, dir_fd=directory_fd, follow_symlinks=False)
-    except FileNotFoundError:
+    except OSError as fault:
+        if fault.errno not in NO_SUCH_ERRNOS:
+            raise
         return None

@@ -114,13 +114,13 @@ class Batches:
             )
             batch = planner.fill(todo)
             self.work.tally.without_disk_files += len(batch.without_disk)
+            for work, fault in batch.too_big:
+                self.work.failures.note(work.waiting.name, work.waiting.stat, fault)
+            self.work.disks.note_refused(batch.refused)
             if self.is_dry:
                 self._say_what_would_be(batch)
                 return
-            for work, fault in batch.too_big:
-                self.work.failures.note(work.waiting.name, work.waiting.stat, fault)
             self.work.note_lost_copies(batch)
-            self.work.disks.note_refused(batch.refused)
             for work in batch.interrupted:
                 with self.work.failures.isolated(work.waiting):
                     self.work.give_back(work.waiting)

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from poledata.errors import NO_SUCH_ERRNOS
+
 READ_AHEAD_BYTES = 4 * 1024**2
 _RENAME_NOREPLACE = 1  # linux/fs.h
 
@@ -100,7 +102,9 @@ def stat(root_fd: int, path: str) -> os.stat_result | None:
     try:
         with directory(root_fd, parent) as parent_fd:
             return os.stat(base, dir_fd=parent_fd, follow_symlinks=False)
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError as fault:
+        if fault.errno not in NO_SUCH_ERRNOS:
+            raise
         return None
 
 

@@ -15,7 +15,14 @@ from dataclasses import dataclass
 
 from poledata import bag, beneath, catalogue, db, manifest, mounts, sealing, sending
 from poledata.config import Config
-from poledata.errors import DISK_ERRNOS, OBSTACLE_ERRNOS, DiskRefused, Refused, Stopped
+from poledata.errors import (
+    DISK_ERRNOS,
+    NO_SUCH_ERRNOS,
+    OBSTACLE_ERRNOS,
+    DiskRefused,
+    Refused,
+    Stopped,
+)
 from poledata.house import House, is_here
 from poledata.identity import HeldDisk
 from poledata.lifecycle import settle_mended, the_disk
@@ -194,13 +201,15 @@ def _read_state(
     with ExitStack() as stack:
         try:
             parent_fd = stack.enter_context(beneath.directory(held.root_fd, parent))
-        except (FileNotFoundError, NotADirectoryError):
+        except OSError as fault:
+            if fault.errno not in NO_SUCH_ERRNOS:
+                raise
             return _Found(CopyState.MISSING)
         try:
             found = held.read_in(parent_fd, base, reader, tick)
-        except FileNotFoundError:
-            return _Found(CopyState.MISSING)
         except OSError as fault:
+            if fault.errno in NO_SUCH_ERRNOS - OBSTACLE_ERRNOS:
+                return _Found(CopyState.MISSING)
             return _not_read(held, copy, fault)
     is_good = found.sha512 == copy.sha512 and found.stat.size_bytes == copy.size_bytes
     return _Found(CopyState.GOOD if is_good else CopyState.DAMAGED, found.verified_by)
@@ -229,13 +238,13 @@ def _unregistered(house: House, held: HeldDisk) -> list[str]:
 
 def _compare_with_manifest(house: House, held: HeldDisk, verdict: Verdict) -> None:
     """Good copies of which it says nothing, or something else; lines of which nothing is known."""
-    lines = {line.name: line.sha512 for line in manifest.read(held.root_fd)}
+    bad = manifest.BadLines()
+    lines = {line.name: line.sha512 for line in manifest.read_on(held.root_fd, bad)}
+    verdict.bad_lines = bad.texts()
     copies = {copy.name: copy for copy in catalogue.copies_on(house.conn, held.disk)}
     good = (copy for copy in copies.values() if copy.state is CopyState.GOOD)
     verdict.unlisted = sorted(shown(c.name) for c in good if lines.get(c.name) != c.sha512)
     strange = sorted(lines.keys() - copies.keys())
     verdict.nowhere = [
-        shown(name)
-        for name in strange
-        if not bag.is_name(name) or beneath.stat(held.root_fd, f"{bag.DATA}/{name}") is None
+        shown(name) for name in strange if beneath.stat(held.root_fd, f"{bag.DATA}/{name}") is None
     ]

@@ -43,6 +43,7 @@ def look(config: Config, conn: db.Connection) -> Iterator[Finding]:
     if stranger := _not_ours(config):
         yield stranger
         return  # what this user may and may not do is no news of the archive
+    yield from _log(config)
     yield _database(config)
     if faults := db.faults(conn):
         yield _damaged(config, faults)
@@ -69,6 +70,17 @@ def _not_ours(config: Config) -> Finding | None:
         f"{directory} belongs to the user {name}, who runs the archive, so nothing else was "
         f"looked at. Run this as: sudo -u {name} …",
     )
+
+
+def _log(config: Config) -> Iterator[Finding]:
+    """What a pass would find when it writes to it."""
+    path, parent = config.log_file, config.log_file.parent
+    if not parent.is_dir():
+        yield Finding(False, f"LogFile: there is no directory {parent}; make it")
+    elif path.exists() and not path.is_file():
+        yield Finding(False, f"LogFile: {path} is not a file; name another one")
+    elif not os.access(path if path.exists() else parent, os.W_OK):
+        yield Finding(False, f"LogFile: this user may not write {path}; give it to the cron user")
 
 
 def _database(config: Config) -> Finding:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gc
 import io
@@ -38,14 +39,24 @@ class Settings:
     quiet: bool = False
     speaks: bool = True  # False: a pass, which without a terminal is silent but for exit 2 and 3
 
-    def config(self) -> Config:
-        """The configuration: --config, else $POLE_DATA_CONFIG, else the one beside the script."""
+    @property
+    def _named(self) -> Path | None:
         named = self.config_path or os.environ.get("POLE_DATA_CONFIG")
+        return Path(named) if named else None
+
+    @property
+    def path(self) -> Path:
+        """--config, else $POLE_DATA_CONFIG, else the one beside the script."""
         beside = Path(sys.argv[0]).resolve().parent / "basic_data_manager.config"
+        return self._named or beside
+
+    def config(self) -> Config:
+        """The configuration."""
+        beside = self.path
         try:
-            return load(Path(named) if named else beside)
+            return load(beside)
         except ConfigFault as fault:
-            if named:
+            if self._named:
                 raise
             hint = f"{beside}: this is the demo's. Name yours: --config FILE, or $POLE_DATA_CONFIG"
             raise ConfigFault([*fault.faults, hint]) from fault
@@ -115,10 +126,40 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 class _LogFile(logging.FileHandler):
-    """A log that can't be written never stops the work, and is said once."""
+    """A log that can't be written never stops the work.
+
+    From its first fault on what is said goes to ``instead``, if that is another file.
+    """
 
     is_written = False
+    fault: str | None = None
     _said = False
+
+    def __init__(self, path: Path, instead: Path | None) -> None:
+        super().__init__(path, encoding="utf-8", delay=True, errors="backslashreplace")
+        self._wanted, self._instead = path, instead
+
+    def _forget_stream(self) -> None:
+        stream, self.stream = self.stream, None
+        if stream:
+            with contextlib.suppress(OSError):  # what is buffered can't be written there
+                stream.close()
+
+    def look(self) -> None:
+        """Find out whether it can be written now, though nothing was said: see ``fault``."""
+        if self.fault:
+            return
+        try:
+            if self.stream is None:
+                self.stream = self._open()
+            if os.statvfs(self.baseFilename).f_bavail == 0:
+                self._note(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+        except OSError as fault:
+            self._note(fault)
+
+    def _note(self, fault: BaseException | None) -> None:
+        why = fault.strerror if isinstance(fault, OSError) else str(fault)
+        self.fault = self.fault or f"{self._wanted} can't be written: {why}"
 
     def _open(self) -> io.TextIOWrapper:
         if os.geteuid() != 0:
@@ -134,7 +175,12 @@ class _LogFile(logging.FileHandler):
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        if not self._said:
+        self._note(sys.exc_info()[1])
+        if self._instead and self._instead != self._wanted:
+            self.baseFilename, self._instead = str(self._instead), None
+            self._forget_stream()
+            self.emit(record)
+        elif not self._said:
             self._said = True
             print(
                 f"{self.baseFilename}: the log can't be written: {sys.exc_info()[1]}",
@@ -143,23 +189,33 @@ class _LogFile(logging.FileHandler):
 
 
 def start_logging(config: Config) -> None:
-    """Log to the LogFile, and on a terminal warnings to the screen too."""
-    log_to(SETTINGS.log_file or config.log_file)
+    """Log to the LogFile, and on a terminal warnings to the screen too.
+
+    A LogFile that can't be written has a notice; the log stands beside the database until then.
+    """
+    beside = config.db_path.with_name("data_manager.log")
+    log_to(SETTINGS.log_file or config.log_file, None if SETTINGS.log_file else beside)
     _screen_too()
     for warning in config.warnings:
         log.warning("%s", warning)
 
 
-def log_to(path: Path) -> None:
-    """Log to this file."""
-    handler: logging.Handler = _LogFile(
-        path, encoding="utf-8", delay=True, errors="backslashreplace"
-    )
+def log_to(path: Path, instead: Path | None = None) -> None:
+    """Log to this file; where it can't be written, to the other one."""
+    handler: logging.Handler = _LogFile(path, instead)
     formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     log.addHandler(handler)
     log.setLevel(logging.DEBUG if SETTINGS.verbose else logging.INFO)
+
+
+def log_faults() -> list[str]:
+    """Why the log can't be written, if so."""
+    handlers = [handler for handler in log.handlers if isinstance(handler, _LogFile)]
+    for handler in handlers:
+        handler.look()
+    return [f"LogFile: {handler.fault}" for handler in handlers if handler.fault]
 
 
 def _screen_too() -> None:

@@ -29,7 +29,7 @@ from poledata.settings import (
     said,
     size_bytes,
 )
-from poledata.texts import is_utf8, shown, text_of
+from poledata.texts import is_utf8, shown, text_in
 
 __all__ = ["KEYS", "Config", "Secrets", "duration_s", "load", "page_faults", "size_bytes"]
 
@@ -90,7 +90,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
         raise ConfigFault([f"{shown(str(full))}: this path is not UTF-8; rename the directory"])
     try:
         _must_be_safe_for_root(full)
-        ini = _Ini.parse(text_of(full.read_bytes()))
+        ini = _Ini.parse(text_in(full))
         values = _values(ini, full, Place(full.parent, environ))
     except OSError as e:
         why = f"can't be read ({e.strerror}); name another with --config, or copy an example"

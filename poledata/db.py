@@ -7,13 +7,17 @@ Rollback journal, not WAL, so that a user without write permission can always re
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import sqlite3
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from shlex import quote as quoted
 from urllib.parse import quote
 
 from poledata import beneath
@@ -28,6 +32,7 @@ _WHICH_ONE = (
 )
 
 Connection = sqlite3.Connection
+log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -42,12 +47,16 @@ def connect(path: Path, *, read_only: bool = False) -> Iterator[Connection]:
     may_upgrade = not read_only
     with in_words(path), ExitStack() as stack:
         if read_only and not _answers(path):
+            _must_not_be_wal(path)
             path = stack.enter_context(_rolled_back_copy(path))
             read_only = False
+        if not read_only:
+            _leave_wal(path)
         conn = stack.enter_context(closing(open_at(path, "ro" if read_only else "rw")))
         _must_be_whole(conn, path)
         if _version(conn, path) < SCHEMA_VERSION:
             _must_be_upgraded(conn, path, may_upgrade)
+        _must_have_our_schema(conn, path, may_repair=not read_only)
         yield conn
 
 
@@ -114,6 +123,102 @@ def _no_copy(path: Path, fault: OSError) -> DatabaseTrouble:
     )
 
 
+# --- what other programs change -------------------------------------------------------------
+
+
+def is_wal(conn: Connection) -> bool:
+    """Whether another program switched it to a write-ahead log."""
+    return bool(conn.execute("PRAGMA journal_mode").fetchone()[0] == "wal")
+
+
+def _leave_wal(path: Path) -> None:
+    """Back to the rollback journal, unless another program has it open: then a later pass does it.
+
+    Until then commits are as durable as ever; users who may not write there can't read.
+    """
+    with closing(open_at(path, "rw", timeout_s=1)) as conn:
+        if not is_wal(conn):
+            return
+        try:
+            conn.execute("PRAGMA journal_mode = DELETE")
+        except sqlite3.OperationalError as fault:
+            if not str(fault).endswith("is locked"):
+                raise
+            log.info("%s is still in WAL mode: another program has it open", path)
+        else:
+            log.warning("another program had switched %s to WAL mode: it was switched back", path)
+
+
+def _must_not_be_wal(path: Path) -> None:
+    """Raises DatabaseTrouble for who may not write: a reader of such a database must."""
+    with path.open("rb") as file:  # who may not write has no lock on it to lose
+        is_wal = file.read(20)[18:] == b"\2\2"  # fileformat2.html, 1.3
+    if is_wal:
+        raise DatabaseTrouble(
+            path,
+            "another program switched the database to WAL mode, in which this user can't read it. "
+            "Close that program; the next pass switches it back: try again then",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Schema:
+    """Tables with their columns, indexes with their SQL, and names of triggers."""
+
+    tables: dict[str, frozenset[str]]
+    indexes: dict[str, str]
+    triggers: frozenset[str]
+
+
+def _columns_of(conn: Connection, table: str) -> frozenset[str]:
+    rows = conn.execute("SELECT name FROM pragma_table_info(?)", (table,))
+    return frozenset(row[0] for row in rows)
+
+
+def _schema_of(conn: Connection) -> _Schema:
+    named = conn.execute(
+        "SELECT type, name, sql FROM sqlite_schema WHERE name NOT LIKE 'sqlite\\_%' ESCAPE '\\'"
+    ).fetchall()
+    return _Schema(
+        {name: _columns_of(conn, name) for kind, name, _ in named if kind == "table"},
+        {name: sql for kind, name, sql in named if kind == "index"},
+        frozenset(name for kind, name, _ in named if kind == "trigger"),
+    )
+
+
+@cache
+def _our_schema() -> _Schema:
+    schema = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
+    with closing(sqlite3.connect(":memory:")) as conn:
+        conn.executescript(f"{schema}")
+        return _schema_of(conn)
+
+
+def _must_have_our_schema(conn: Connection, path: Path, may_repair: bool) -> None:
+    """More tables, indexes and views do no harm, and a missing index is made again.
+
+    Raises DatabaseUnusable where a trigger could alter what we store, or a column is not ours.
+    """
+    ours, found = _our_schema(), _schema_of(conn)
+    for name in sorted(found.triggers - ours.triggers):
+        raise DatabaseUnusable(
+            path,
+            f"another program gave it the trigger {name}, which could change what is stored",
+            f"""Remove it: sqlite3 {quoted(str(path))} 'DROP TRIGGER "{name}"'""",
+        )
+    for name, columns in ours.tables.items():
+        if found.tables.get(name) != columns:
+            what = "changed the columns of" if name in found.tables else "removed"
+            raise DatabaseUnusable(path, f"another program {what} its table {name}", _WHICH_ONE)
+    for name in ours.indexes.keys() - found.indexes.keys() if may_repair else ():
+        statement = ours.indexes[name]
+        conn.execute(f"{statement}")
+        log.warning("%s: another program had removed the index %s: it was made again", path, name)
+
+
+# --- transactions ---------------------------------------------------------------------------
+
+
 @contextmanager
 def transaction(conn: Connection) -> Iterator[None]:
     """Everything inside is committed at once, or not at all; one inside another is part of it."""
@@ -150,10 +255,11 @@ def _must_be_readable(path: Path) -> None:
         ) from fault
 
 
-def open_at(path: Path, mode: str) -> Connection:
+def open_at(path: Path, mode: str, timeout_s: float | None = None) -> Connection:
     """A connection, ``ro`` or ``rw``, as all of ours are; close it."""
     uri = f"file:{quote(str(path))}?mode={mode}"
-    conn = sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)
+    timeout_s = BUSY_TIMEOUT_S if timeout_s is None else timeout_s
+    conn = sqlite3.connect(uri, uri=True, timeout=timeout_s, isolation_level=None)
     with ExitStack() as unless_open:
         unless_open.callback(conn.close)
         conn.row_factory = sqlite3.Row
@@ -218,6 +324,12 @@ def _version(conn: Connection, path: Path) -> int:
             "this SQLite file was not made by generate_db.py",
             _WHICH_ONE,
         )
+    if version < 1:
+        raise DatabaseUnusable(
+            path,
+            f"its schema version {version} is none of this program's: another one changed it",
+            _WHICH_ONE,
+        )
     if version > SCHEMA_VERSION:
         raise DatabaseUnusable(
             path,
@@ -246,8 +358,18 @@ def _must_be_upgraded(conn: Connection, path: Path, may_upgrade: bool) -> None:
         for number in range(version + 1, SCHEMA_VERSION + 1):
             script = Path(__file__).with_name(f"upgrade_{number}.sql").read_text(encoding="utf-8")
             for statement in re.split(r";$", script, flags=re.MULTILINE):
-                conn.execute(f"{statement}")
+                _upgrade_by(conn, path, statement)
         conn.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+
+
+def _upgrade_by(conn: Connection, path: Path, statement: str) -> None:
+    try:
+        conn.execute(f"{statement}")
+    except sqlite3.OperationalError as fault:
+        if not re.search("already exists|duplicate column|no such", str(fault)):
+            raise
+        why = f"it can't be upgraded ({fault}): another program changed it"
+        raise DatabaseUnusable(path, why, _WHICH_ONE) from fault
 
 
 def _back_up(conn: Connection, path: Path, version: int) -> None:
@@ -278,6 +400,8 @@ def _must_be_whole(conn: Connection, path: Path) -> None:
 
 def _cut_end(conn: Connection, path: Path) -> list[str]:
     """SQLite takes the missing end of a last page that was cut for zeros, and goes on."""
+    if is_wal(conn):
+        return []  # pages may be in the log alone
     (pages,) = conn.execute("PRAGMA page_count").fetchone()
     (page_bytes,) = conn.execute("PRAGMA page_size").fetchone()
     return ["its end is cut off"] if path.stat().st_size < pages * page_bytes else []

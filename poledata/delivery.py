@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 
 from poledata import catalogue, db, lock, sending
 from poledata.config import Config
-from poledata.errors import PoleError
+from poledata.envfile import Secrets, read_secrets
+from poledata.errors import ConfigFault, PoleError
 from poledata.isolation import caught
-from poledata.kinds import KINDS
 from poledata.notices import Board
 from poledata.records import Channel, Delivery, Message, Notice, Severity
 from poledata.texts import seconds, utc
@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # what is loaded only when there is something to say
     from poledata.message import Item
 
 RETRY_S, RETRY_LAST_S = 60.0, 600.0
+REPEAT_S = 86_400.0  # where no configuration says how often
 Carry = Callable[[Channel, Message], str | None]
 
 log = logging.getLogger(__name__)
@@ -176,49 +177,92 @@ def _note(conn: db.Connection, letter: _Letter, fault: str | None, at: str) -> N
 
 
 def tell_of_database(config: Config, trouble: PoleError) -> None:
-    """What can't be stored is told all the same: through each channel once in RepeatNotices.
+    """What can't be stored is told all the same: through each channel once in RepeatNotices."""
+    _tell_at_once(
+        config.secrets,
+        config.db_path,
+        Notice("database-error", "database", Severity.CRITICAL, str(trouble), utc(time.time())),
+        f"The archive {config.db_path}: how it stands can't be told without its database.",
+        config.repeat_notices_s,
+    )
 
-    A stamp file a channel, beside the database, says when that was.
-    """
-    channels = [c for c in sending.channels(config.secrets) if not _is_stamped(config, c)]
-    letter = _of_database(config, trouble, time.time())
+
+def tell_of_config(path: Path, fault: ConfigFault) -> None:
+    """The same of a configuration that lets no pass run; who is told stands beside it."""
+    secrets, warnings = read_secrets(path.parent / ".env", os.environ)
+    for warning in warnings:
+        log.warning("%s", warning)
+    text = f"No pass runs, so nothing is archived. {fault}"
+    _tell_at_once(
+        secrets,
+        path,
+        Notice("config-error", "configuration", Severity.CRITICAL, text, utc(time.time())),
+        f"How the archive stands can't be told: {path} can't be used.",
+        REPEAT_S,
+    )
+
+
+def _tell_at_once(
+    secrets: Secrets, about: Path, notice: Notice, state: str, repeat_s: float
+) -> None:
+    """A notice that is stored nowhere; a stamp file a channel says when it was told."""
+    from poledata import message
+    from poledata.message import Item, News
+
+    channels = [c for c in sending.channels(secrets) if not _is_stamped(about, c, repeat_s)]
+    item = Item(News.NEW, Delivery(notice, "", 0, None, None, None))
+    letter = message.compose([item], [state], time.time())
     faults = carry_all(channels, [letter] * len(channels))
     for channel, fault in zip(channels, faults, strict=True):
         if fault:
             log.warning("%s: %s could not be sent: %s", channel.name, letter.subject, fault)
         else:
-            _stamp(config, channel)
+            _stamp(about, channel)
 
 
-def _of_database(config: Config, trouble: PoleError, now_s: float) -> Message:
-    """The message of a notice that is stored nowhere."""
-    from poledata import message
-    from poledata.message import Item, News
-
-    kind = "database-error"
-    notice = Notice(kind, "database", KINDS[kind].severity, str(trouble), utc(now_s))
-    item = Item(News.NEW, Delivery(notice, "", 0, None, None, None))
-    state = f"The archive {config.db_path}: how it stands can't be told without its database."
-    return message.compose([item], [state], now_s)
+def note_settings(config: Config, faults: Sequence[str]) -> None:
+    """A notice for each setting that can't be used (``Key: why``); it ends when it can be."""
+    why: dict[str, dict[str, None]] = {}
+    for key, _, said in (fault.partition(": ") for fault in faults):
+        why.setdefault(Path(key).name, {})[said.rstrip(".")] = None
+    try:
+        with db.connect_again(config.db_path) as conn:
+            board = Board(conn, sending.channels(config.secrets))
+            before = set(board.open_keys("config-error"))
+            for key in before - why.keys():
+                board.settle(["config-error"], key)
+            for key, texts in why.items():
+                board.tell("config-error", key, f"{'; '.join(texts)}.")
+            if before != why.keys():
+                deliver(config, conn)
+    except PoleError as fault:
+        log.warning("notices of settings can't be stored now: %s", fault)
 
 
 def _note_that_database_is_back(
     config: Config, conn: db.Connection, channels: Sequence[Channel]
 ) -> None:
     """Whoever was told of the trouble is told of its end."""
-    stamps = _all_stamps(config)
-    if not stamps:
-        return
-    since = utc(min(stamp.stat().st_mtime for stamp in stamps))
     board = Board(conn, channels)
-    board.tell("database-error", "database", f"It did not answer at {since}; it does now.")
-    board.settle(["database-error"], "database")
-    for stamp in stamps:
-        stamp.unlink()
+    for about, kind, key in (
+        (config.db_path, "database-error", "database"),
+        (config.path, "config-error", "configuration"),
+    ):
+        if stamps := _stamps_of(about):
+            since = utc(min(stamp.stat().st_mtime for stamp in stamps))
+            text = f"It did not answer at {since}; it does now."
+            board.tell(kind, key, text, Severity.CRITICAL)
+            board.settle([kind], key)
+        for stamp in stamps:
+            stamp.unlink()
 
 
 def _all_stamps(config: Config) -> list[Path]:
-    return [stamp for place in _stamps(config, "") for stamp in _beginning_with(place)]
+    return [*_stamps_of(config.db_path), *_stamps_of(config.path)]
+
+
+def _stamps_of(about: Path) -> list[Path]:
+    return [stamp for place in _stamps(about, "") for stamp in _beginning_with(place)]
 
 
 def _beginning_with(path: Path) -> list[Path]:
@@ -230,26 +274,27 @@ def _beginning_with(path: Path) -> list[Path]:
     return [path.with_name(name) for name in sorted(names) if name.startswith(path.name)]
 
 
-def _stamps(config: Config, channel_name: str) -> tuple[Path, Path]:
-    """Beside the database; and in memory, for when its file system can't be written to."""
-    which = zlib.crc32(str(config.db_path).encode())
+def _stamps(about: Path, channel_name: str) -> tuple[Path, Path]:
+    """Beside what failed; and in memory, for when its file system can't be written to."""
+    about = about.absolute()
+    which = zlib.crc32(str(about).encode())
     return (
-        config.db_path.with_name(f".{config.db_path.name}.told-{channel_name}"),
+        about.with_name(f".{about.name}.told-{channel_name}"),
         Path(f"/dev/shm/pole-data-{which:08x}.told-{channel_name}"),
     )
 
 
-def _is_stamped(config: Config, channel: Channel) -> bool:
+def _is_stamped(about: Path, channel: Channel, repeat_s: float) -> bool:
     ages_s = [
         abs(time.time() - stamp.stat().st_mtime)
-        for stamp in _stamps(config, channel.name)
+        for stamp in _stamps(about, channel.name)
         if stamp.exists()
     ]
-    return any(age_s < config.repeat_notices_s for age_s in ages_s)
+    return any(age_s < repeat_s for age_s in ages_s)
 
 
-def _stamp(config: Config, channel: Channel) -> None:
-    for stamp in _stamps(config, channel.name):
+def _stamp(about: Path, channel: Channel) -> None:
+    for stamp in _stamps(about, channel.name):
         try:
             stamp.touch()
         except OSError as fault:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from poledata.errors import DiskMapFault
 from poledata.records import DEFAULT_PREFIXES, LABEL_SHAPE, Prefixes, Role
-from poledata.texts import shown, text_of
+from poledata.texts import shown, text_in
 
 _SERIAL = re.compile(r"[!-~]+")
 _LOGICAL_ID = re.compile(r"0[xX](?!0+$)(?:[0-9a-fA-F]{16}|[0-9a-fA-F]{32})")
@@ -40,7 +40,7 @@ def read(
     """
     where = shown(str(path))
     try:
-        text = text_of(path.read_bytes())
+        text = text_in(path)
     except OSError as e:
         raise DiskMapFault([f"{where}: can't be read ({e.strerror}); name a disk-map"]) from e
     except ValueError as e:

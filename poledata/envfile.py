@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from poledata.texts import shown, text_of
+from poledata.texts import shown, text_in
 
 _SECRETS = ("POLE_NOTIFY_URLS", "POLE_PAGER_URLS", "POLE_PAGER_COMMAND",
             "POLE_HEARTBEAT_COMMAND", "POLE_HEARTBEAT_URL")  # fmt: skip
@@ -53,7 +54,9 @@ def _stored(path: Path) -> tuple[dict[str, str | None], list[str]]:
     where = shown(str(path))
     try:
         st = path.stat()
-        values, warnings = _parsed_env(text_of(path.read_bytes()))
+        if stat.S_ISFIFO(st.st_mode):  # it would be waited for
+            raise ValueError("it is a pipe")
+        values, warnings = _parsed_env(text_in(path))
     except FileNotFoundError:
         return {}, []
     except (OSError, ValueError, ImportError) as e:

@@ -15,6 +15,8 @@ DISK_ERRNOS = frozenset(
 )
 # Something stands in the way of one name, and may be nowhere else: the next disk may take it.
 OBSTACLE_ERRNOS = frozenset({errno.ENOTDIR, errno.ELOOP, errno.EXDEV})
+# There can't be anything of this name; a name may also be longer than this file system takes.
+NO_SUCH_ERRNOS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
 # It has no more room: what is written already is finished.
 FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 

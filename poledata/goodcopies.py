@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from poledata import bag, beneath, catalogue
+from poledata import bag, beneath, catalogue, db
 from poledata.errors import FileFault, SourceChanged
 from poledata.house import House
 from poledata.identity import HeldDisk
@@ -16,6 +17,8 @@ from poledata.leftovers import held_if_here
 from poledata.records import CopyState, DiskState, FileStat, KnownCopy, KnownFile, Role, Waiting
 from poledata.shelf import Shelf
 from poledata.texts import shown
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +69,10 @@ class FromDisks:
 class Chooser:
     """Finds the copies that a role's are made from, and counts what it can't find."""
 
-    def __init__(self, house: House, role: Role) -> None:
-        self._house, self._role = house, role
+    def __init__(self, house: House, role: Role, is_dry: bool) -> None:
+        self._house, self._role, self._is_dry = house, role, is_dry
         self.mute: set[int] = set()  # disks that no more is read from
+        self.found_bad: set[tuple[int, int]] = set()  # ids of files and disks, by reading
         self.no_good_copy: set[str] = set()  # shown names
         self.not_here: dict[str, int] = {}  # label of a disk with good copies → how many
 
@@ -84,13 +88,49 @@ class Chooser:
         for copy in sorted(there, key=self._how_dear):
             if copy.disk.id in todo.tried | self.mute:
                 continue
-            if (held := held_if_here(shelf, copy.disk)) and (waiting := _waiting(held, known)):
+            held = held_if_here(shelf, copy.disk)
+            if held and (waiting := self._waiting(held, known, copy)):
                 return Chosen(todo, known, copy, held, waiting)
         self._note_that_none_is_here(known, there)
         return None
 
+    def _waiting(self, held: HeldDisk, known: KnownFile, copy: KnownCopy) -> Waiting | None:
+        """The copy, as copying asks for its source; None where it can't be a good one."""
+        try:
+            info = beneath.stat(held.root_fd, f"{bag.DATA}/{known.name}")
+        except OSError as fault:
+            log.warning("%s: %s can't be looked at: %s", held.disk.label, shown(known.name), fault)
+            return None
+        if info is None:
+            self.note_bad(known, copy, CopyState.MISSING)
+            return None
+        if not stat.S_ISREG(info.st_mode) or info.st_size != known.size_bytes:
+            self.note_bad(known, copy, CopyState.DAMAGED)
+            return None
+        return Waiting(known.name, FileStat.of(info), stat.S_IMODE(info.st_mode))
+
+    def note_bad(self, known: KnownFile, copy: KnownCopy, state: CopyState) -> None:
+        """A copy that was thought good did not prove so."""
+        label, conn = copy.disk.label, self._house.conn
+        if copy.state is not CopyState.GOOD:
+            return  # known
+        self.found_bad.add((known.id, copy.disk.id))
+        if self._is_dry:
+            return
+        with db.transaction(conn):
+            catalogue.set_copy_state(conn, known.id, copy.disk, state)
+        self._house.board.tell(
+            "copy-damaged",
+            shown(known.name),
+            f"Its copy on {label} was to be copied from, and is {state.value}.",
+        )
+
     def _note_that_none_is_here(self, known: KnownFile, there: list[KnownCopy]) -> None:
-        good = [c.disk.label for c in there if c.state is CopyState.GOOD]
+        good = [
+            c.disk.label
+            for c in there
+            if c.state is CopyState.GOOD and (known.id, c.disk.id) not in self.found_bad
+        ]
         if not good:
             self.no_good_copy.add(shown(known.name))
         for label in good:
@@ -99,11 +139,3 @@ class Chooser:
     def _how_dear(self, copy: KnownCopy) -> tuple[bool, bool, bool]:
         is_bad = copy.state is not CopyState.GOOD
         return (is_bad, copy.disk.role is self._role, bool(copy.disk.held_by))
-
-
-def _waiting(held: HeldDisk, known: KnownFile) -> Waiting | None:
-    """The copy, as copying asks for its source; None where it is not there."""
-    info = beneath.stat(held.root_fd, f"{bag.DATA}/{known.name}")
-    if info is None:
-        return None
-    return Waiting(known.name, FileStat.of(info), stat.S_IMODE(info.st_mode))

@@ -7,8 +7,10 @@ writes to a disk.
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
@@ -50,6 +52,8 @@ class HeldDisk:
     ) -> ReadBack:
         """The same, of a file in this directory of the disk. Raises OSError."""
         with beneath.opened_in(parent_fd, base) as fd:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):  # a pipe reads as an empty file would
+                raise OSError(errno.EISDIR, "it is not a file")
             found = medium.read_copy(fd, self.direct, reader, tick)
         if self.unsupported:  # what is below may answer from a memory of its own
             found = replace(found, verified_by=VerifiedBy.CACHED)
@@ -288,16 +292,7 @@ def _without_manifest(disk: Disk, why: str) -> DiskRefused:
 
 def must_be_writable(held: HeldDisk) -> None:
     """Raises DiskRefused where this user can't, or must not, put files on the disk."""
-    _must_be_open(held)
-    if held.mark and beneath.stat(held.root_fd, bag.MANIFEST) is None:
-        raise _without_manifest(held.disk, f"there is no {held.path / bag.MANIFEST}")
-    if mounts.space(held.root_fd).read_only:
-        raise DiskRefused(
-            "disk-read-only",
-            held.disk.label,
-            f"{held.path} is mounted read-only",
-            "If nobody did that on purpose, the drive is failing: look at the kernel's log.",
-        )
+    must_take_files(held)
     places = (".", *(p for p in (bag.DATA, bag.INCOMING) if beneath.stat(held.root_fd, p)))
     if not all(os.access(p, os.W_OK | os.X_OK, dir_fd=held.root_fd) for p in places):
         raise DiskRefused(
@@ -308,8 +303,28 @@ def must_be_writable(held: HeldDisk) -> None:
         )
 
 
+def must_take_files(held: HeldDisk) -> None:
+    """Raises DiskRefused where nobody can, or must, put files on the disk."""
+    _must_be_open(held)
+    if held.mark and beneath.stat(held.root_fd, bag.MANIFEST) is None:
+        raise _without_manifest(held.disk, f"there is no {held.path / bag.MANIFEST}")
+    if mounts.space(held.root_fd).read_only:
+        raise DiskRefused(
+            "disk-read-only",
+            held.disk.label,
+            f"{held.path} is mounted read-only",
+            "If nobody did that on purpose, the drive is failing: look at the kernel's log.",
+        )
+
+
 def must_take_copies(held: HeldDisk) -> None:
     """Raises DiskRefused where no new copies may go: not writable, or not to be relied on."""
+    must_be_supported(held)
+    must_be_writable(held)
+
+
+def must_be_supported(held: HeldDisk) -> None:
+    """Raises DiskRefused where a copy is not to be relied on."""
     if held.unsupported:
         raise DiskRefused(
             "disk-wrong",
@@ -318,7 +333,6 @@ def must_take_copies(held: HeldDisk) -> None:
             "New copies go only to XFS or ext4 on one drive that can be identified; what is there "
             "can still be read.",
         )
-    must_be_writable(held)
 
 
 @contextmanager

@@ -65,6 +65,13 @@ KINDS = {
          "Lost, damaged or incomplete: never make a new one, and empty no disk. generate_db.py "
          "--from-disks makes it from the disks; follow docs/operators.md."),
     ),
+    "config-error": Kind(
+        _W, "this setting can't be used", "settings can't be used",
+        "No file is harmed. Unless the text says that no pass runs, archiving goes on.",
+        ("data_manager.py check names it too.",
+         "A directory is missing after a reboot? Make it, and mount what belongs there.",
+         "The log is full? Make room: df -h. The notice ends with the next pass."),
+    ),
     "no-good-copy": Kind(
         _C, "files of this disk have no good copy left", "disks have files without a good copy",
         "Those still in the buffer are copied anew. The others may be gone but for these drives.",

@@ -9,7 +9,7 @@ from contextlib import closing
 from poledata import bag, beneath, catalogue, db, manifest, medium
 from poledata.choice import BatchLimit
 from poledata.diskwatch import DiskWatch
-from poledata.errors import DiskRefused, Stopped
+from poledata.errors import DiskRefused, ManifestDamaged, Stopped
 from poledata.house import House
 from poledata.identity import HeldDisk
 from poledata.records import CopyOnDisk, CopyState, Disk, DiskState, KnownFile, Role
@@ -23,6 +23,7 @@ class Leftovers:
 
     def __init__(self, house: House, role: Role, disks: DiskWatch, stop: threading.Event) -> None:
         self._house, self._role, self._disks, self._stop = house, role, disks, stop
+        self.failed: dict[str, str] = {}  # shown name → why its bad copy stays where it is
         self._done_to: dict[int, int] = {}  # disk id → the last file id of it
         self._out: set[int] = set()  # ids of disks that can't be worked on
 
@@ -67,6 +68,10 @@ class Leftovers:
         except OSError as fault:
             self._out.add(held.disk.id)
             self._disks.leave_out(held.disk, fault)
+        except ManifestDamaged as fault:
+            self._out.add(held.disk.id)
+            why = f"{held.disk.label}: its bad copy there is not set aside: {fault}"
+            self.failed |= {shown(known.name): why for known in bad}
 
     def _set_aside(self, held: HeldDisk, known: KnownFile) -> None:
         """Its row goes too, for nothing is expected there any more."""

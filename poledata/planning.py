@@ -187,8 +187,8 @@ class Planner:
             if not self._rooms[disk.id].takes(size_bytes, inodes):
                 too_small += 1
                 continue
-            if self.is_dry or (held := self._claimed(held)) is not None:
-                return held
+            if (claimed := self._claimed(held)) is not None:
+                return claimed
         if too_small:
             raise FileFault(
                 shown(waiting.name), f"its {size_bytes} bytes fit on no empty {role.value} disk"
@@ -211,9 +211,10 @@ class Planner:
     def _usable(self, disk: Disk) -> HeldDisk | None:
         """The disk, held, and ready for writing if it is in use; said if it can't be."""
         try:
-            held = self.shelf.hold_to_copy_to(disk)
-            if disk.state is DiskState.ACTIVE and not self.is_dry:
-                held = self.shelf.hold_for_writing(disk)
+            if disk.state is DiskState.ACTIVE or self.is_dry:
+                held = self._for_writing(disk)
+            else:
+                held = self.shelf.hold_to_copy_to(disk)
             self._rooms[disk.id] = self._room(held)
         except DiskRefused as refusal:
             if disk.state is DiskState.ACTIVE or refusal.kind != "disk-missing":
@@ -223,9 +224,14 @@ class Planner:
         self.board.settle(DISK_KINDS, disk.label)
         return held
 
+    def _for_writing(self, disk: Disk) -> HeldDisk:
+        if self.is_dry:
+            return self.shelf.look_for_writing(disk)
+        return self.shelf.hold_for_writing(disk)
+
     def _claimed(self, held: HeldDisk) -> HeldDisk | None:
         try:
-            claimed = self.shelf.hold_for_writing(held.disk)
+            claimed = self._for_writing(held.disk)
             self._rooms[held.disk.id] = self._room(claimed)
             return claimed
         except DiskRefused as refusal:

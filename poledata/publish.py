@@ -12,6 +12,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,42 +27,47 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def rewrite(config: Config) -> None:
-    """What StatusPage and MetricsFile name, as things stand now."""
+def rewrite(config: Config) -> list[str]:
+    """What StatusPage and MetricsFile name, as things stand now; says which can't be written."""
     if config.status_page is None and config.metrics_file is None:
-        return
+        return []
     try:
         with lock.the_page(config.db_path) as is_ours:
             if is_ours:
-                _rewrite(config)
-            else:
-                log.warning("the status page is not written: another pass is still writing it")
+                return _rewrite(config)
+            log.warning("the status page is not written: another pass is still writing it")
     except PoleError as fault:
         log.warning("the status page is not written: %s", fault)
+    return []
 
 
-def _rewrite(config: Config) -> None:
+def _rewrite(config: Config) -> list[str]:
     from poledata import report
 
+    faults: list[str] = []
     with db.connect(config.db_path) as conn:
         board = Board(conn, sending.channels(config.secrets))
         with board.isolated("the status page and the metrics"):
             status = report.collect(config, conn)
             if config.status_page:
                 path = config.status_page
-                _logged(board, "status page", lambda: write_page(path, config, conn, status))
+                write = partial(write_page, path, config, conn, status)
+                faults += _logged(board, "StatusPage", write)
             if config.metrics_file:
-                metrics = config.metrics_file
-                _logged(board, "metrics", lambda: write_metrics(metrics, status))
+                write = partial(write_metrics, config.metrics_file, status)
+                faults += _logged(board, "MetricsFile", write)
+    return faults
 
 
-def _logged(board: Board, what: str, write: Callable[[], None]) -> None:
+def _logged(board: Board, key: str, write: Callable[[], None]) -> list[str]:
     """One that fails does not keep the other from being written."""
     try:
-        with board.isolated(what):
+        with board.isolated({"StatusPage": "status page"}.get(key, "metrics")):
             write()
     except NotWritten as fault:
         log.warning("%s", fault)
+        return [f"{key}: {fault}"]
+    return []
 
 
 def write_page(path: Path, config: Config, conn: db.Connection, status: Status) -> None:

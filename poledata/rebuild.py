@@ -28,7 +28,7 @@ from poledata.texts import utc
 COMMAND = "generate_db.py --from-disks"
 FOUND_BY = f"Found by {COMMAND}"
 INCOMPLETE = "database-error"  # with a key of ours: the database lacks what is on some disk
-_ANSWERS = "database"  # the key of a database that did not answer (delivery.py): not ours
+_NOT_OURS = ("database", "journal")  # keys of other troubles (delivery.py, watch.py)
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +132,7 @@ def _note_end(house: House, inventory: Inventory, closed: Collection[str]) -> No
     """What this run could not read is said until another one reads it, or a person noted it."""
     lacking = dict(_not_read(house, inventory, closed))
     for key in house.board.open_keys(INCOMPLETE):
-        if key not in (*lacking, _ANSWERS):
+        if key not in (*lacking, *_NOT_OURS):
             house.board.settle([INCOMPLETE], key)
     for key, why in lacking.items():
         house.board.tell(INCOMPLETE, key, why, Severity.WARNING)

@@ -22,7 +22,6 @@ from poledata.diskwatch import DiskWatch
 from poledata.errors import (
     DISK_ERRNOS,
     FULL_ERRNOS,
-    PoleError,
     Refused,
     Stopped,
 )
@@ -31,6 +30,7 @@ from poledata.house import House, in_the_buffer
 from poledata.identity import HeldDisk
 from poledata.isolation import caught
 from poledata.leftovers import Leftovers
+from poledata.notices import Board
 from poledata.planning import Batch, Planner, Work
 from poledata.records import (
     CopyState,
@@ -76,6 +76,8 @@ def repair(
     """
     if emptied:
         _must_be_held(emptied)
+    if is_dry:
+        house = replace(house, board=Board(house.conn, is_dry=True))
     outcome = Outcome()
     bad = [disk for disk in catalogue.disks(house.conn) if _is_about_copies(house, disk)]
     for role in Role:
@@ -142,7 +144,7 @@ class _Repair:
         self._disks = DiskWatch(house)
         self._leftovers = Leftovers(house, role, self._disks, stop)
         self._ready: set[int] = set()
-        self._chooser = Chooser(house, role)
+        self._chooser = Chooser(house, role, is_dry)
         self._promised_bytes: dict[int, int] = {}
 
     def run(self) -> None:
@@ -158,6 +160,7 @@ class _Repair:
             self._outcome.not_here[label] = self._outcome.not_here.get(label, 0) + count
         while not self._is_dry and self._clear_some_leftovers():
             self._go_on()
+        self._outcome.failed |= self._leftovers.failed
 
     def _go_on(self) -> None:
         if self._stop.is_set():
@@ -199,8 +202,9 @@ class _Repair:
             self._outcome.without_disk += len(batch.without_disk)
             for work, fault in batch.too_big:
                 self._outcome.failed[shown(work.waiting.name)] = fault.why
-            again = self._say(batch) if self._is_dry else self._copy(batch, shelf, chosen)
-        self._disks.end_of_pass()
+            again = (self._say if self._is_dry else self._copy)(batch, chosen)
+        if not self._is_dry:
+            self._disks.end_of_pass()
         return [*again, *(chosen[work.waiting.name].todo for work in works)]
 
     def _planner(self, shelf: Shelf) -> Planner:
@@ -217,15 +221,21 @@ class _Repair:
 
     # --- copying ---------------------------------------------------------------------------
 
-    def _say(self, batch: Batch) -> list[Todo]:
-        for job in batch.jobs:
-            disk = batch.disks[self._role].disk
-            self._watcher.would_copy(job, [disk.label])
-            size_bytes = job.waiting.stat.size_bytes
+    def _say(self, batch: Batch, chosen: dict[str, Chosen]) -> list[Todo]:
+        """The sources are read and proved as they would be; nothing is written."""
+        jobs = [replace(job, roles=frozenset[Role]()) for job in batch.jobs]
+        source = FromDisks(chosen.values())
+        again = []
+        for result in copying.copy_batch(source, jobs, [], self._stop, self._watcher.moved):
+            if result.fault is not None:
+                again.append(self._another(chosen[result.job.name], result.fault))
+                continue
+            disk, size_bytes = batch.disks[self._role].disk, result.job.waiting.stat.size_bytes
+            self._watcher.would_copy(result.job, [disk.label])
             self._promised_bytes[disk.id] = self._promised_bytes.get(disk.id, 0) + size_bytes
-        return []
+        return again
 
-    def _copy(self, batch: Batch, shelf: Shelf, chosen: dict[str, Chosen]) -> list[Todo]:
+    def _copy(self, batch: Batch, chosen: dict[str, Chosen]) -> list[Todo]:
         if not batch.jobs:
             return []
         self._watcher.batch(batch.bytes_by_label())
@@ -256,13 +266,11 @@ class _Repair:
         self._house.board.settle(["defect"], f"repair: {shown(one.known.name)}")
         fault = result.fault or result.copies.get(self._role)
         if fault is None or isinstance(fault, Written):
-            self._house.board.settle(["copy-damaged"], shown(one.known.name))
+            if one.known.id not in {file_id for file_id, _ in self._chooser.found_bad}:
+                self._house.board.settle(["copy-damaged"], shown(one.known.name))
             return None
-        if isinstance(fault, Stopped):
-            return one.todo
-        if result.fault is not None:
-            self._note_source(one, result.fault)
-            return replace(one.todo, tried=one.todo.tried | {one.copy.disk.id})
+        if result.fault is not None or isinstance(fault, Stopped):
+            return self._another(one, fault)
         if isinstance(fault, OSError) and fault.errno in DISK_ERRNOS | FULL_ERRNOS:
             self._disks.leave_out(held.disk, fault)
         if one.todo.tries + 1 < TRIES:
@@ -270,22 +278,21 @@ class _Repair:
         self._outcome.failed[shown(one.known.name)] = str(fault)
         return None
 
-    def _note_source(self, one: Chosen, fault: PoleError) -> None:
+    def _another(self, one: Chosen, fault: Exception) -> Todo:
+        """The same file, from another source; when the repair goes on, where it was interrupted."""
+        if isinstance(fault, Stopped):
+            return one.todo
+        self._note_source(one, fault)
+        return replace(one.todo, tried=one.todo.tried | {one.copy.disk.id})
+
+    def _note_source(self, one: Chosen, fault: Exception) -> None:
         """The copy that was to be the source did not prove good; or its whole disk is dead."""
         disk, why = one.copy.disk, fault.__cause__
         if isinstance(why, OSError) and not one.held.answers():
             self._chooser.mute.add(disk.id)
             self._disks.leave_out(disk, OSError(errno.EIO, why.strerror or str(why)))
             return
-        if one.copy.state is not CopyState.GOOD:
-            return  # known
-        with db.transaction(self._house.conn):
-            catalogue.set_copy_state(self._house.conn, one.known.id, disk, CopyState.DAMAGED)
-        self._house.board.tell(
-            "copy-damaged",
-            shown(one.known.name),
-            f"Its copy on {disk.label} was to be copied from, and does not read back as it was.",
-        )
+        self._chooser.note_bad(one.known, one.copy, CopyState.DAMAGED)
 
 
 def _now() -> str:

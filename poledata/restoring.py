@@ -155,7 +155,9 @@ def _compared(known: KnownFile, to_fd: int, stop: threading.Event) -> Restored:
     name = shown(known.name)
     try:
         with beneath.opened(to_fd, known.name) as fd, closing(HashingReader()) as reader:
-            sha512 = reader.sha512(fd, os.fstat(fd).st_size, lambda _: _go_on(stop))
+            info = os.fstat(fd)
+            is_it = stat.S_ISREG(info.st_mode) and info.st_size == known.size_bytes
+            sha512 = reader.sha512(fd, info.st_size, lambda _: _go_on(stop)) if is_it else ""
     except OSError as fault:
         return Restored(name, fault=f"something stands there already ({fault.strerror})")
     if sha512 != known.sha512:
@@ -186,6 +188,7 @@ def _fill(out_fd: int, held: HeldDisk, known: KnownFile, stop: threading.Event) 
     digest, buffer = hashlib.sha512(), medium.aligned_buffer()
     with beneath.opened(held.root_fd, f"{bag.DATA}/{known.name}") as fd:
         info = os.fstat(fd)
+        _must_be_as_large(held, info, known.size_bytes)
         for at in range(0, info.st_size, CHUNK_BYTES):
             _go_on(stop)
             n_bytes = medium.fill(fd, buffer, at, info.st_size)
@@ -198,6 +201,15 @@ def _fill(out_fd: int, held: HeldDisk, known: KnownFile, stop: threading.Event) 
         os.fchmod(out_fd, stat.S_IMODE(info.st_mode) | stat.S_IRUSR)
         os.utime(out_fd, ns=(info.st_mtime_ns, info.st_mtime_ns))
         os.fsync(out_fd)
+
+
+def _must_be_as_large(held: HeldDisk, info: os.stat_result, size_bytes: int) -> None:
+    """Before the target gets a byte: it may have no room for a copy that grew."""
+    if not stat.S_ISREG(info.st_mode):
+        raise _NotGood(f"{held.disk.label}: its copy is not a file")
+    if info.st_size != size_bytes:
+        said = f"its copy has {info.st_size} bytes, not {size_bytes}"
+        raise _NotGood(f"{held.disk.label}: {said}")
 
 
 def _go_on(stop: threading.Event) -> None:

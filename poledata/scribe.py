@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from poledata import bag, beneath, manifest, medium
-from poledata.errors import CopyMismatch, NameConflict, SetAside, Stopped
+from poledata.errors import CopyMismatch, ManifestDamaged, NameConflict, SetAside, Stopped
 from poledata.medium import BLOCK_BYTES, Chunk
 from poledata.records import CopyTarget, FileStat, Job, ManifestLine, ReadBack
 from poledata.texts import shown
@@ -232,14 +232,17 @@ class Scribe:
         """A line for each; a file that was here before may have its line from then."""
         root_fd = self._target.root_fd
         before = [d.job.name for d in group if d.temporary is None or d.job.known_sha512]
-        standing = manifest.find_lines(root_fd, before) if before else {}
+        standing = manifest.find_lines(root_fd, before, manifest.BadLines()) if before else {}
         for name, line in standing.items():
             draft = next(draft for draft in group if draft.job.name == name)
             if line.sha512 == draft.sha512:
                 draft.line = line
-            else:
+                continue
+            try:
                 manifest.drop_line(root_fd, name)
-        missing = [draft for draft in group if draft.line is None]
+            except ManifestDamaged as fault:  # of this file alone
+                draft.fault = fault
+        missing = [draft for draft in group if draft.line is None and draft.fault is None]
         entries = [(draft.sha512 or "", draft.job.name) for draft in missing]
         for draft, line in zip(missing, manifest.append(root_fd, entries), strict=True):
             draft.line = line

@@ -157,7 +157,7 @@ def keep_packing_list(
     """A copy of the manifest at the station: what went north on this disk."""
     directory.mkdir(exist_ok=True)
     path = directory / f"{label}-{serial.replace('/', '_')}.sha512"
-    if path.exists() and path.read_bytes() != b"".join(bag.blocks(root_fd, bag.MANIFEST)):
+    if path.exists() and not _holds(path, bag.blocks(root_fd, bag.MANIFEST)):
         # The list of the drive's earlier life stays as it is.
         path = path.with_stem(f"{path.stem}-{closed_at.replace(':', '')}")
     fresh = path.with_name(f".{path.name}")
@@ -168,6 +168,12 @@ def keep_packing_list(
     fresh.rename(path)
     beneath.fsync_path(directory)
     return path
+
+
+def _holds(path: Path, blocks: Iterable[bytes]) -> bool:
+    """Whether a file holds just this."""
+    with path.open("rb") as file:
+        return all(file.read(len(block)) == block for block in blocks) and not file.read(1)
 
 
 def _closed_mark(root_fd: int, closed_at: str, payload: Payload) -> bytes:

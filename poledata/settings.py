@@ -152,11 +152,11 @@ def _file_to_make(text: str, place: Place) -> Path:
 
 
 def _log_file(text: str, place: Place) -> Path | None:
-    return None if text == _BESIDE else _file_to_make(text, place)
+    return None if text == _BESIDE else place.path(text)  # no log is worth a stopped archive
 
 
 def _page(text: str, place: Place) -> Path | None:
-    return None if text.lower() == _NONE else _file(text, place)
+    return None if text.lower() == _NONE else place.path(text)
 
 
 def _mount_patterns(text: str, place: Place) -> tuple[str, ...]:

@@ -19,8 +19,10 @@ from poledata.identity import (
     HeldDisk,
     disk_faults,
     must_be_alone,
+    must_be_supported,
     must_be_writable,
     must_take_copies,
+    must_take_files,
     prove,
     proved_mark,
     reads_directly,
@@ -86,6 +88,19 @@ class Shelf:
             must_be_writable(held)
             if disk.id not in self._ready:
                 held = self._make_ready(held)
+        return held
+
+    def look_for_writing(self, disk: Disk) -> HeldDisk:
+        """The same for a dry run, also another user's: it is refused as there, and not touched."""
+        held = self.hold(disk)
+        with disk_faults(disk):
+            must_be_supported(held)
+            is_ours = os.access(self._config.db_path, os.W_OK)
+            must_be_writable(held) if is_ours else must_take_files(held)
+            if held.mark is None:
+                self._must_be_here_alone(held)
+            else:
+                manifest.must_end_well(held.root_fd)
         return held
 
     def room(self, held: HeldDisk) -> Room:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from datetime import datetime, timezone
+from pathlib import Path
 
 
 def shown(name: str) -> str:
@@ -76,6 +77,21 @@ def _ago(age_s: float) -> str:
         if age_s >= unit_s:
             return f" ({age_s / unit_s:.0f} {unit} ago)"
     return ""
+
+
+_LONGEST_TEXT_BYTES = 1 << 20
+
+
+def text_in(path: Path) -> str:
+    """What a small file of a person's holds, without its byte order mark.
+
+    Raises OSError; ValueError with one sentence when it is too large or not UTF-8 text.
+    """
+    with path.open("rb") as file:
+        data = file.read(_LONGEST_TEXT_BYTES + 1)
+    if len(data) > _LONGEST_TEXT_BYTES:
+        raise ValueError(f"is larger than {_LONGEST_TEXT_BYTES >> 20} MiB; this is another file")
+    return text_of(data)
 
 
 def text_of(data: bytes) -> str:

@@ -49,6 +49,7 @@ class Verdict:
     unregistered: list[str] = field(default_factory=list)
     unlisted: list[str] = field(default_factory=list)  # without their line in the manifest
     nowhere: list[str] = field(default_factory=list)  # a line, but neither file nor row
+    bad_lines: list[str] = field(default_factory=list)  # of the manifest, and where they are
     left: int = 0  # copies that were due and were not read: it was stopped, or time was up
     fault: str | None = None  # why the reading could not go on
 
@@ -60,6 +61,7 @@ class Verdict:
             or self.unregistered
             or self.unlisted
             or self.nowhere
+            or self.bad_lines
             or self.fault
         )
 
@@ -164,14 +166,20 @@ def tell_bad_copies(house: House, disk: Disk, verdict: Verdict) -> None:
     """Which copies are not good, and whether their files have others that are."""
     bad = [*verdict.damaged, *verdict.missing]
     is_to_be_mended = catalogue.bad_copies_on(house.conn, disk) or disk.state is DiskState.ACTIVE
+    said = []
     if bad and is_to_be_mended:  # else each was made again before, and nothing is left to be done
-        house.board.tell(
-            "copy-damaged",
-            disk.known_as,
+        said.append(
             f"{len(verdict.damaged)} copies on {disk.label} are damaged, {len(verdict.missing)} "
-            f"missing, {bad[0]} among them. {_io_errors_text(verdict)}{_others_text(house, disk)}",
-            value=float(len(bad)),
+            f"missing, {bad[0]} among them. {_io_errors_text(verdict)}{_others_text(house, disk)}"
         )
+    if verdict.bad_lines:
+        said.append(
+            f"The manifest of {disk.label} has a bad line. {verdict.bad_lines[0]}. This harms no "
+            "file: each copy was read and compared with the database."
+        )
+    if said:
+        value = float(len(bad)) if bad else None
+        house.board.tell("copy-damaged", disk.known_as, " ".join(said), value=value)
     lifecycle.tell_no_good_copy(house, disk)
 
 

@@ -10,7 +10,7 @@ import os
 import time
 from pathlib import Path
 
-from poledata import catalogue, mounts
+from poledata import catalogue, db, mounts
 from poledata.house import House, is_here, places_here
 from poledata.records import Disk, DiskState, Role, Severity
 from poledata.tally import Tally
@@ -32,6 +32,24 @@ def look(house: House, tally: Tally, fault: str | None = None) -> None:
     for role in Role:
         with house.board.isolated(f"{role.value} spares"):
             _look_at_spares(house, role)
+    with house.board.isolated("the journal"):
+        _look_at_journal(house)
+
+
+def _look_at_journal(house: House) -> None:
+    """Each connection tries to leave WAL mode; it can't while another program has it open."""
+    if not db.is_wal(house.conn):
+        house.board.settle(["database-error"], "journal")
+        return
+    house.board.tell(
+        "database-error",
+        "journal",
+        f"Another program switched {house.config.db_path} to WAL mode and has it open. Nothing is "
+        "lost, and archiving goes on; but users who may not write there can't read the status. "
+        f"Close that program (sudo fuser -v {house.config.db_path} names it): the next pass "
+        "switches it back.",
+        Severity.WARNING,
+    )
 
 
 # --- nothing new --------------------------------------------------------------------------

@@ -123,6 +123,9 @@ def _packages(world: World, text: str) -> None:
         (world.root / "packages" / f"{name}.py").write_text(text)
 
 
+NOTICED = "2 settings can't be used (config-error)"
+
+
 # --- without the packages --------------------------------------------------------------------
 
 
@@ -138,7 +141,7 @@ def test_without_the_packages_it_says_what_to_install(station: World) -> None:
     needs_too = "MetricsFile: it needs prometheus_client, which is not installed; " + INSTALL
     assert needs in station.log() and needs_too in station.log()
     said = station.run_pass("status", check=0, env=env).out.splitlines()
-    assert said[:2] == [f"LOOK TODAY: {needs}", f"    and {needs_too}"]
+    assert said[:3] == [f"LOOK TODAY: {NOTICED}", f"    and {needs}", f"    and {needs_too}"]
     assert f"FAULT {needs}" in station.run_pass("check", env=env, check=1).out
     asked = station.run_pass("status", "--html", "x.html", check=2, env=env)
     assert asked.err == (
@@ -232,7 +235,7 @@ def test_a_directory_that_it_may_not_write_to_is_said(station: World) -> None:
     why = f"this user may not write into {www}; give it to the cron user"
     faults = [f"{key}: {why}" for key in ("StatusPage", "MetricsFile")]
     said = station.run_pass("status", check=0, prefix=POWERLESS).out.splitlines()
-    assert said[:2] == [f"LOOK TODAY: {faults[0]}", f"    and {faults[1]}"]
+    assert said[:3] == [f"LOOK TODAY: {NOTICED}", *(f"    and {fault}" for fault in faults)]
     assert f"FAULT {faults[0]}" in station.run_pass("check", check=1, prefix=POWERLESS).out
     assert f"WARNING {www}/pole.prom is not written: Permission denied." in station.log()
     assert station.waiting() == set()

@@ -265,6 +265,18 @@ def test_a_name_that_no_manifest_carries(story: Story, name: str) -> None:
     story.ends("bad-name", name[:3])
 
 
+@brings_about("config-error")
+def test_a_log_whose_directory_went_with_a_reboot(story: Story) -> None:
+    """Archiving goes on; the message names the log."""
+    directory = story.world.root / "log"
+    story.world.configure(LogFile=str(directory / "pole.log"))
+    mail = story.opens("config-error", "LogFile", 0)
+    assert mail.subject.endswith("LogFile: this setting can't be used")
+    assert f"{directory}/pole.log can't be written: No such file or directory" in mail.body
+    directory.mkdir()
+    story.ends("config-error", "LogFile")
+
+
 def rename(world: World, old: str, new: str) -> None:
     (world.buffer / old).rename(world.buffer / new)
     world.ledger.saw(new)

@@ -115,6 +115,8 @@ def print_verdict(verdict: Verdict) -> None:
         for name in getattr(verdict, what):
             if name not in said:
                 click.echo(f"{verdict.label}: {what.upper()} {name}")
+    for bad_line in verdict.bad_lines:
+        click.echo(f"{verdict.label}: BAD LINE {bad_line}")
     good = f"{verdict.good} copies are good ({size_text(verdict.good_bytes)})"
     bad = f"{len(verdict.damaged)} damaged, {len(verdict.missing)} missing"
     left = f"; {verdict.left} are still to be read" if verdict.left else ""
@@ -154,7 +156,7 @@ def _print_left(outcome: Outcome) -> None:
     for name in sorted(outcome.no_good_copy):
         click.echo(f"NO GOOD COPY of {name}: see no-good-copy in docs/operators.md")
     for name, why in outcome.failed.items():
-        click.echo(f"NOT COPIED {name}: {why}")
+        click.echo(f"NOT REPAIRED {name}: {why}")
     for where, count in outcome.not_here.items():
         click.echo(f"{count} files could be copied from {where}: mount it, then repair again")
     if outcome.without_disk:
