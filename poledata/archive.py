@@ -15,15 +15,16 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from poledata import catalogue, db, sending, watch
+from poledata import adoption, catalogue, db, sending, watch, writers
 from poledata.buffer import DAY_S, Buffer, settle_s
 from poledata.config import Config
 from poledata.diskwatch import DiskWatch
 from poledata.errors import UsageFault
-from poledata.failures import Failures, has_left
+from poledata.failures import Failures
 from poledata.house import House
 from poledata.notices import Board
-from poledata.records import Disk
+from poledata.presence import Presence
+from poledata.records import Disk, Severity
 from poledata.tally import Tally, Watcher
 from poledata.texts import utc
 
@@ -57,8 +58,12 @@ def run_pass(
             watch.look(house, Tally(), str(fault))
         raise
     try:
-        buffer = Buffer(buffer_fd, config.extensions, _settle_s(config, buffer_fd))
-        return _Pass(house, buffer, stop, watcher, give_way, is_dry).run()
+        may_adopt = not is_dry and catalogue.current_pause(conn, _now()) is None
+        proof = adoption.prove(config, conn, buffer_fd, may_adopt)
+        rests_s = _settle_s(config, buffer_fd)
+        rule = writers.look(buffer_fd, config.remote_writers)
+        buffer = Buffer(buffer_fd, config.extensions, rests_s, rule.trusts_leases)
+        return _Pass(house, buffer, proof, stop, watcher, give_way, is_dry).run()
     finally:
         os.close(buffer_fd)
 
@@ -111,6 +116,7 @@ class _Pass:
         self,
         house: House,
         buffer: Buffer,
+        proof: adoption.Proof,
         stop: threading.Event,
         watcher: Watcher,
         give_way: Callable[[], None],
@@ -119,10 +125,11 @@ class _Pass:
         self._house, self._buffer, self._give_way = house, buffer, give_way
         self._config, self._conn, self._board = house.config, house.conn, house.board
         self._stop, self._watcher, self._is_dry = stop, watcher, is_dry
-        self._tally = Tally()
+        self._proof, self._tally = proof, Tally()
         self._failures = Failures(self._conn, self._board, self._tally, is_dry)
         self._disks = DiskWatch(house)
         self._row: int | None = None
+        self._saw_everything = True
 
     def run(self) -> Tally:
         """The whole pass; it says how it ended also when it could not go on."""
@@ -130,8 +137,13 @@ class _Pass:
         try:
             if not self._is_dry:
                 self._board.settle(["pass-stuck"], "data_manager")
-            if self._may_go_on():
+            may_go_on = self._may_go_on()
+            wrong = self._proof.wrong
+            if may_go_on:  # in a pause somebody may be at work there
+                self._tell_of_buffer()
                 self._begin_with_what_was_left()
+            if may_go_on and not wrong:
+                self._forget_what_left()
                 with self._board.isolated("the buffer"):
                     self._work_through_the_buffer()
             if not self._is_dry:
@@ -142,10 +154,10 @@ class _Pass:
                     self._disks.end_of_pass()
             self._count_what_is_left()
             if not (self._is_dry or self._tally.interrupted):
-                if not self._tally.paused_why:
+                if self._saw_everything and not (wrong or self._tally.paused_why):
                     with self._board.isolated("roles without a disk"):
                         self._disks.settle_no_disk()
-                watch.look(self._house, self._tally)
+                watch.look(self._house, self._tally, wrong)
             outcome = "interrupted" if self._tally.interrupted else "done"
         finally:
             self._end(outcome)
@@ -159,11 +171,32 @@ class _Pass:
             ("old notices", lambda: self._board.settle_old("opened-at-removal", DAY_S)),
             ("disks with notices", self._disks.look_again),
             ("half closed disks", self._disks.finish_closes),
-            ("files that left", self._note_what_left),
-            ("failed files", lambda: self._failures.forget_gone(self._buffer.root_fd)),
         ):
             with self._board.isolated(about):
                 step()
+
+    def _tell_of_buffer(self) -> None:
+        proof = self._proof
+        if proof.wrong:
+            self._board.tell("buffer-wrong", "buffer", proof.wrong)
+        elif proof.unmarked and self._config.delete_from_buffer and not proof.is_full:
+            text = adoption.without_marker(self._config, proof.unmarked)
+            self._board.tell("buffer-wrong", "buffer", text, Severity.WARNING)
+        else:
+            self._board.settle(["buffer-wrong"], "buffer")
+            return
+        self._tally.buffer_fault = self._board.text("buffer-wrong", "buffer")
+
+    def _forget_what_left(self) -> None:
+        if self._is_dry:
+            return
+        presence = Presence.of(self._buffer.root_fd)
+        for about, step in (
+            ("files that left", self._note_what_left),
+            ("failed files", self._failures.forget_gone),
+        ):
+            with self._board.isolated(about):
+                step(presence)
 
     def _count_what_is_left(self) -> None:
         self._tally.interrupted = self._stop.is_set()
@@ -178,6 +211,7 @@ class _Pass:
                 self._tally.unsettled_files = seen.unsettled_files
                 self._tally.arrived_in_a_day_bytes = seen.settled_in_a_day_bytes
             self._failures.note_unlistable(seen.unlistable)
+            self._saw_everything = self._saw_everything and not seen.unlistable
             if seen.waiting:
                 self._batches.work_through(seen.waiting, self._may_go_on, self._give_way)
             if seen.is_whole:
@@ -236,13 +270,13 @@ class _Pass:
                 "this pass goes on where it stopped.",
             )
 
-    def _note_what_left(self) -> None:
+    def _note_what_left(self, presence: Presence) -> None:
         """Files that a crash kept from being noted as removed."""
         if not self._config.delete_from_buffer:
             return
         names = catalogue.archived_but_not_removed(self._conn)
         if names:
-            left = [name for name in names if has_left(self._buffer.root_fd, name)]
+            left = [name for name in names if presence.has_left(name)]
             self._batches.work.note_removed(left)
 
     # --- its row ----------------------------------------------------------------------------

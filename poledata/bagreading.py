@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from itertools import groupby, islice
 
-from poledata import bag, beneath, catalogue, db, manifest, medium, sealing
+from poledata import adoption, bag, beneath, catalogue, db, manifest, medium, sealing
 from poledata.errors import NO_SUCH_ERRNOS, ManifestDamaged, Stopped
 from poledata.house import House
 from poledata.identity import HeldDisk
@@ -252,10 +252,10 @@ class _Reading:
 
     def files_without_line(self) -> None:
         """One that is in the buffer still is on its way: the next pass goes on with it."""
-        buffer = self.house.config.buffer
-        for name, _ in sealing.entries_under_data(self.held.root_fd):
-            if not (self._is_known(name) or os.path.lexists(buffer / name)):
-                self.report.without_line.append(shown(name))
+        with adoption.presence(self.house.config, self.house.conn) as buffer:
+            for name, _ in sealing.entries_under_data(self.held.root_fd):
+                if not self._is_known(name) and buffer.has_left(name):
+                    self.report.without_line.append(shown(name))
         self.report.without_line.sort()
 
     def _is_known(self, name: str) -> bool:

@@ -13,9 +13,9 @@ from poledata import bag, catalogue, hidden
 from poledata.batchwork import BatchWork
 from poledata.choice import BATCH_FILES
 from poledata.errors import BadName, HitBug, NameConflict
-from poledata.failures import has_left
 from poledata.isolation import caught
 from poledata.planning import Batch, Planner, Work
+from poledata.presence import Presence
 from poledata.records import KnownFile, Waiting
 from poledata.shelf import Shelf
 from poledata.texts import shown
@@ -64,7 +64,8 @@ class Batches:
             return
         middle = len(suspects) // 2
         for half in (suspects[:middle], suspects[middle:]):
-            there = deque(w for w in half if not has_left(self.work.buffer.root_fd, w.waiting.name))
+            buffer = Presence.of(self.work.buffer.root_fd)
+            there = deque(work for work in half if not buffer.has_left(work.waiting.name))
             while there and may_go_on():
                 self._one_in_isolation(there, may_go_on)
 

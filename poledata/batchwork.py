@@ -26,11 +26,12 @@ from poledata.errors import (
     SourceVanished,
     Stopped,
 )
-from poledata.failures import Failures, has_left
+from poledata.failures import Failures
 from poledata.house import House
 from poledata.identity import HeldDisk
 from poledata.isolation import record
 from poledata.planning import Batch, Work
+from poledata.presence import Presence
 from poledata.records import Role, Waiting, Written
 from poledata.removal import Archived, Outcome, Removal
 from poledata.rereading import Rereading
@@ -252,7 +253,8 @@ class BatchWork:
     def _came_again(self, outcome: Outcome) -> bool:
         """Whether another file has taken the name of one whose removal had been interrupted."""
         waiting = outcome.file.waiting
-        return bool(waiting.hidden_as) and not has_left(self.buffer.root_fd, waiting.name)
+        buffer = Presence.of(self.buffer.root_fd)
+        return bool(waiting.hidden_as) and not buffer.has_left(waiting.name)
 
     def _is_removed(self, outcome: Outcome) -> bool:
         """Whether a file has left the buffer; what kept it, or went wrong, is reported."""

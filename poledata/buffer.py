@@ -13,8 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 
-from poledata import beneath, hidden, mounts
-from poledata.buffer_marker import granularity_s
+from poledata import beneath, buffer_marker, hidden, mounts
 from poledata.errors import FileFault, SourceBusy, SourceChanged, SourceVanished
 from poledata.records import FileStat, Waiting
 from poledata.texts import shown
@@ -133,6 +132,8 @@ def _files_in(
     with beneath.directory(root_fd, path) as fd, os.scandir(fd) as entries:
         for entry in entries:
             name = f"{path}/{entry.name}" if path else entry.name
+            if name == buffer_marker.NAME:
+                continue
             try:
                 info = _looked_at(fd, name, entry, directories, seen)
             except OSError as fault:  # of this entry alone: the others are well
@@ -169,7 +170,7 @@ def _stat_entry(fd: int, base: str) -> os.stat_result | None:
 def settle_s(configured_s: float, root_fd: int) -> float:
     """How long a file must have been left alone: never below a second, nor within one step of
     the times that the buffer's file system keeps, for a change in that step would not show."""
-    return max(configured_s, LEAST_SETTLE_S, 1.1 * granularity_s(root_fd))
+    return max(configured_s, LEAST_SETTLE_S, 1.1 * buffer_marker.granularity_s(root_fd))
 
 
 @contextmanager
@@ -280,6 +281,7 @@ class Buffer:
     root_fd: int
     extensions: tuple[str, ...]
     settle_s: float
+    trusts_leases: bool  # see writers.py
 
     def scan(self, now_s: float, at_most: int, after: tuple[int, str] | None = None) -> Seen:
         """See :func:`scan`."""
@@ -310,7 +312,7 @@ class Buffer:
         # Who waits in open(2) for our lease to end has the file in hand already.
         if writer is Writer.OPEN or (writer is Writer.NONE and not is_lease_ours(fd)):
             raise SourceBusy(shown(waiting.name), "it is still open for writing")
-        if writer is Writer.UNKNOWN:
+        if writer is Writer.UNKNOWN or not self.trusts_leases:
             self._must_look_finished(waiting)
 
     def _must_look_finished(self, waiting: Waiting) -> None:

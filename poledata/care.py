@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import signal
 import threading
 import time
@@ -13,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 
-from poledata import bag, beneath, catalogue, db, manifest, mounts, sealing, sending
+from poledata import adoption, bag, beneath, catalogue, db, manifest, mounts, sealing, sending
 from poledata.config import Config
 from poledata.errors import (
     DISK_ERRNOS,
@@ -233,7 +232,8 @@ def _unregistered(house: House, held: HeldDisk) -> list[str]:
     names = [name for name, _ in sealing.entries_under_data(held.root_fd)]
     known = {copy.name for copy in catalogue.copies_on(house.conn, held.disk)}
     strange = (name for name in sorted(names) if name not in known)
-    return [shown(n) for n in strange if not os.path.lexists(house.config.buffer / n)]
+    with adoption.presence(house.config, house.conn) as buffer:
+        return [shown(name) for name in strange if buffer.has_left(name)]
 
 
 def _compare_with_manifest(house: House, held: HeldDisk, verdict: Verdict) -> None:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from poledata import beneath, buffer, catalogue, choice, db, sending
+from poledata import adoption, beneath, buffer, catalogue, choice, db, sending, writers
 from poledata.buffer import Buffer
 from poledata.config import Config
 from poledata.errors import DiskRefused
@@ -18,6 +18,7 @@ from poledata.ownership import user_name
 from poledata.records import Disk, DiskState, Role, Waiting
 from poledata.shelf import Shelf
 from poledata.texts import seconds, shown, size_text, utc
+from poledata.writers import WriterRule
 
 LOOK_AT_FILES = 1000
 DATABASE_ROOM_BYTES = 50 * 10**6
@@ -54,7 +55,7 @@ def look(config: Config, conn: db.Connection) -> Iterator[Finding]:
         until = pause.until or "somebody says: data_manager.py resume"
         yield Finding(False, f"passes do nothing until {until}: {pause.why}")
     yield from _channels(config)
-    yield from _buffer(config)
+    yield from _buffer(config, conn)
     yield from _disks(config, conn)
 
 
@@ -130,10 +131,19 @@ def _channels(config: Config) -> Iterator[Finding]:
     yield Finding(True, f"watchdog: {'gets a heartbeat' if fed else 'none is set in .env'}")
 
 
-def _buffer(config: Config) -> Iterator[Finding]:
+def _buffer(config: Config, conn: db.Connection) -> Iterator[Finding]:
     fd = os.open(config.buffer, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        held = Buffer(fd, config.extensions, buffer.settle_s(config.settle_s, fd))
+        proof = adoption.prove(config, conn, fd, may_adopt=False)
+        if proof.wrong:
+            yield Finding(False, f"buffer: {proof.wrong}")
+            return
+        if proof.unmarked:
+            text = adoption.without_marker(config, proof.unmarked)
+            yield Finding(not config.delete_from_buffer, f"buffer: {text}")
+        rule = writers.look(fd, config.remote_writers)
+        settle_s = buffer.settle_s(config.settle_s, fd)
+        held = Buffer(fd, config.extensions, settle_s, rule.trusts_leases)
         seen = held.scan(time.time(), LOOK_AT_FILES)
         for name, why in seen.unlistable.items():
             yield Finding(False, f"buffer: {shown(name)} can't be listed ({why})")
@@ -143,8 +153,7 @@ def _buffer(config: Config) -> Iterator[Finding]:
                 place = shown(str(config.buffer / path))
                 yield Finding(False, f"buffer: this user may not unlink files in {place}")
         yield Finding(True, f"buffer {config.buffer}: {seen.settled_files} finished files wait")
-        if seen.waiting:
-            yield _lease(fd, seen.waiting[0])
+        yield _writers(fd, rule, seen.waiting)
     finally:
         os.close(fd)
 
@@ -161,13 +170,19 @@ def _may_unlink(fd: int, path: str) -> bool:
     return owners <= {os.geteuid()}
 
 
-def _lease(fd: int, waiting: Waiting) -> Finding:
-    if buffer.lease_can_be_had(fd, waiting, os.geteuid()):
-        return Finding(True, "buffer: the system tells whether a file is still open for writing")
+def _writers(fd: int, rule: WriterRule, waiting: Sequence[Waiting]) -> Finding:
+    """Which rule says that a file is finished, and why."""
+    if not rule.trusts_leases:
+        why = rule.why
+    elif waiting and not buffer.lease_can_be_had(fd, waiting[0], os.geteuid()):
+        why = "its files belong to another user"
+    else:
+        known = f"the system tells whether a file is still open for writing ({rule.why})"
+        return Finding(True, f"buffer: {known}")
     return Finding(
         False,
-        "buffer: the system can't tell whether a file is still open for writing (another owner, "
-        "or a network file system): files wait ten times SettleTime",
+        f"buffer: the system can't tell whether a file is still open for writing ({why}): files "
+        "wait ten times SettleTime, the newest of a directory up to a day",
     )
 
 

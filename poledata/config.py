@@ -23,6 +23,7 @@ from poledata.settings import (
     LABEL,
     Key,
     Place,
+    RemoteWriters,
     duration_s,
     fixed_part,
     lacks_unit,
@@ -56,6 +57,7 @@ class Config:
     delete_from_buffer: bool
     min_free_bytes: int
     settle_s: float
+    remote_writers: RemoteWriters
     no_new_files_after_s: float
     buffer_full_percent: float
     spare_disks_low: int

@@ -24,7 +24,8 @@ from poledata import beneath
 from poledata.errors import CopyDamaged, DatabaseTrouble, DatabaseUnusable
 
 APPLICATION_ID = 0x506F6C65  # "Pole": tells our files from other SQLite files
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+OLDEST_VERSION = 2  # of release 1.0.0
 BUSY_TIMEOUT_S = 60.0
 _WHICH_ONE = (
     "Name the right FilenameDB. If this is the one, it is damaged: see database-error in "
@@ -335,6 +336,12 @@ def _version(conn: Connection, path: Path) -> int:
             path,
             f"its schema version {version} is newer than this program's {SCHEMA_VERSION}",
             "Run the newer program that it belongs to.",
+        )
+    if version < OLDEST_VERSION:
+        raise DatabaseUnusable(
+            path,
+            f"its schema version {version} is older than that of any release",
+            _WHICH_ONE,
         )
     return version
 

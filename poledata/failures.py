@@ -7,10 +7,11 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from poledata import catalogue, db, hidden
+from poledata import catalogue, db
 from poledata.errors import FileFault, HitBug
 from poledata.isolation import caught
 from poledata.notices import COPY_FAILED_FROM, FILE_KINDS, Board
+from poledata.presence import Presence
 from poledata.records import FileStat, Waiting
 from poledata.tally import Tally
 from poledata.texts import seconds, shown, unshown
@@ -71,12 +72,9 @@ class Failures:
             if self.is_due(name, None):
                 what = "listed" if name.endswith("/") else "looked at"
                 self.note(name, None, FileFault(shown(name), f"it can't be {what} ({why})"))
-        listed = [
-            name
-            for name, before in self._pending.items()
-            if before.stat is None and unshown(name) not in directories
-        ]
-        self.forget(listed)
+        unseen = tuple(name.lstrip("/") for name in directories)  # "/": the buffer itself
+        before = [name for name, each in self._pending.items() if each.stat is None]
+        self.forget([name for name in before if not unshown(name).startswith(unseen)])
 
     def forget(self, shown_names: list[str]) -> None:
         """These are archived, or gone: no longer pending, and their notices are over."""
@@ -91,16 +89,7 @@ class Failures:
             self._pending.pop(name, None)
             self._noted.discard(name)
 
-    def forget_gone(self, buffer_fd: int) -> None:
+    def forget_gone(self, presence: Presence) -> None:
         """Somebody took these out of the buffer."""
         names = [name for name in self._pending if not name.endswith("/")]
-        self.forget([name for name in names if has_left(buffer_fd, unshown(name))])
-
-
-def has_left(buffer_fd: int, name: str) -> bool:
-    """Whether nothing of this name is in the buffer; False when that can't be told."""
-    try:
-        return not hidden.is_present(buffer_fd, name)
-    except OSError as fault:
-        log.debug("%s can't be looked at: %s", shown(name), fault)
-        return False
+        self.forget([name for name in names if presence.has_left(unshown(name))])

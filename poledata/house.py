@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from poledata import catalogue, db, mounts
+from poledata import adoption, catalogue, db, mounts
 from poledata.config import Config
 from poledata.notices import Board
 from poledata.records import Disk, Role
@@ -47,9 +47,12 @@ def places_here(config: Config, disk: Disk, mounted: frozenset[str] | None) -> l
 
 
 def in_the_buffer(config: Config, conn: db.Connection) -> frozenset[int]:
-    """The ids of files that are known, not archived yet, and still in the buffer."""
+    """The ids of files that are known, not archived yet, and have not surely left the buffer."""
     names = catalogue.unarchived(conn)
-    return frozenset(n for n, name in names if os.path.lexists(config.buffer / name))
+    if not names:
+        return frozenset()
+    with adoption.presence(config, conn) as buffer:
+        return frozenset(n for n, name in names if not buffer.has_left(name))
 
 
 def count_lacking(config: Config, conn: db.Connection) -> int:

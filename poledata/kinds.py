@@ -50,6 +50,13 @@ KINDS = {
          "Look up the traceback in the log; send it to the people up north.",
          "It is about a file or disk that is odd? Set that aside, and the notice ends."),
     ),
+    "buffer-wrong": Kind(
+        _C, "the buffer is not mounted, or another one is", "the buffer is not the right one",
+        "Nothing is archived, removed or forgotten until the right buffer is back.",
+        ("Is its file system mounted? findmnt and the path in the text; then mount it.",
+         "It does not mount? dmesg -T | tail -50. Tell the people up north at once.",
+         "It was moved or replaced on purpose: run the command in the text."),
+    ),
     "pass-stuck": Kind(
         _C, "the pass at work makes no progress", "the pass at work makes no progress",
         _IN_BUFFER,

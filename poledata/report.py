@@ -10,7 +10,7 @@ from enum import Enum
 from itertools import groupby
 from typing import Any
 
-from poledata import buffer, catalogue, choice, lock, mounts, sending
+from poledata import adoption, buffer, catalogue, choice, lock, mounts, sending, writers
 from poledata.config import Config
 from poledata.db import Connection
 from poledata.house import count_lacking, is_here
@@ -56,9 +56,10 @@ class DiskStatus:
 
 @dataclass(frozen=True, slots=True)
 class BufferStatus:
-    """What lies in the buffer; ``fault`` says why it can't be read."""
+    """What lies in the buffer; ``fault`` says why it can't be read, or is not the right one."""
 
     fault: str | None = None
+    is_wrong: bool = False  # it is not the one that is meant
     finished_files: int = 0
     finished_bytes: int = 0
     unfinished_files: int = 0
@@ -66,6 +67,8 @@ class BufferStatus:
     links_and_specials: int = 0
     oldest_at_s: float | None = None
     lease_can_be_had: bool | None = None  # None: there is no file to tell by
+    trusts_leases: bool | None = None  # whether one proves that nobody writes
+    writer_rule: str | None = None  # why
     used_percent: float | None = None
 
 
@@ -126,7 +129,7 @@ def collect(config: Config, conn: Connection) -> Status:
         db_path=str(config.db_path),
         stand_ins=not config.require_mount,
         unidentified_drives=config.require_mount and config.accept_unidentified,
-        buffer=_look_at_buffer(config),
+        buffer=_look_at_buffer(config, conn),
         disks=tuple(_look_at_disks(config, conn, archived, now_s)),
         archived=archived,
         lacking_copies=count_lacking(config, conn),
@@ -208,12 +211,15 @@ def _undelivered(config: Config, conn: Connection) -> Iterator[Undelivered]:
         yield Undelivered(channel, len(ones), last.attempts, str(last.last_error))
 
 
-def _look_at_buffer(config: Config) -> BufferStatus:
+def _look_at_buffer(config: Config, conn: Connection) -> BufferStatus:
     try:
         fd = os.open(config.buffer, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as fault:
         return BufferStatus(fault=fault.strerror)
     try:
+        if wrong := adoption.prove(config, conn, fd, may_adopt=False).wrong:
+            return BufferStatus(fault=wrong, is_wrong=True)
+        rule = writers.look(fd, config.remote_writers)
         settle_s = buffer.settle_s(config.settle_s, fd)
         seen = buffer.scan(fd, config.extensions, settle_s, time.time(), at_most=1)
         room = mounts.space(fd)
@@ -230,6 +236,8 @@ def _look_at_buffer(config: Config) -> BufferStatus:
         links_and_specials=seen.links_and_specials,
         oldest_at_s=seen.waiting[0].stat.mtime_ns / 1e9 if seen.waiting else None,
         lease_can_be_had=lease,
+        trusts_leases=rule.trusts_leases,
+        writer_rule=rule.why,
         used_percent=100 * room.used_bytes / max(1, room.used_bytes + room.free_bytes),
     )
 
@@ -279,7 +287,9 @@ def _no_pass(status: Status) -> Iterator[str]:
 
 
 def _to_look_at(status: Status) -> Iterator[str]:
-    if status.buffer.fault:
+    if status.buffer.is_wrong:
+        yield str(status.buffer.fault)
+    elif status.buffer.fault:
         yield f"the buffer can't be read: {status.buffer.fault}"
     if status.pause:
         yield f"the archive is paused: {status.pause.why}"

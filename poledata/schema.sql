@@ -141,6 +141,14 @@ CREATE TABLE pauses (
     ended_at   TEXT
 );
 
+-- The buffers of this archive; the one that was adopted last counts.
+CREATE TABLE buffers (
+    id         INTEGER PRIMARY KEY,
+    marker     TEXT,                              -- the ID in its marker; NULL: none could be made
+    adopted_at TEXT NOT NULL,
+    why        TEXT NOT NULL
+);
+
 -- Passes that did something.
 CREATE TABLE passes (
     id             INTEGER PRIMARY KEY,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from poledata.kinds import KINDS
 from poledata.records import Disk, DiskState, Role
-from poledata.report import DiskStatus, Status
+from poledata.report import BufferStatus, DiskStatus, Status
 from poledata.texts import people_time, seconds, size_text
 
 BAR_CHARACTERS = 20
@@ -110,7 +110,8 @@ def _verdict_lines(status: Status) -> Iterator[str]:
 def _buffer_lines(status: Status) -> Iterator[str]:
     buf = status.buffer
     if buf.fault:
-        yield f"Buffer     CAN'T BE READ: {buf.fault}"
+        what = "WRONG" if buf.is_wrong else "CAN'T BE READ"
+        yield f"Buffer     {what}: {buf.fault}"
     if buf.used_percent is None:
         return
     oldest = (
@@ -124,11 +125,18 @@ def _buffer_lines(status: Status) -> Iterator[str]:
         f"           {buf.unfinished_files} unfinished; not ours: {buf.other_files} files of other "
         f"extensions, {buf.links_and_specials} links and special files"
     )
-    if buf.lease_can_be_had is False:
-        yield (
-            "           The system can't tell who writes there: files wait ten times SettleTime, "
-            "the newest of a directory for a newer one beside it, or a day"
-        )
+    yield f"           {_writers_text(buf)}"
+
+
+def _writers_text(buf: BufferStatus) -> str:
+    """Return which rule says that a file is finished, and why."""
+    if buf.trusts_leases and buf.lease_can_be_had is not False:
+        return f"The system can tell who writes there ({buf.writer_rule})"
+    why = "files of another user" if buf.trusts_leases else buf.writer_rule
+    return (
+        f"The system can't tell who writes there ({why}): files wait ten times SettleTime, "
+        "the newest of a directory for a newer one beside it, or a day"
+    )
 
 
 def _archived_lines(status: Status) -> Iterator[str]:

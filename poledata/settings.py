@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
 
 from poledata.texts import is_utf8, shown
@@ -23,6 +24,14 @@ _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))", re.ASCII)
 _SWITCH = dict.fromkeys(("yes", "true", "on", "1"), True) | dict.fromkeys(
     ("no", "false", "off", "0"), False
 )
+
+
+class RemoteWriters(str, Enum):
+    """Whether files of the buffer are written from another host."""
+
+    AUTO = "auto"  # as far as that can be seen
+    YES = "yes"
+    NO = "no"
 
 
 def size_bytes(text: str) -> int:
@@ -67,6 +76,14 @@ def _switch(text: str) -> bool:
     if text.lower() not in _SWITCH:
         raise ValueError(f"{said(text)} is neither yes nor no; write one of them")
     return _SWITCH[text.lower()]
+
+
+def _remote_writers(text: str) -> RemoteWriters:
+    if text.lower() in _SWITCH:
+        return RemoteWriters.YES if _SWITCH[text.lower()] else RemoteWriters.NO
+    if text.lower() != RemoteWriters.AUTO:
+        raise ValueError(f"{said(text)} is not auto, yes or no; write one of them")
+    return RemoteWriters.AUTO
 
 
 def _percent(text: str) -> float:
@@ -225,6 +242,8 @@ KEYS = (
         "bytes"),
     Key("SettleTime", "60 s", "a file unmodified for so long is finished", "settle_s",
         _plain(duration_s), "seconds"),
+    Key("RemoteWriters", "auto", "yes: files may be written from another host; no: never",
+        "remote_writers", _plain(_remote_writers)),
     Key("NoNewFilesAfter", "6 h", "notice when no file was archived for so long; 0 = never",
         "no_new_files_after_s", _plain(duration_s), "seconds"),
     Key("BufferFullPercent", "80", "notice when the buffer's file system is fuller",

@@ -25,6 +25,7 @@ class Tally:
     failed_disks: int = 0
     interrupted: bool = False
     paused_why: str | None = None
+    buffer_fault: str | None = None  # it is not the one that is meant, or has no marker
 
     @property
     def exit_code(self) -> ExitCode:
@@ -35,6 +36,7 @@ class Tally:
             self.without_disk_files,
             self.vanished_files,
             self.failed_disks,
+            self.buffer_fault,
         )
         return ExitCode.LOOK if any(troubles) else ExitCode.DONE
 
@@ -53,6 +55,7 @@ class Tally:
             (self.failed_disks, "disks failed"),
         )
         parts += [f"{count} {what}" for count, what in counts if count]
+        parts += [self.buffer_fault] if self.buffer_fault else []
         parts += ["interrupted"] if self.interrupted else []
         if self.paused_why is not None:
             parts.append(f"paused ({self.paused_why}; data_manager.py resume ends it)")

@@ -76,6 +76,8 @@ SAMPLE = judged(
             unfinished_files=1,
             oldest_at_s=NOON - 240,
             lease_can_be_had=True,
+            trusts_leases=True,
+            writer_rule="xfs of this host, not exported by NFS",
             used_percent=7.3,
         ),
         disks=(*PRIMARIES, *COPIES),

@@ -51,6 +51,7 @@ FLOORS = {
         "mounts",
         "pictures",
         "postman",
+        "presence",
         "progress",
         "scribe",
         "sealing",
@@ -59,8 +60,10 @@ FLOORS = {
         "smartjson",
         "support",
         "tally",
+        "writers",
     },
     "composers": {
+        "adoption",
         "archive",
         "bagreading",
         "batches",

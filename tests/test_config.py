@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from poledata.config import KEYS, Config, Secrets, duration_s, load, size_bytes
 from poledata.errors import ConfigFault, ExitCode
 from poledata.records import Role
+from poledata.settings import RemoteWriters
 
 ROOT = Path(__file__).parents[1]
 LINES = {
@@ -72,6 +73,7 @@ def test_four_lines_are_a_configuration_and_the_rest_has_defaults(write: Write) 
         delete_from_buffer=True,
         min_free_bytes=10 * 10**9,
         settle_s=60,
+        remote_writers=RemoteWriters.AUTO,
         no_new_files_after_s=6 * 3600,
         buffer_full_percent=80,
         spare_disks_low=2,
@@ -93,6 +95,7 @@ def test_every_key_is_read_whatever_its_case_and_section(write: Write) -> None:
         "MinFreeSpace": "1 GiB", "SettleTime": "2 m", "NoNewFilesAfter": "0", "LogFile": "x.log",
         "BufferFullPercent": "70.5 %", "SpareDisksLow": "0", "RepeatNotices": "1 d",
         "VerifyEvery": "2 w", "StatusPage": "db/s.html", "MetricsFile": "None",
+        "RemoteWriters": "NO",
     }  # fmt: skip
     text = "\ufeff" + "".join(
         f"[DEFAULT]\r\n{key}: {value}\r\n[other]\r\n" for key, value in (LINES | given_keys).items()
@@ -102,7 +105,7 @@ def test_every_key_is_read_whatever_its_case_and_section(write: Write) -> None:
     assert load(path, {}) == replace(
         load(write(), {}),
         primary_prefix="A", copy_prefix="B", require_mount=False, delete_from_buffer=False,
-            accept_unidentified=True,
+            accept_unidentified=True, remote_writers=RemoteWriters.NO,
         min_free_bytes=2**30, settle_s=120, no_new_files_after_s=0, log_file=top / "x.log",
         buffer_full_percent=70.5, spare_disks_low=0, repeat_notices_s=86400,
         verify_every_s=14 * 86400, status_page=top / "db/s.html",
@@ -557,5 +560,5 @@ def test_each_key_sets_one_field_and_says_what_it_means() -> None:
     """The table is complete: Config has no field that no key sets."""
     fields = {key.sets for key in KEYS}
     assert fields == {*Config.__dataclass_fields__} - {"path", "secrets", "warnings"}
-    assert len(KEYS) == len(fields) == 19
+    assert len(KEYS) == len(fields) == 20
     assert all(key.meaning for key in KEYS)

@@ -37,7 +37,7 @@ class Bench:
         self.buffer_path, self.roots = root / "buffer", {role: root / role.value for role in Role}
         for path in (self.buffer_path, *self.roots.values()):
             path.mkdir()
-        self.buffer = Buffer(self._open(self.buffer_path, down), (".g3",), 0.0)
+        self.buffer = Buffer(self._open(self.buffer_path, down), (".g3",), 0.0, True)
         self.targets = [
             CopyTarget(role, role.value, self._open(path, down), direct=False)
             for role, path in self.roots.items()

@@ -15,6 +15,13 @@ from tests.loopdisks import LoopDisk
 WITHOUT_MARKER_S = 2.0
 
 
+@pytest.fixture(autouse=True)
+def real_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the product, which tests that only wait for them set to 0."""
+    monkeypatch.setattr(buffer_marker, "_KERNEL_TICK_S", 0.01)
+    monkeypatch.setattr(buffer_marker, "UNKNOWN_GRANULARITY_S", WITHOUT_MARKER_S)
+
+
 @contextmanager
 def held(path: Path) -> Iterator[int]:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)

@@ -593,7 +593,7 @@ def made(root: Path) -> Iterator[Station]:
             copies.append((disk, Written(_read_back(copy, sha512), line)))
         catalogue.register(conn, NAME, sha512, stat, copies, AT)
         fds["buffer"] = os.open(root / "buffer", os.O_RDONLY)
-        buffer = Buffer(fds["buffer"], (".g3",), 0.0)
+        buffer = Buffer(fds["buffer"], (".g3",), 0.0, True)
         yield Station(root, conn, buffer, Waiting(NAME, stat, 0o644), sha512, {}, fds)
     for fd in fds.values():
         os.close(fd)

@@ -73,6 +73,8 @@ STATUS = Status(
         links_and_specials=4,
         oldest_at_s=NOON - 7200,
         lease_can_be_had=True,
+        trusts_leases=True,
+        writer_rule="xfs of this host, not exported by NFS",
         used_percent=41.6,
     ),
     disks=(

@@ -15,7 +15,7 @@ from poledata import db, dbfiles
 from poledata.errors import DatabaseUnusable
 
 SCHEMAS = Path(__file__).with_name("schemas")
-OLD_VERSIONS = range(1, db.SCHEMA_VERSION)
+OLD_VERSIONS = range(db.OLDEST_VERSION, db.SCHEMA_VERSION)
 ROWS = """
 INSERT INTO disks (id, label, role, serial, logical_id) VALUES (1, 'P01', 'primary', 'A', '0x1');
 INSERT INTO disk_events (disk_id, at, event) VALUES (1, '2026-01-01T00:00:00Z', 'registered');
@@ -129,12 +129,12 @@ def test_an_upgrade_is_whole_or_not_at_all(
 
 def test_who_only_reads_an_older_database_is_told_to_wait(tmp_path: Path) -> None:
     """status must not write; the next pass upgrades it."""
-    path = old(tmp_path / "old.sqlite", 1)
+    path = old(tmp_path / "old.sqlite", 2)
     before = path.read_bytes()
     with pytest.raises(DatabaseUnusable) as caught, db.connect(path, read_only=True):
         pass
     assert str(caught.value) == (
-        f"{path}: its schema version 1 is older than this program's {db.SCHEMA_VERSION}. "
+        f"{path}: its schema version 2 is older than this program's {db.SCHEMA_VERSION}. "
         "Nothing was changed. The next pass upgrades it; try again then."
     )
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
@@ -142,11 +142,11 @@ def test_who_only_reads_an_older_database_is_told_to_wait(tmp_path: Path) -> Non
 
 def test_without_its_backup_nothing_is_upgraded(tmp_path: Path) -> None:
     """It is said why, and no half backup stays."""
-    path = old(tmp_path / "old.sqlite", 1)
+    path = old(tmp_path / "old.sqlite", 2)
     before = structure(path)
-    (tmp_path / "old.sqlite.version-1").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "old.sqlite.version-2").symlink_to(tmp_path / "nowhere")
     why = r"before it is upgraded \(File exists\)"
     with pytest.raises(DatabaseUnusable, match=why), db.connect(path):
         pass
     assert structure(path) == before
-    assert {p.name for p in tmp_path.iterdir()} == {path.name, "old.sqlite.version-1"}
+    assert {p.name for p in tmp_path.iterdir()} == {path.name, "old.sqlite.version-2"}

@@ -20,6 +20,7 @@ import pytest
 
 from tests.invariants import Entry, Ledger, Snapshot, check_invariants, parse_manifest, snapshot
 
+MARKER = ".poledata-buffer"
 REPO = Path(__file__).resolve().parent.parent
 # As cron's, and with the waits shortened that protect a buffer against writers.
 CRON_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPO / "tests/quick")}
@@ -37,7 +38,17 @@ NO_PASS = {
     "hold",
     "unhold",
 }
-NO_PASS |= {"verify", "repair", "locate", "restore", "ack", "notify", "--dry-run", "--help"}
+NO_PASS |= {
+    "adopt-buffer",
+    "verify",
+    "repair",
+    "locate",
+    "restore",
+    "ack",
+    "notify",
+    "--dry-run",
+    "--help",
+}
 
 
 @dataclass(frozen=True)
@@ -61,6 +72,7 @@ class World:
     """
 
     require_mount = False
+    release = REPO  # whose scripts are run
 
     def __init__(
         self,
@@ -218,7 +230,13 @@ class World:
         return process
 
     def command(self, script: str, *args: str) -> list[str]:
-        return [sys.executable, str(REPO / script), "--config", str(self.config_path), *args]
+        return [
+            sys.executable,
+            str(self.release / script),
+            "--config",
+            str(self.config_path),
+            *args,
+        ]
 
     @property
     def is_running(self) -> bool:
@@ -248,7 +266,7 @@ class World:
 
     def waiting(self) -> set[str]:
         """The names of all files in the buffer."""
-        return _files_below(self.buffer)
+        return _files_below(self.buffer) - {MARKER}
 
     def manifest(self, label: str) -> dict[str, str]:
         """Name → SHA-512; raises if a line is not as it should be."""

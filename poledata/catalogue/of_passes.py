@@ -1,10 +1,10 @@
-"""Queries on what goes on: files that failed, passes, pauses."""
+"""Queries on what goes on: files that failed, passes, pauses, the buffer's marker."""
 
 from __future__ import annotations
 
 from poledata.catalogue.of_files import stat_of, stat_values
 from poledata.db import Connection
-from poledata.records import FileStat, PassRow, Pause, Pending
+from poledata.records import AdoptedBuffer, FileStat, PassRow, Pause, Pending
 from poledata.texts import utc
 
 RETRY_FIRST_S = 60.0
@@ -134,3 +134,19 @@ def current_pause(conn: Connection, at: str) -> Pause | None:
         "SELECT * FROM pauses WHERE ended_at IS NULL AND (until IS NULL OR until > ?)", (at,)
     ).fetchone()
     return Pause(row["started_at"], row["why"], row["until"]) if row else None
+
+
+# --- the buffer ---------------------------------------------------------------------------
+
+
+def adopted_buffer(conn: Connection) -> AdoptedBuffer | None:
+    """The buffer that was adopted last; None before the first pass."""
+    row = conn.execute("SELECT * FROM buffers ORDER BY id DESC LIMIT 1").fetchone()
+    return AdoptedBuffer(row["marker"], row["adopted_at"], row["why"]) if row else None
+
+
+def adopt_buffer(conn: Connection, marker: str | None, at: str, why: str) -> None:
+    """The buffer with this marker is the one that is meant from now on."""
+    conn.execute(
+        "INSERT INTO buffers (marker, adopted_at, why) VALUES (?, ?, ?)", (marker, at, why)
+    )

@@ -1,10 +1,10 @@
-"""What a person says of a disk: ``close``, ``ship``, ``lost``, ``forget``, ``hold``, ``unhold``."""
+"""What a person says of a disk, or of the buffer: ``close``, ``ship``, ``adopt-buffer``, …"""
 
 from __future__ import annotations
 
 import click
 
-from poledata import cli, closing, lifecycle
+from poledata import adoption, cli, closing, lifecycle
 from poledata.commands.common import LABEL, LABELS, WHY, house_of_command, why_option
 from poledata.errors import ExitCode
 
@@ -79,4 +79,15 @@ def unhold(label: str) -> ExitCode:
     return ExitCode.DONE
 
 
-COMMANDS = (close, ship, lost, forget, hold, unhold)
+@click.command("adopt-buffer")
+@cli.common_options
+@WHY
+def adopt_buffer(why: str) -> ExitCode:
+    """Note that the buffer was moved or replaced on purpose: it gets its marker again."""
+    with house_of_command() as house:
+        click.echo(adoption.adopt(house.config, house.conn, why))
+        house.board.settle(["buffer-wrong"], "buffer")
+    return ExitCode.DONE
+
+
+COMMANDS = (close, ship, lost, forget, hold, unhold, adopt_buffer)

@@ -30,6 +30,15 @@ class Pending:
 
 
 @dataclass(frozen=True, slots=True)
+class AdoptedBuffer:
+    """The buffer that is meant; ``marker`` None: it could not be given one."""
+
+    marker: str | None
+    adopted_at: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class PassRow:
     """One row of ``passes``."""
 

@@ -45,6 +45,8 @@ CREATE TABLE files (
 -- After a crash a pass asks for these: few, however many files there are.
 CREATE INDEX files_not_removed ON files (name)
     WHERE archived_at IS NOT NULL AND removed_from_buffer_at IS NULL;
+-- When was the last file archived, and how many since then?
+CREATE INDEX files_by_archived_at ON files (archived_at, size_bytes);
 
 CREATE TABLE copies (
     file_id     INTEGER NOT NULL REFERENCES files (id),
@@ -104,23 +106,31 @@ CREATE TABLE notices (
     key          TEXT NOT NULL,                   -- what it is about: a label, a file, a role
     severity     TEXT NOT NULL CHECK (severity IN ('critical', 'warning', 'info')),
     text         TEXT NOT NULL,
+    value        REAL,                            -- a number that grows as it gets worse
     opened_at    TEXT NOT NULL,
+    reopened     INTEGER NOT NULL DEFAULT 0,      -- how often it came back within a day
     times_sent   INTEGER NOT NULL DEFAULT 0,
     last_sent_at TEXT,
     resolved_at  TEXT,
     acked_until  TEXT,
-    acked_value  TEXT
+    acked_value  TEXT                             -- its value then: silent until it is more
 );
 CREATE UNIQUE INDEX one_open_notice ON notices (kind, key) WHERE resolved_at IS NULL;
+CREATE INDEX notices_by_key ON notices (kind, key, resolved_at);
 
+-- What has been said of a notice through a channel. A row is made when the notice opens, so
+-- that what can't be sent now is sent later.
 CREATE TABLE deliveries (
-    notice_id  INTEGER NOT NULL REFERENCES notices (id),
-    channel    TEXT NOT NULL,                     -- a name, never a URL
-    attempts   INTEGER NOT NULL DEFAULT 0,
-    sent_at    TEXT,
-    last_error TEXT,
+    notice_id    INTEGER NOT NULL REFERENCES notices (id),
+    channel      TEXT NOT NULL,                   -- a name, never a URL
+    attempts     INTEGER NOT NULL DEFAULT 0,      -- tries of the last message, so far
+    tried_at     TEXT,
+    sent_at      TEXT,                            -- when it was last told as open
+    end_sent_at  TEXT,                            -- when its end was told: nothing more is due
+    last_error   TEXT,                            -- of the last try; NULL: that went well
     PRIMARY KEY (notice_id, channel)
 ) WITHOUT ROWID;
+CREATE INDEX deliveries_not_ended ON deliveries (channel) WHERE end_sent_at IS NULL;
 
 -- While one has no end, passes do nothing.
 CREATE TABLE pauses (

@@ -1,0 +1,9 @@
+-- From version 2 (release 1.0.0) to 3.
+
+-- The buffers of this archive; the one that was adopted last counts.
+CREATE TABLE buffers (
+    id         INTEGER PRIMARY KEY,
+    marker     TEXT,                              -- the ID in its marker; NULL: none could be made
+    adopted_at TEXT NOT NULL,
+    why        TEXT NOT NULL
+);
