@@ -351,13 +351,14 @@ def test_a_defect_ends_with_3_a_plain_sentence_and_a_traceback_in_the_log(world:
 
 
 def test_a_defect_in_the_middle_of_a_pass_loses_nothing(world: World) -> None:
-    """Copies are made, registering them fails: the next pass adopts them."""
+    """Copies are made, registering them fails: the file's next try adopts them."""
     world.put(NAME)
     world.generate()
     mistake = "import poledata.catalogue; poledata.catalogue.register = wrong"
     world.run_pass(check=3, prefix=spoilt(mistake))
     assert world.waiting() == world.archived("P01") == world.archived("S01") == {NAME}
     inode = (world.data("P01") / NAME).stat().st_ino
+    world.sql("UPDATE pending SET next_try_at = '2020-01-01T00:00:00Z'")
     world.run_pass(check=0)
     assert world.waiting() == set()
     assert (world.data("P01") / NAME).stat().st_ino == inode
