@@ -20,6 +20,7 @@ from poledata.envfile import Secrets, read_secrets
 from poledata.errors import ConfigFault, PoleError
 from poledata.isolation import caught
 from poledata.notices import Board
+from poledata.ownership import owner_of
 from poledata.records import Channel, Delivery, Message, Notice, Severity
 from poledata.texts import seconds, utc
 
@@ -189,6 +190,8 @@ def tell_of_database(config: Config, trouble: PoleError) -> None:
 
 def tell_of_config(path: Path, fault: ConfigFault) -> None:
     """The same of a configuration that lets no pass run; who is told stands beside it."""
+    if os.geteuid() == 0 and owner_of(path.parent) != 0:
+        return  # root writes nothing there, and runs no command of theirs
     secrets, warnings = read_secrets(path.parent / ".env", os.environ)
     for warning in warnings:
         log.warning("%s", warning)

@@ -29,3 +29,11 @@ def user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
         return f"#{uid}"
+
+
+def owner_of(path: Path) -> int | None:
+    """The user id that owns a file or directory; None where there is none."""
+    try:
+        return path.stat().st_uid
+    except OSError:
+        return None
