@@ -247,14 +247,17 @@ class BatchWork:
             with isolated(outcome.file.waiting):
                 if self._is_removed(outcome):
                     removed.append(outcome)
-        self.note_removed([o.file.waiting.name for o in removed if not self._came_again(o)])
+        names = [o.file.waiting.name for o in removed if not self._came_again(o)]
+        self.note_removed(names)
+        self.failures.forget(list(map(shown, names)))
         self.failures.forget([shown(outcome.file.waiting.path) for outcome in removed])
 
     def _came_again(self, outcome: Outcome) -> bool:
         """Whether another file has taken the name of one whose removal had been interrupted."""
         waiting = outcome.file.waiting
-        buffer = Presence.of(self.buffer.root_fd)
-        return bool(waiting.hidden_as) and not buffer.has_left(waiting.name)
+        if not waiting.hidden_as:
+            return False
+        return not Presence.of(self.buffer.root_fd).has_left(waiting.name)
 
     def _is_removed(self, outcome: Outcome) -> bool:
         """Whether a file has left the buffer; what kept it, or went wrong, is reported."""

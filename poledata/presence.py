@@ -31,7 +31,7 @@ class Presence:
             is_present = hidden.is_present(self.root_fd, name)
             return not is_present and self._is_way_plain(name.split("/")[:-1])
         except OSError as fault:
-            log.debug("%s can't be looked at: %s", shown(name), fault)
+            log.info("%s can't be looked at: %s", shown(name), fault)
             return False
 
     def _is_way_plain(self, directories: list[str]) -> bool:

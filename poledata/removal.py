@@ -371,18 +371,15 @@ class Removal:
             if fault.errno in _CAN_NOT_HIDE:  # a full buffer must never block a removal
                 return self._unlink_if_proved(here)
             return here.stays(f"it is archived, but can't be renamed ({fault.strerror})")
-        stat = self._note_ctime(here.fd)
-        named = FileStat.of(os.stat(base, dir_fd=here.parent_fd, follow_symlinks=False))
+        stat = self._note_ctime(here.fd, here.now.stat)
         now = replace(here.now, stat=stat, hidden_as=f"{here.now.path[: -len(here.base)]}{base}")
         gone = replace(here, now=now, base=base)
-        if named != stat or stat != _with_ctime(here.now.stat, stat.ctime_ns):
-            taken = gone.stays("another file has taken its place, or it was written to")
-            return _give_back(taken, here.parent_fd, here.fd)
-        return gone
+        why = _why_another(gone, here.now.stat)
+        return _give_back(gone.stays(why), here.parent_fd, here.fd) if why else gone
 
-    def _note_ctime(self, fd: int) -> FileStat:
+    def _note_ctime(self, fd: int, before: FileStat) -> FileStat:
         """A rename of ours changes the ctime of all names of the file."""
-        stat = FileStat.of(os.fstat(fd))
+        stat = _stat_or(before, fd)
         self._ctimes[stat.device, stat.inode] = stat.ctime_ns
         return stat
 
@@ -406,7 +403,7 @@ class Removal:
             os.unlink(here.base, dir_fd=here.parent_fd)
         except OSError as fault:
             return here.stays(f"it is archived, but can't be unlinked: {fault.strerror or fault}")
-        self._note_ctime(here.fd)
+        self._note_ctime(here.fd, here.now.stat)
         is_broken = here.writer is buffer.Writer.NONE and not buffer.is_lease_ours(here.fd)
         return Outcome(here.file, was_opened=is_broken)
 
@@ -496,7 +493,7 @@ def _give_back(outcome: Outcome, parent_fd: int, fd: int) -> Outcome:
     except OSError as fault:
         why = f"it is now {base}, because its name can't be given back ({fault.strerror})"
         return replace(outcome, refusals=(*outcome.refusals, why), stays_as=waiting)
-    now = replace(waiting, stat=FileStat.of(os.fstat(fd)), hidden_as=None)
+    now = replace(waiting, stat=_stat_or(waiting.stat, fd), hidden_as=None)
     return replace(outcome, stays_as=now)
 
 
@@ -509,6 +506,24 @@ def _group_files() -> int:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         return max(1, min(GROUP_FILES, (soft - OTHER_DESCRIPTORS) // 2))
     return GROUP_FILES
+
+
+def _why_another(gone: _Open, before: FileStat) -> str | None:
+    """Why what has the hidden name now is not the file that was proved; None if it is."""
+    try:
+        named = os.stat(gone.base, dir_fd=gone.parent_fd, follow_symlinks=False)
+    except OSError as fault:
+        return f"it can't be looked at ({fault.strerror})"
+    is_it = FileStat.of(named) == gone.now.stat == _with_ctime(before, gone.now.stat.ctime_ns)
+    return None if is_it else "another file has taken its place, or it was written to"
+
+
+def _stat_or(before: FileStat, fd: int) -> FileStat:
+    """The file's stat now; as before if it can't be seen, so that the file looks changed."""
+    try:
+        return FileStat.of(os.fstat(fd))
+    except OSError:
+        return before
 
 
 def _with_ctime(stat: FileStat, ctime_ns: int) -> FileStat:
