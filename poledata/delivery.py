@@ -67,16 +67,26 @@ def _send(
 ) -> None:
     if not letters:
         return  # another process has sent them meanwhile
-    from poledata import message, report, screen
+    from poledata import report, screen
 
     state = ["How the archive stands can't be told: see the log."]
     with Board(conn).isolated("the state of the archive"):  # news go out without it
         state = screen.state_lines(report.collect(config, conn))
-    messages = [message.compose(letter.items, state, now_s) for letter in letters]
+    messages = [_composed(letter, state, now_s) for letter in letters]
     faults = carry_all([letter.channel for letter in letters], messages, carry)
     with db.transaction(conn):
         for letter, fault in zip(letters, faults, strict=True):
             _note(conn, letter, fault, utc(now_s))
+
+
+def _composed(letter: _Letter, state: list[str], now_s: float) -> Message:
+    """A bug in writing one message out leaves at least the news that there is one."""
+    from poledata import message
+
+    with caught(f"the message through {letter.channel.name}"):
+        return message.compose(letter.items, state, now_s)
+    subject = f"{message.PREFIX} {len(letter.items)} notices: data_manager.py status"
+    return Message(subject, "They can't be written out: the log says why.")
 
 
 def digest(config: Config, conn: db.Connection) -> None:

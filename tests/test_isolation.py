@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 
-from poledata import delivery, isolation
+from poledata import delivery, drives, isolation, smartwatch
+from poledata.drives import Found
 from poledata.errors import DiskRefused, PoleError
 from poledata.isolation import caught
-from poledata.records import Channel, Message
+from poledata.records import Channel, Disk, Message
+from tests.test_smartwatch import all_well, check
 from tests.world import World
 
 BAD, GOOD = "b/0dd.g3", {"a/0000.g3", "b/0001.g3", "c/0002.g3"}
@@ -237,6 +239,66 @@ def test_a_bug_at_a_line_leaves_the_rest_of_the_database(full: World) -> None:
     full.run("generate_db.py", "--from-disks", check=0)
     assert {row["name"] for row in full.sql("SELECT name FROM files")} == {*GOOD, BAD}
     assert not any(kind == "defect" for kind, _ in full.notices())
+
+
+# --- drives and channels -------------------------------------------------------------------
+
+
+def test_a_bug_at_one_drive_leaves_the_others_checked(
+    world: World, bugs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are judged and written down; the notice ends with the next check."""
+    world.generate()
+    real = smartwatch.find
+
+    def wrong(disk: Disk, found: Sequence[Found]) -> tuple[Found | None, str | None]:
+        if disk.label == "P01":
+            raise RuntimeError("boom")
+        return real(disk, found)
+
+    monkeypatch.setattr(smartwatch, "find", wrong)
+    assert check(world, *all_well(world)).keys() == {"P02", "S01", "S02"}
+    assert world.sql("SELECT count(*) FROM smart_checks")[0][0] == 3
+    assert world.notices() == {("defect", "P01: its SMART check")}
+    assert bugs == ["P01: its SMART check"]
+    monkeypatch.setattr(smartwatch, "find", real)
+    assert len(check(world, *all_well(world))) == 4
+    assert world.notices() == set()
+
+
+def test_an_answer_of_smartctl_that_hits_a_bug_is_none(
+    bugs: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That drive says why; the others are asked as ever."""
+
+    def wrong(_smartctl: str, door: drives.Door) -> Found:
+        raise OverflowError(door.name)
+
+    monkeypatch.setattr(drives, "_asked", wrong)
+    found = drives._ask("smartctl", drives.Door("/dev/sdq"))
+    assert found.devices == ("/dev/sdq",)
+    assert found.report.says == (
+        "A bug of this program (OverflowError: /dev/sdq); the log has its traceback"
+    )
+    assert bugs == ["/dev/sdq"]
+
+
+@pytest.mark.parametrize(
+    ("module", "path"),
+    [("poledata.report", "collect"), ("poledata.message", "compose")],
+)
+def test_news_go_out_though_they_can_not_be_written_out(
+    full: World, module: str, path: str
+) -> None:
+    """A message without the state, or one that names the command to run."""
+    heard = full.root / "heard"
+    (full.root / ".env").write_text(f"POLE_PAGER_COMMAND=dd status=none of={heard}\n")
+    (full.root / ".env").chmod(0o600)
+    for label in ("P01", "P02"):
+        full.run_pass("hold", label, "--why", "test", check=0)
+    full.run_pass(check=3, prefix=with_bug(module, path, "True"))
+    assert heard.read_text().startswith("[pole-data]")
+    assert ("no-disk", "primary") in full.notices()
 
 
 # --- the helper ---------------------------------------------------------------------------
