@@ -141,7 +141,7 @@ OTHER_WORDS = {
     e.EINTR: "disk I/O error",  # fdatasync(2), which SQLite asks once, as it should
     SHORT: "ends at byte",
     EMPTY: "ends at byte|nothing more is written|shrank|has no line|disk I/O error|not a database|"
-    "malformed|disk is full|DAMAGED",
+    "malformed|disk is full|DAMAGED|empty or damaged",
 }
 
 
