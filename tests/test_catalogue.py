@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -19,6 +20,7 @@ from poledata.records import (
     DiskState,
     FileStat,
     ManifestLine,
+    ReadBack,
     Role,
     Severity,
     VerifiedBy,
@@ -32,8 +34,15 @@ SHA512, SHA512_TOO = "3f" * 64, "9c" * 64
 STAT = FileStat(device=2049, inode=77, size_bytes=1000, mtime_ns=5_000_000_001, ctime_ns=6_000)
 MONDAY, TUESDAY, WEDNESDAY = (f"2026-11-{day}T18:20:57Z" for day in (23, 24, 25))
 NOW_S = 1_795_458_057.0  # MONDAY
-DIRECT = Written(VerifiedBy.DIRECT, ManifestLine(SHA512, NAME, 0))
-EVICTED = Written(VerifiedBy.EVICTED, ManifestLine(SHA512, NAME, 0))
+
+
+def written(how: VerifiedBy, mtime_ns: int = STAT.mtime_ns) -> Written:
+    """A copy with this time on its disk."""
+    read_back = ReadBack(SHA512, how, replace(STAT, mtime_ns=mtime_ns), at_s=100.0)
+    return Written(read_back, ManifestLine(SHA512, NAME, 0))
+
+
+DIRECT, EVICTED = written(VerifiedBy.DIRECT), written(VerifiedBy.EVICTED)
 
 
 @pytest.fixture
@@ -147,7 +156,8 @@ def test_what_comes_again_adds_copies_and_changes_nothing_else(conn: db.Connecti
     """Another disk, another mtime: the file's own row stays; the copy has its own mtime."""
     first = register(conn, "P01", "S01")
     later = FileStat(1, 2, 1000, 9_000_000_009, 4)
-    again = register(conn, "P02", "S02", stat=later, at=TUESDAY)
+    copy = written(VerifiedBy.DIRECT, mtime_ns=9_000_000_009)
+    again = register(conn, "P02", "S02", stat=later, written=copy, at=TUESDAY)
     assert (again.id, again.sha512, again.size_bytes) == (first.id, SHA512, 1000)
     assert (again.mtime_ns, again.archived_at) == (5_000_000_001, MONDAY)
     assert [(c.disk.label, c.mtime_ns) for c in again.copies] == [
