@@ -15,7 +15,7 @@ from collections.abc import Callable
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from poledata import adoption, catalogue, db, sending, watch, writers
+from poledata import adoption, catalogue, db, descriptors, sending, watch, writers
 from poledata.buffer import DAY_S, Buffer, settle_s
 from poledata.config import Config
 from poledata.diskwatch import DiskWatch
@@ -50,6 +50,7 @@ def run_pass(
     work between two batches. A dry run writes nothing.
     """
     must_fit_together(config, catalogue.disks(conn))
+    descriptors.must_suffice()
     house = House(config, conn, Board(conn, sending.channels(config.secrets), is_dry))
     try:
         buffer_fd = _open_buffer(config)

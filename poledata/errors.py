@@ -111,6 +111,20 @@ class LockTrouble(PoleError):
         )
 
 
+class TooFewDescriptors(PoleError):
+    """The process or the system has no file descriptor left: no fault of a disk or a file."""
+
+    def __init__(self, why: str) -> None:
+        self.why = why
+
+    def __str__(self) -> str:
+        return (
+            f"There are too few file descriptors: {self.why}. Every file that is not yet "
+            "registered stays in the buffer. Raise the limit (ulimit -n; LimitNOFILE of a "
+            "systemd unit), or look for a program that leaks them: cat /proc/sys/fs/file-nr"
+        )
+
+
 class DiskRefused(PoleError):
     """This disk can't be used now: ``kind`` is the notice it deserves."""
 

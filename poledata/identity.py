@@ -16,7 +16,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from poledata import bag, beneath, medium, mounts, support
+from poledata import bag, beneath, descriptors, medium, mounts, support
 from poledata.config import Config
 from poledata.errors import DiskRefused, ManifestDamaged
 from poledata.isolation import caught
@@ -358,6 +358,7 @@ def _system_faults(disk: Disk) -> Iterator[None]:
             "Give the root of the disk, and all on it, to the user who runs the passes (chown).",
         ) from fault
     except OSError as fault:
+        descriptors.must_not_lack(fault)
         raise DiskRefused(
             "disk-error",
             disk.label,

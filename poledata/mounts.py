@@ -13,6 +13,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from poledata import descriptors
+
 _MOUNTINFO = Path("/proc/self/mountinfo")
 _SYS_BLOCK = Path("/sys/dev/block")
 _CLASS_BLOCK = Path("/sys/class/block")
@@ -314,6 +316,7 @@ def _ask_lsblk(names: list[str]) -> tuple[Drive, ...]:
             [*command, *devices], capture_output=True, timeout=_LSBLK_TIMEOUT_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as fault:
+        descriptors.must_not_lack(fault)
         log.warning("lsblk can't be asked: %s", fault)
         return ()
     # Exit status 32 and 64: none, or only some of the devices were found.

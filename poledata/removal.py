@@ -13,14 +13,13 @@ from __future__ import annotations
 
 import errno
 import os
-import resource
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 
-from poledata import bag, beneath, buffer, catalogue, hidden, manifest, medium
+from poledata import bag, beneath, buffer, catalogue, descriptors, hidden, manifest, medium
 from poledata.db import Connection
 from poledata.errors import DiskRefused, FileFault, ManifestDamaged, SourceVanished, Stopped
 from poledata.identity import HeldDisk
@@ -42,7 +41,7 @@ PAUSE_S = 1.0  # between the last rename of a group and its first unlink
 READ_WITHIN_S = 3600.0  # a copy must have been read back from its medium so lately
 ATTACHED_FOR_S = 0.1  # how long a look at a disk's mount and drive counts
 GROUP_FILES = 1000  # each is held open with its lease
-OTHER_DESCRIPTORS = 128  # what else a pass holds open
+OTHER_DESCRIPTORS = 48  # what else a pass holds open
 TAKEN = "somebody else took it from the buffer; it is archived"
 _PROOFS = frozenset({VerifiedBy.DIRECT, VerifiedBy.EVICTED})
 # The file system can't rename now, or not without replacing: then the file is removed directly.
@@ -498,14 +497,8 @@ def _give_back(outcome: Outcome, parent_fd: int, fd: int) -> Outcome:
 
 
 def _group_files() -> int:
-    """How many files may be held open at once; the process's limit is raised first."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * GROUP_FILES + OTHER_DESCRIPTORS
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        return max(1, min(GROUP_FILES, (soft - OTHER_DESCRIPTORS) // 2))
-    return GROUP_FILES
+    """How many files may be held open at once, each with its directory."""
+    return max(1, min(GROUP_FILES, (descriptors.raise_limit() - OTHER_DESCRIPTORS) // 2))
 
 
 def _why_another(gone: _Open, before: FileStat) -> str | None:

@@ -32,6 +32,7 @@ FLOORS = {
         "buffer_marker",
         "catalogue",
         "choice",
+        "descriptors",
         "config",
         "copying",
         "db",
