@@ -386,13 +386,14 @@ def test_a_pass_logs_what_it_did_where_it_is_told(world: World) -> None:
     world.put("a.g3")
     world.generate()
     world.run_pass(check=0)
-    (line,) = world.log().splitlines()
+    marker, line = world.log().splitlines()
+    assert marker.endswith("a pass gave it its first marker")
     pattern = r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ INFO .*\(1 kB\) archived.* on P01 and S01"
     assert re.fullmatch(pattern, line)
     world.put("b.g3")
     other = world.root / "other.log"
     world.run_pass("--log-file", str(other), check=0)
-    assert world.log() == f"{line}\n"
+    assert world.log() == f"{marker}\n{line}\n"
     assert re.fullmatch(pattern, other.read_text().rstrip())
 
 

@@ -867,6 +867,7 @@ TAKES_AWAY = {
     ("poledata/bag.py", "write_file", "unlink"): "its temporary name, when it can't be written",
     ("poledata/bag.py", "set_aside", "rename"): "to a new, random name in .aside/",
     ("poledata/manifest.py", "mend", "ftruncate"): "a torn last line",
+    ("poledata/buffer_marker.py", "write", "ftruncate"): "a marker of ours that a crash has cut",
     ("poledata/driveids.py", "compare", "remove"): "from a list of what is left to compare",
     ("poledata/restoring.py", "_copy_out", "unlink"): "a temporary name where files are restored",
     ("poledata/scribe.py", "clear_away", "unlink"): "a temporary name in .incoming/",
