@@ -876,6 +876,7 @@ TAKES_AWAY = {
         "_forget",
         "unlink",
     ): "a temporary copy, or what a new database is made under",
+    ("poledata/dbfiles.py", "forget_unfinished", "unlink"): "what a killed upgrade had made",
     ("poledata/db.py", "_back_up", "unlink"): "the temporary name of a copy before an upgrade",
     ("poledata/delivery.py", "_note_that_database_is_back", "unlink"): "a stamp of ours",
     ("poledata/publish.py", "_replace", "replace"): "the page or numbers of an earlier pass",
