@@ -325,12 +325,6 @@ def _version(conn: Connection, path: Path) -> int:
             "this SQLite file was not made by generate_db.py",
             _WHICH_ONE,
         )
-    if version < 1:
-        raise DatabaseUnusable(
-            path,
-            f"its schema version {version} is none of this program's: another one changed it",
-            _WHICH_ONE,
-        )
     if version > SCHEMA_VERSION:
         raise DatabaseUnusable(
             path,

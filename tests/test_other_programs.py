@@ -183,10 +183,10 @@ CHANGES = {
     ),
     "no version": (
         "PRAGMA user_version = 0",
-        "its schema version 0 is none of this program's: another one changed it",
+        "its schema version 0 is older than that of any release",
     ),
     "an older version": (
-        "PRAGMA user_version = 1",
+        f"PRAGMA user_version = {db.SCHEMA_VERSION - 1}",
         "it can't be upgraded (",
     ),
     "no application": (

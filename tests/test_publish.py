@@ -17,7 +17,7 @@ from poledata import lock, publish
 from poledata.config import load
 from poledata.errors import NotWritten
 from tests.test_command_line import POWERLESS
-from tests.world import World
+from tests.world import CRON_ENVIRONMENT, World
 
 OURS = "ours\n"
 HOSTILE = "<script>alert(1)<%script>.g3"
@@ -113,7 +113,7 @@ def test_without_the_keys_a_pass_loads_neither_package(world: World) -> None:
     _packages(world, f"open({str(seen)!r}, 'w').close()\n")
     world.generate()
     world.put("a.g3")
-    world.run_pass(check=0, env={"PYTHONPATH": str(world.root / "packages")})
+    world.run_pass(check=0, env={"PYTHONPATH": f"{world.root}/packages:{QUICK}"})
     assert not seen.exists()
 
 
@@ -123,6 +123,7 @@ def _packages(world: World, text: str) -> None:
         (world.root / "packages" / f"{name}.py").write_text(text)
 
 
+QUICK = CRON_ENVIRONMENT["PYTHONPATH"]
 NOTICED = "2 settings can't be used (config-error)"
 
 
@@ -132,7 +133,8 @@ NOTICED = "2 settings can't be used (config-error)"
 def test_without_the_packages_it_says_what_to_install(station: World) -> None:
     """In the log, in ``check`` and first in ``status``; and files are archived all the same."""
     (station.root / "packages").mkdir()
-    (station.root / "packages/sitecustomize.py").write_text(ABSENT)
+    quick = Path(QUICK, "sitecustomize.py").read_text()
+    (station.root / "packages/sitecustomize.py").write_text(f"{quick}\n{ABSENT}")
     env = {"PYTHONPATH": str(station.root / "packages")}
     station.put("a.g3")
     station.run_pass(check=0, env=env)
@@ -154,7 +156,7 @@ def test_a_broken_package_stops_no_pass(station: World) -> None:
     """The log says which."""
     _packages(station, "raise ImportError('broken')")
     station.put("a.g3")
-    station.run_pass(check=0, env={"PYTHONPATH": str(station.root / "packages")})
+    station.run_pass(check=0, env={"PYTHONPATH": f"{station.root}/packages:{QUICK}"})
     assert station.waiting() == set()
     for name, module in (("status.html", "jinja2"), ("pole.prom", "prometheus_client")):
         assert (
