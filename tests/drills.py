@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -9,7 +10,7 @@ import sys
 import textwrap
 
 from tests.test_docs import OPERATORS, section
-from tests.world import REPO, World
+from tests.world import CRON_ENVIRONMENT, REPO, World
 
 
 def steps_of(heading: str) -> list[str]:
@@ -38,7 +39,12 @@ def follow(world: World, *steps: str, check: int = 0) -> str:
     ):
         script = script.replace(there, here)
     ran = subprocess.run(
-        ["bash", "-euxc", script], cwd=REPO, capture_output=True, text=True, timeout=110
+        ["bash", "-euxc", script],
+        cwd=REPO,
+        env={**os.environ, "PYTHONPATH": CRON_ENVIRONMENT["PYTHONPATH"]},
+        capture_output=True,
+        text=True,
+        timeout=110,
     )
     assert ran.returncode == check, ran.stdout + ran.stderr
     return ran.stdout

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from poledata.buffer_marker import NAME as MARKER
 from tests.loopdisks import LoopWorld
 from tests.world import Run, World
 
@@ -901,7 +902,7 @@ def test_links_special_files_and_other_files_are_left_alone_and_counted(
     assert world.archived("P01") == world.archived("S01") == {"real.g3"}
     links_and_specials = {"to_file.g3", "to_directory", "to_directory.g3", "dangling.g3"}
     links_and_specials |= {"to_itself.g3", "fifo.g3", "socket.g3"}
-    assert set(os.listdir(world.buffer)) == {*others, *links_and_specials, "empty.g3"}
+    assert set(os.listdir(world.buffer)) == {*others, *links_and_specials, "empty.g3", MARKER}
     assert before.differences(world.snapshot(outside)) == []
     assert world.notices() == set()
     counted = world.status("--json", check=0).json()["buffer"]
@@ -919,5 +920,5 @@ def test_a_device_in_the_buffer_is_left_alone(world: World) -> None:
     os.mknod(world.buffer / "disk.g3", 0o600 | stat.S_IFBLK, os.makedev(7, 0))
     world.generate()
     world.run_pass(check=0, timeout_s=20)
-    assert set(os.listdir(world.buffer)) == {"zero.g3", "disk.g3"}
+    assert set(os.listdir(world.buffer)) == {"zero.g3", "disk.g3", MARKER}
     assert world.status("--json", check=0).json()["buffer"]["links_and_specials"] == 2

@@ -82,7 +82,7 @@ def test_the_database_keeps_what_the_contract_says_of_sqlite(world: World) -> No
             pragma: db.execute(f"PRAGMA {pragma}").fetchone()[0]
             for pragma in ("journal_mode", "user_version", "integrity_check")
         }
-    assert asked == {"journal_mode": "delete", "user_version": 2, "integrity_check": "ok"}
+    assert asked == {"journal_mode": "delete", "user_version": 3, "integrity_check": "ok"}
 
 
 def test_the_same_map_again_adds_nothing(world: World) -> None:

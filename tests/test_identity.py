@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from poledata.buffer_marker import NAME as MARKER
 from tests.loopdisks import LoopDisk, LoopWorld, two_partitions
 from tests.test_bad_input import notice_text
 
@@ -432,8 +433,9 @@ def test_the_buffers_and_the_databases_own_drives_are_no_disks(
         world.run_pass(check=1)
         assert beneath.differences(world.snapshot(below)) == []
     ours = {own / "b.g3"} if what == "buffer" else set()
+    marker = {own / MARKER} if what == "buffer" else set()
     logs = {world.db_path.with_name(f"pole.sqlite.{end}") for end in ("lock", "turn", "door")}
-    assert before - ours <= set(own.iterdir()) <= before | logs | {world.log_path}
+    assert before - ours <= set(own.iterdir()) <= before | logs | marker | {world.log_path}
     assert world.notices() == {("disk-wrong", "P01")}
     assert f"is on the same file system as {own}" in notice_text(world, "disk-wrong", "P01")
     assert world.archived("P02") == {"b.g3"}

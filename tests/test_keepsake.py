@@ -48,7 +48,7 @@ def test_each_disk_that_a_pass_used_gets_a_whole_copy(
         assert names_in(copy) == ["seed.g3"]
         assert copy.stat().st_mode & 0o777 == 0o644
         with closing(sqlite3.connect(copy)) as db:
-            assert db.execute("PRAGMA user_version").fetchone() == (2,)
+            assert db.execute("PRAGMA user_version").fetchone() == (3,)
             assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     assert not (world.disks["P02"] / NAME).exists()
     assert sorted(p.name for p in world.db_path.parent.glob(".*")) == []

@@ -67,7 +67,7 @@ def test_where_nothing_can_be_evicted_either_a_copy_is_no_ground_for_removal(
     assert loop_world.waiting() == {NAME}
     (row,) = loop_world.sql("SELECT kind, last_error FROM pending")
     assert row["kind"] == "not-removed"
-    assert "P01: read back as cached" in row["last_error"]
+    assert "P01: it was read back as cached" in row["last_error"]
     loop_world.sql("UPDATE pending SET next_try_at = '2001-01-01T00:00:00Z'")
     loop_world.run_pass(check=0)
     assert ways(loop_world) == {"direct"}
