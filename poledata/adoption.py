@@ -118,6 +118,7 @@ def _mark(config: Config, conn: db.Connection, root_fd: int) -> Proof:
         marker = buffer_marker.write(root_fd)
     except OSError as fault:
         if fault.errno in NO_MARKER_ERRNOS:
+            log.info("the buffer gets no marker now: %s", fault.strerror)
             return Proof(unmarked=fault.strerror, is_full=fault.errno in FULL_ERRNOS)
         why = f"no marker can be made there: {fault.strerror}"
         return Proof(_wrong(config, root_fd, why))

@@ -16,7 +16,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 
 from poledata import bag, beneath, buffer, catalogue, descriptors, hidden, manifest, medium
@@ -370,15 +370,22 @@ class Removal:
             if fault.errno in _CAN_NOT_HIDE:  # a full buffer must never block a removal
                 return self._unlink_if_proved(here)
             return here.stays(f"it is archived, but can't be renamed ({fault.strerror})")
-        stat = self._note_ctime(here.fd, here.now.stat)
-        now = replace(here.now, stat=stat, hidden_as=f"{here.now.path[: -len(here.base)]}{base}")
-        gone = replace(here, now=now, base=base)
-        why = _why_another(gone, here.now.stat)
-        return _give_back(gone.stays(why), here.parent_fd, here.fd) if why else gone
+        path = f"{here.now.path[: -len(here.base)]}{base}"
+        gone = replace(here, now=replace(here.now, hidden_as=path), base=base)
+        try:
+            stat = self._note_ctime(here.fd)
+            named = FileStat.of(os.stat(base, dir_fd=here.parent_fd, follow_symlinks=False))
+        except OSError as fault:
+            why = f"it can't be looked at ({fault.strerror})"
+            return _give_back(gone.stays(why), here.parent_fd, here.fd)
+        if not named == stat == _with_ctime(here.now.stat, stat.ctime_ns):
+            why = "another file has taken its place, or it was written to"
+            return _give_back(gone.stays(why), here.parent_fd, here.fd)
+        return replace(gone, now=replace(gone.now, stat=stat))
 
-    def _note_ctime(self, fd: int, before: FileStat) -> FileStat:
-        """A rename of ours changes the ctime of all names of the file."""
-        stat = _stat_or(before, fd)
+    def _note_ctime(self, fd: int) -> FileStat:
+        """A rename of ours changes the ctime of all names of the file. Raises OSError."""
+        stat = FileStat.of(os.fstat(fd))
         self._ctimes[stat.device, stat.inode] = stat.ctime_ns
         return stat
 
@@ -402,7 +409,8 @@ class Removal:
             os.unlink(here.base, dir_fd=here.parent_fd)
         except OSError as fault:
             return here.stays(f"it is archived, but can't be unlinked: {fault.strerror or fault}")
-        self._note_ctime(here.fd, here.now.stat)
+        with suppress(OSError):  # then another name of this file looks changed, and stays
+            self._note_ctime(here.fd)
         is_broken = here.writer is buffer.Writer.NONE and not buffer.is_lease_ours(here.fd)
         return Outcome(here.file, was_opened=is_broken)
 
@@ -499,16 +507,6 @@ def _give_back(outcome: Outcome, parent_fd: int, fd: int) -> Outcome:
 def _group_files() -> int:
     """How many files may be held open at once, each with its directory."""
     return max(1, min(GROUP_FILES, (descriptors.raise_limit() - OTHER_DESCRIPTORS) // 2))
-
-
-def _why_another(gone: _Open, before: FileStat) -> str | None:
-    """Why what has the hidden name now is not the file that was proved; None if it is."""
-    try:
-        named = os.stat(gone.base, dir_fd=gone.parent_fd, follow_symlinks=False)
-    except OSError as fault:
-        return f"it can't be looked at ({fault.strerror})"
-    is_it = FileStat.of(named) == gone.now.stat == _with_ctime(before, gone.now.stat.ctime_ns)
-    return None if is_it else "another file has taken its place, or it was written to"
 
 
 def _stat_or(before: FileStat, fd: int) -> FileStat:

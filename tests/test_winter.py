@@ -190,7 +190,7 @@ def read(anew: World, loops: Collection[MountedDisk]) -> None:
     assert not found["not_used"] and not found["not_mounted"]
     for disk in found["disks"]:
         lists = ("missing", "lost", "damaged", "without_line", "differences", "faults")
-        assert not [disk[key] for key in lists if disk[key]], disk
+        assert {key: disk[key] for key in lists if disk[key]} == {}, disk["label"]
 
 
 def facts(world: World) -> dict[str, set[tuple[object, ...]]]:

@@ -72,10 +72,10 @@ class Stage:
         """One clean pass finishes the job: all is archived, and nothing unfinished is left."""
         world = self.world
         if any(world.buffer.rglob(".*.removing")):
+            self._make_due()
             self.run()  # two files that are to have one name: the other one is settled first
         world.put(NEXT, 100)
-        if _is_database(world.db_path):
-            world.sql("UPDATE pending SET next_try_at = '2001-01-01T00:00:00Z'")
+        self._make_due()
         outcome = self.run()
         assert (outcome.code, outcome.out, outcome.err) == (0, "", ""), (outcome, world.log())
         assert world.waiting() == set()
@@ -83,6 +83,10 @@ class Stage:
         assert world.sql("SELECT name FROM pending") == []
         world.unfinished = False
         world.check(allow_unregistered=True)  # what a failed disk has without a row is adopted …
+
+    def _make_due(self) -> None:
+        if _is_database(self.world.db_path):
+            self.world.sql("UPDATE pending SET next_try_at = '2001-01-01T00:00:00Z'")
 
     def close_all(self) -> None:
         """Every disk in use can be closed, once a person has looked at what was set aside: then
