@@ -22,6 +22,7 @@ from urllib.parse import quote
 
 from poledata import beneath
 from poledata.errors import CopyDamaged, DatabaseTrouble, DatabaseUnusable
+from poledata.texts import shown
 
 APPLICATION_ID = 0x506F6C65  # "Pole": tells our files from other SQLite files
 SCHEMA_VERSION = 3
@@ -265,7 +266,10 @@ def open_at(path: Path, mode: str, timeout_s: float | None = None) -> Connection
         unless_open.callback(conn.close)
         conn.row_factory = sqlite3.Row
         conn.execute("PRAGMA foreign_keys = ON")
-        conn.execute("PRAGMA synchronous = EXTRA")
+        try:
+            conn.execute("PRAGMA synchronous = EXTRA")
+        except UnicodeDecodeError as fault:  # SQLite quotes what is damaged, and Python can't
+            raise sqlite3.DatabaseError("malformed database schema") from fault
         unless_open.pop_all()
     return conn
 
@@ -299,12 +303,14 @@ def opened_copy(fd: int) -> Iterator[Connection]:
 def _faults_of_copy() -> Iterator[None]:
     try:
         yield
-    except sqlite3.OperationalError as fault:
+    except UnicodeDecodeError as fault:
+        raise CopyDamaged("malformed database schema") from fault
+    except sqlite3.DatabaseError as fault:
+        if not isinstance(fault, sqlite3.OperationalError) or str(fault).startswith(_DAMAGE):
+            raise CopyDamaged(_quoted(fault)) from fault
         if "locked" in str(fault):
             raise  # that is the database, not the copy
         raise OSError(errno.EIO, str(fault)) from fault
-    except sqlite3.DatabaseError as fault:
-        raise CopyDamaged(str(fault)) from fault
 
 
 def _uri_of_copy(fd: int) -> str:
@@ -437,6 +443,12 @@ def must_be_sound(path: Path) -> None:
 
 
 # What SQLite says when the world is at fault; anything else is a mistake in our SQL.
+_DAMAGE = (
+    "database disk image is malformed",
+    "malformed database schema",
+    "unsupported file format",
+    "Could not decode to UTF-8",  # Python, of a text
+)
 _WORLD_FAULTS = (
     "database is locked",
     "database table is locked",
@@ -444,7 +456,7 @@ _WORLD_FAULTS = (
     "disk I/O error",
     "unable to open database",
     "attempt to write a readonly database",
-    "database disk image is malformed",
+    *_DAMAGE,
     "output file already exists",  # of a copy: somebody was quicker
 )
 
@@ -471,10 +483,15 @@ def in_words(path: Path) -> Iterator[None]:
                 "this is not an SQLite database",
                 _WHICH_ONE,
             ) from fault
-        raise DatabaseTrouble(path, _sentence(said)) from fault
+        raise DatabaseTrouble(path, _sentence(_quoted(fault))) from fault
 
 
 def _sentence(said: str) -> str:
     if said.endswith("is locked"):
         return f"another program has kept the database locked for {BUSY_TIMEOUT_S:.0f} s"
     return f"the database does not answer ({said})"
+
+
+def _quoted(fault: Exception) -> str:
+    """What SQLite says, which may quote any bytes of a damaged file."""
+    return shown(str(fault).partition("\n")[0][:200])

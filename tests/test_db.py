@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sqlite3
 import stat
 import subprocess
@@ -16,7 +17,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from poledata import db, dbfiles
-from poledata.errors import DatabaseTrouble, DatabaseUnusable, ExitCode
+from poledata.errors import CopyDamaged, DatabaseTrouble, DatabaseUnusable, ExitCode
 
 REPO = Path(__file__).parents[1]
 NOBODY = 65534
@@ -344,6 +345,81 @@ def test_a_damaged_database_is_said_in_words(path: Path) -> None:
     assert trouble(path, lambda conn: conn.execute("SELECT * FROM passes").fetchall()) == (
         "the database does not answer (database disk image is malformed)"
     )
+
+
+def overwritten(path: Path, *pairs: tuple[bytes, bytes]) -> None:
+    """Bytes of the file, as a bad sector or another program leaves them."""
+    content = path.read_bytes()
+    for old, new in pairs:
+        assert len(old) == len(new) and content.count(old) == 1
+        content = content.replace(old, new)
+    path.write_bytes(content)
+
+
+Pairs = tuple[tuple[bytes, bytes], ...]
+NO_TABLE = (b"CREATE TABLE rehashed", b"CREATE TABLX rehashed")
+SCHEMAS_HARMED: dict[str, tuple[Pairs, str]] = {
+    "a word": ((NO_TABLE,), "malformed database schema (rehashed) - near"),
+    "a name that is no text": (
+        (NO_TABLE, (b"tablerehashed", b"tablerehash\xff\xfe")),
+        "malformed database schema",
+    ),
+    "a name for a terminal": (
+        (NO_TABLE, (b"tablerehashed", b"table\x1b[2Jshed")),
+        r"malformed database schema (\x1b[2Jshed)",
+    ),
+    "a comment": (
+        ((b"-- the sticker", b"-- \xff\xfee sticker"),),
+        "Could not decode to UTF-8 column 'sql' with",
+    ),
+    "a column": (
+        ((b"ON files (archived_at", b"ON files (archived_of"),),
+        "malformed database schema (files_by_archived_at) - no such column",
+    ),
+}
+
+
+@pytest.mark.parametrize(("pairs", "said"), SCHEMAS_HARMED.values(), ids=SCHEMAS_HARMED)
+@pytest.mark.parametrize("read_only", [False, True])
+def test_a_damaged_schema_is_said_in_words(
+    path: Path, pairs: Pairs, said: str, read_only: bool
+) -> None:
+    """SQLite quotes what it can't read: on one line, printable, and no mistake of ours."""
+    overwritten(path, *pairs)
+    why = trouble(path, lambda conn: None, read_only=read_only)
+    assert why.startswith(f"the database does not answer ({said}")
+    assert why.isprintable()
+
+
+def test_an_unknown_format_of_the_file_is_said_in_words(path: Path) -> None:
+    """One byte of its header is another (fileformat2.html, 1.3: the schema format number)."""
+    with path.open("r+b") as file:
+        file.seek(47)
+        file.write(b"\x63")
+    assert trouble(path, lambda conn: None) == (
+        "the database does not answer (unsupported file format)"
+    )
+
+
+def test_a_text_that_is_none_is_said_in_words(path: Path) -> None:
+    """In a row of ours, where all else is sound."""
+    with db.connect(path) as conn:
+        add_event(conn, "2026-11-23")
+    overwritten(path, (b"2026-11-23", b"2026-\xff1-23"))
+    why = trouble(path, lambda conn: conn.execute("SELECT started_at FROM passes").fetchall())
+    assert why.startswith("the database does not answer (Could not decode to UTF-8 column")
+
+
+@pytest.mark.parametrize(("pairs", "said"), SCHEMAS_HARMED.values(), ids=SCHEMAS_HARMED)
+def test_a_damaged_copy_is_no_fault_of_its_drive(path: Path, pairs: Pairs, said: str) -> None:
+    """The copies of the database on the disks are opened in another way."""
+    overwritten(path, *pairs)
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        with pytest.raises(CopyDamaged, match=re.escape(said)), db.opened_copy(fd) as conn:
+            conn.execute("SELECT sql FROM sqlite_schema").fetchall()
+    finally:
+        os.close(fd)
 
 
 def test_writing_to_what_was_opened_for_reading_is_said_in_words(path: Path) -> None:
