@@ -122,7 +122,7 @@ def test_a_disk_in_use_is_mounted_by_its_trigger(make_loop_world: MakeWorld) -> 
 
 
 def test_a_lost_database_is_made_again_past_a_trigger(make_loop_world: MakeWorld) -> None:
-    """``--from-disks`` looks at every place."""
+    """``--from-disks`` looks at every place; what is not there is known by the copy on P01."""
     world = make_loop_world(primaries=["P01", "P02"], copies=["S01"])
     world.generate()
     world.put("a.g3")
@@ -131,6 +131,9 @@ def test_a_lost_database_is_made_again_past_a_trigger(make_loop_world: MakeWorld
     world.db_path.unlink()
     with automount(world.disks["P02"], "hang"):
         world.run("generate_db.py", "--from-disks", check=0)
-        rows = world.sql("SELECT label FROM disks ORDER BY label")
-        assert [row["label"] for row in rows] == ["P01", "S01"]
+        states = {"P01": "active", "P02": "spare", "S01": "active"}
+        assert world.disk_states() == states
+        world.put("b.g3")
+        world.run_pass(check=0)
+        assert world.archived("P01") == world.archived("S01") == {"a.g3", "b.g3"}
     world.loops["P02"].mount()
