@@ -523,36 +523,38 @@ def test_what_is_not_open_can_not_be_acknowledged(story: Story) -> None:
 
 
 def test_what_was_open_in_an_older_database_is_told_once(story: Story) -> None:
-    """It knew of no deliveries; what was over then is told to nobody."""
+    """What it told is not told again; what was over then is told to nobody."""
     world = story.world
-    old = (Path(__file__).with_name("schemas") / "version_1.sql").read_text()
-    rows = {t: world.sql(f"SELECT * FROM {t}") for t in ("disks", "disk_events")}
+    rows = {t: world.sql(f"SELECT * FROM {t}") for t in ("disks", "disk_events", "files", "copies")}
     world.db_path.unlink()
-    make_old(world, old, rows)
-    world.leave_unchecked("the older database knows no files")
+    make_old(world, rows)
     (mail,) = story.news(check=(0, 1))
     assert heads(mail, "NEW") == {"WARNING copy-damaged"}
+    assert "  WARNING copy-damaged: P01" in mail.body and "P02" not in mail.body.split("\n\n")[0]
     assert "(2 d ago)" in paragraph(mail, "copy-damaged")
     story.quiet(check=(0, 1))
 
 
-def make_old(world: World, schema: str, rows: dict[str, list[sqlite3.Row]]) -> None:
+def make_old(world: World, rows: dict[str, list[sqlite3.Row]]) -> None:
+    """As release 1.0.0 left it: P01 was told to nobody yet, S01 was; P02 is over."""
     conn = sqlite3.connect(world.db_path)
-    conn.executescript(schema)
+    conn.executescript((Path(__file__).with_name("schemas") / "version_2.sql").read_text())
     for table, found in rows.items():
-        known = [row[1] for row in conn.execute(f"PRAGMA table_info({table})")]
         for row in found:
-            marks = ", ".join("?" * len(known))
-            conn.execute(
-                f"INSERT INTO {table} ({', '.join(known)}) VALUES ({marks})",
-                [row[name] for name in known],
-            )
-    for key, over in (("P01", None), ("P02", utc(time.time() - DAY_S))):
+            marks = ", ".join("?" * len(row))
+            conn.execute(f"INSERT INTO {table} ({', '.join(row.keys())}) VALUES ({marks})", row)
+    now_s = time.time()
+    for key, over in (("P01", None), ("S01", None), ("P02", utc(now_s - DAY_S))):
         conn.execute(
             "INSERT INTO notices (kind, key, severity, text, opened_at, resolved_at) "
             "VALUES ('copy-damaged', ?, 'warning', 'It is bad.', ?, ?)",
-            (key, utc(time.time() - 2 * DAY_S), over),
+            (key, utc(now_s - 2 * DAY_S), over),
         )
-    conn.executescript(f"PRAGMA application_id = {db.APPLICATION_ID}; PRAGMA user_version = 1")
+    conn.execute(
+        "INSERT INTO deliveries (notice_id, channel, sent_at) "
+        "SELECT id, 'notify-1-mailto', ? FROM notices WHERE key = 'S01'",
+        (utc(now_s - HOUR_S),),
+    )
+    conn.executescript(f"PRAGMA application_id = {db.APPLICATION_ID}; PRAGMA user_version = 2")
     conn.commit()
     conn.close()
