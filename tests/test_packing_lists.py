@@ -106,7 +106,7 @@ def without_a_known_file(world: World, path: Path) -> str:
 
 def torn(world: World, path: Path) -> str:
     path.write_text(path.read_text()[:-3])
-    return "manifest-sha512.txt: what stands at byte "
+    return f"{path.name}: what stands at byte "
 
 
 def unreadable(world: World, path: Path) -> str:
