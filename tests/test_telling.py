@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sqlite3
+import sys
 import time
 import zlib
 from collections.abc import Callable
@@ -27,6 +28,7 @@ from tests.test_after_a_crash import HaltedPass, killed_pass, needs_strace, read
 from tests.test_bad_input import IMPATIENT, POWERLESS, try_at_once
 from tests.test_filling import plug_in_again, pull
 from tests.test_identity import swap
+from tests.test_isolation import with_bug
 from tests.world import World
 
 MB = 1_000_000
@@ -277,6 +279,40 @@ def test_a_log_whose_directory_went_with_a_reboot(story: Story) -> None:
     story.ends("config-error", "LogFile")
 
 
+@brings_about("opened-at-removal")
+def test_a_file_that_is_opened_in_the_instant_of_its_removal(story: Story) -> None:
+    """By its hidden name, after the last look: the page rings; a day later it is over."""
+    story.world.put("a.g3")
+    mail = story.opens("opened-at-removal", "a.g3", 0, prefix=OPENS_AT_REMOVAL)
+    assert mail.subject == "[pole-data] CRITICAL a.g3: was opened for writing while it was removed"
+    assert story.world.archived("P01") == story.world.archived("S01") == {"a.g3", "seed.g3"}
+    story.quiet()
+    story.world.sql("UPDATE notices SET opened_at = ?", utc(time.time() - 25 * HOUR_S))
+    story.ends("opened-at-removal", "a.g3")
+
+
+# Runs a script beside another program, which opens a file just before the unlink of it.
+OPENS_AT_REMOVAL = (
+    sys.executable,
+    "-c",
+    """
+import os, runpy, subprocess, sys
+del sys.argv[:2]
+sys.path.insert(0, sys.argv[0].rpartition('/')[0])
+real = os.unlink
+def unlink(path, *, dir_fd=None):
+    if path == '.a.g3.removing':
+        whole = f'{os.readlink(f"/proc/self/fd/{dir_fd}")}/{path}'
+        writer = subprocess.Popen(['sh', '-c', 'exec 3>>"$1"', 'sh', whole])
+        while 'break_lease' not in open(f'/proc/{writer.pid}/wchan').read():
+            assert writer.poll() is None
+    real(path, dir_fd=dir_fd)
+os.unlink = unlink
+runpy.run_path(sys.argv[0], run_name='__main__')
+""",
+)
+
+
 def rename(world: World, old: str, new: str) -> None:
     (world.buffer / old).rename(world.buffer / new)
     world.ledger.saw(new)
@@ -284,6 +320,27 @@ def rename(world: World, old: str, new: str) -> None:
 
 
 # --- the buffer -----------------------------------------------------------------------------
+
+
+@brings_about("buffer-wrong")
+def test_a_buffer_that_is_not_mounted(story: Story) -> None:
+    """Its place is an empty directory: the page rings; when it is back the file is archived."""
+    story.quiet()  # the buffer gets its marker
+    story.world.put("a.g3")
+    aside = story.world.buffer.with_name("aside")
+    story.world.buffer.rename(aside)
+    story.world.buffer.mkdir()
+    mail = story.opens("buffer-wrong", "buffer", 1)
+    assert (
+        mail.subject == "[pole-data] CRITICAL buffer: the buffer is not mounted, or another one is"
+    )
+    assert str(story.world.buffer) in paragraph(mail, "buffer-wrong")
+    assert list(story.world.buffer.iterdir()) == []
+    story.quiet(check=1)
+    story.world.buffer.rmdir()
+    aside.rename(story.world.buffer)
+    story.ends("buffer-wrong", "buffer")
+    assert "a.g3" in story.world.archived("P01")
 
 
 @brings_about("buffer-full")
@@ -382,6 +439,19 @@ def _never_any(story: Story, meanwhile: ExitStack) -> str:
 
 
 # --- passes ---------------------------------------------------------------------------------
+
+
+@brings_about("defect")
+def test_a_bug_that_is_hit_at_one_check(story: Story) -> None:
+    """The file is archived, the page rings; it is over with the pass that does not hit it."""
+    story.world.put("a.g3")
+    bug = with_bug("poledata.watch", "_look_for_new_files", "True")
+    mail = story.opens("defect", "new files", 3, prefix=bug)
+    assert mail.subject == "[pole-data] CRITICAL new files: the program has a bug"
+    assert "RuntimeError" in paragraph(mail, "defect")
+    assert story.world.waiting() == set()
+    story.quiet(check=3, prefix=bug)
+    story.ends("defect", "new files")
 
 
 @brings_about("pass-crashed")
