@@ -84,13 +84,16 @@ def test_a_pass_that_ended_otherwise_gives_none(station: World, web: Receiver) -
 def test_though_every_pass_ends_by_a_defect_people_hear_of_it(
     station: World, web: Receiver
 ) -> None:
-    """The message goes out with the next one, though that ends so too."""
+    """Of the bug at once; of the pass with the next one, though that ends so too."""
     environ = {"POLE_NOTIFY_URLS": web.http_url}
     for name in ("a.g3", "b.g3", "c.g3"):
         station.put(name)
         station.run_pass(check=3, prefix=DEFECT, env=environ)
-    assert web.subjects() == ["[pole-data] WARNING data_manager: a pass ended without saying so"]
-    assert "was ended by a fault; the log says which" in web.got[0].body
+    assert web.subjects() == [
+        "[pole-data] CRITICAL the pass: the program has a bug",
+        "[pole-data] WARNING data_manager: a pass ended without saying so",
+    ]
+    assert "was ended by a fault; the log says which" in web.got[1].body
     station.run_pass(check=0)
 
 
