@@ -59,7 +59,19 @@ def connect(path: Path, *, read_only: bool = False) -> Iterator[Connection]:
         if _version(conn, path) < SCHEMA_VERSION:
             _must_be_upgraded(conn, path, may_upgrade)
         _must_have_our_schema(conn, path, may_repair=not read_only)
-        yield conn
+        with _damage_is_no_bug(conn, path):
+            yield conn
+
+
+@contextmanager
+def _damage_is_no_bug(conn: Connection, path: Path) -> Iterator[None]:
+    """A value that we never store (a disk without a role) tells of damage, if SQLite finds some."""
+    try:
+        yield
+    except (ValueError, TypeError) as fault:
+        if said := faults(conn):
+            raise DatabaseTrouble(path, f"the database is malformed: {shown(said[0])}") from fault
+        raise
 
 
 @contextmanager

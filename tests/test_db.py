@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from poledata import db, dbfiles
+from poledata import catalogue, db, dbfiles
 from poledata.errors import CopyDamaged, DatabaseTrouble, DatabaseUnusable, ExitCode
 
 REPO = Path(__file__).parents[1]
@@ -408,6 +408,24 @@ def test_a_text_that_is_none_is_said_in_words(path: Path) -> None:
     overwritten(path, (b"2026-11-23", b"2026-\xff1-23"))
     why = trouble(path, lambda conn: conn.execute("SELECT started_at FROM passes").fetchall())
     assert why.startswith("the database does not answer (Could not decode to UTF-8 column")
+
+
+@pytest.mark.parametrize("is_damaged", [True, False])
+def test_a_value_that_we_never_store_tells_of_damage(path: Path, is_damaged: bool) -> None:
+    """Of a bug, where the database is sound."""
+    with closing(sqlite3.connect(path)) as conn:
+        conn.execute("PRAGMA ignore_check_constraints = ON")
+        role = "prymary" if is_damaged else "primary"
+        values = "INSERT INTO disks (label, role, serial, logical_id) VALUES ('P01', ?, 'A', '0x1')"
+        conn.execute(values, (role,))
+        conn.commit()
+    if is_damaged:
+        assert trouble(path, catalogue.disks) == (
+            "the database is malformed: CHECK constraint failed in disks"
+        )
+    else:
+        with pytest.raises(ValueError, match="not ours"), db.connect(path):
+            raise ValueError("not ours")
 
 
 @pytest.mark.parametrize(("pairs", "said"), SCHEMAS_HARMED.values(), ids=SCHEMAS_HARMED)
