@@ -176,13 +176,18 @@ def rebuilt(winter: Winter) -> World:
 
 
 def read(anew: World, loops: Collection[MountedDisk]) -> None:
-    """The disks of one season, each at the place of its label, and every copy on them."""
+    """The disks of one season, each at the place of its label, and every copy on them.
+
+    Without the copies of the database that they carry: it is made of marks and manifests alone.
+    """
     with ExitStack() as undo:
         for loop in loops:
             label = loop.mount_point.name
             disk = MountedDisk(loop.image, loop.device, anew.mounts / label)
             undo.callback(disk.force_off)
-            disk.mount(options="ro")
+            disk.mount()
+            (disk.mount_point / "catalogue.sqlite").unlink(missing_ok=True)
+            disk.remount("ro")
         found = anew.run(
             "generate_db.py", "--from-disks", "--verify", "--json", check={0, 1}, timeout_s=1800
         ).json()
