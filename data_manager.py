@@ -22,10 +22,12 @@ from poledata.errors import (
     DatabaseUnusable,
     ExitCode,
     PoleError,
+    Stopped,
     UsageFault,
 )
 from poledata.isolation import record
 from poledata.notices import Board
+from poledata.records import Severity
 
 STUCK_AFTER_S = 3 * 3600.0
 
@@ -139,10 +141,12 @@ def _told_in_any_case(config: Config) -> Iterator[None]:
         why = record("the pass", fault) if is_bug else ""
         try:
             with db.connect_again(config.db_path) as conn:
+                board = Board(conn, sending.channels(config.secrets))
                 if is_bug:
-                    Board(conn, sending.channels(config.secrets)).tell(
-                        "defect", "the pass", f"It could not go on. {why}."
-                    )
+                    board.tell("defect", "the pass", f"It could not go on. {why}.")
+                elif not isinstance(fault, Stopped):
+                    text = f"The pass could not go on. {fault}."
+                    board.tell("pass-crashed", "data_manager", text, Severity.CRITICAL)
                 delivery.deliver(config, conn)
         except PoleError as other:  # less than what ended the pass
             cli.log.warning("notices can't be sent now: %s", other)

@@ -17,12 +17,12 @@ import poledata.interpreter  # noqa: F401 - first of all, for it says what this 
 import click
 
 from poledata import __version__, catalogue, checkup, cli, db, dbfiles, diskset
-from poledata.archive import must_fit_together
 from poledata.commands import rebuilding
 from poledata.config import Config
 from poledata.diskmap import read
 from poledata.diskset import Changes, Readiness
 from poledata.errors import ExitCode, UsageFault
+from poledata.house import must_fit_together
 from poledata.records import DEFAULT_PREFIXES, Disk
 from poledata.texts import size_text, utc
 

@@ -15,10 +15,9 @@ import poledata.interpreter  # noqa: F401 - first of all, for it says what this 
 import click
 
 from poledata import catalogue, cli, db, health, lifecycle, lock, sending
-from poledata.archive import must_fit_together
 from poledata.config import Config
 from poledata.errors import ExitCode, UsageFault
-from poledata.house import House
+from poledata.house import House, must_fit_together
 from poledata.notices import Board
 from poledata.records import Disk
 from poledata.texts import utc

@@ -21,10 +21,10 @@ from poledata.config import Config
 from poledata.diskwatch import DiskWatch
 from poledata.errors import UsageFault
 from poledata.failures import Failures
-from poledata.house import House
+from poledata.house import House, must_fit_together
 from poledata.notices import Board
 from poledata.presence import Presence
-from poledata.records import Disk, Severity
+from poledata.records import Severity
 from poledata.tally import Tally, Watcher
 from poledata.texts import utc
 
@@ -67,16 +67,6 @@ def run_pass(
         return _Pass(house, buffer, proof, stop, watcher, give_way, is_dry).run()
     finally:
         os.close(buffer_fd)
-
-
-def must_fit_together(config: Config, disks: list[Disk]) -> None:
-    """Raises UsageFault where stand-ins and drives would share a database."""
-    if any(disk.stand_in == config.require_mount for disk in disks):
-        setting, kind = ("yes", "stand-ins") if config.require_mount else ("no", "real drives")
-        raise UsageFault(
-            f"{config.path}: RequireMount: it is {setting}, but {config.db_path} is of {kind}. "
-            "Nothing was touched. Use another FilenameDB, or mend RequireMount."
-        )
 
 
 def tell_that_it_is_stuck(config: Config, conn: db.Connection, since_s: float) -> None:

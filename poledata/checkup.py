@@ -9,10 +9,10 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from poledata import adoption, beneath, buffer, catalogue, choice, db, sending, writers
+from poledata import adoption, beneath, buffer, catalogue, choice, db, descriptors, sending, writers
 from poledata.buffer import Buffer
 from poledata.config import Config
-from poledata.errors import DiskRefused
+from poledata.errors import DiskRefused, TooFewDescriptors
 from poledata.identity import HeldDisk
 from poledata.ownership import user_name
 from poledata.records import Disk, DiskState, Role, Waiting
@@ -44,6 +44,10 @@ def look(config: Config, conn: db.Connection) -> Iterator[Finding]:
     if stranger := _not_ours(config):
         yield stranger
         return  # what this user may and may not do is no news of the archive
+    try:
+        descriptors.must_suffice()
+    except TooFewDescriptors as fault:
+        yield Finding(False, str(fault))
     yield from _log(config)
     yield _database(config)
     if faults := db.faults(conn):

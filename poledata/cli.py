@@ -9,6 +9,7 @@ import io
 import logging
 import os
 import signal
+import stat
 import sys
 import threading
 import time
@@ -162,9 +163,15 @@ class _LogFile(logging.FileHandler):
         self.fault = self.fault or f"{self._wanted} can't be written: {why}"
 
     def _open(self) -> io.TextIOWrapper:
-        if os.geteuid() != 0:
-            return super()._open()
-        fd = open_or_make(Path(self.baseFilename), os.O_WRONLY | os.O_APPEND)
+        """Regular files only: a FIFO without a reader would hold up every pass for ever."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
+        if os.geteuid() == 0:
+            fd = open_or_make(Path(self.baseFilename), flags)
+        else:
+            fd = os.open(self.baseFilename, flags | os.O_CREAT, 0o666)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise OSError(errno.EINVAL, "it is not a regular file")
         return open(fd, "a", encoding=self.encoding, errors=self.errors)
 
     def emit(self, record: logging.LogRecord) -> None:

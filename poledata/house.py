@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from poledata import adoption, catalogue, db, mounts
 from poledata.config import Config
+from poledata.errors import UsageFault
 from poledata.notices import Board
 from poledata.records import Disk, Role
 
@@ -31,6 +33,16 @@ class House:
 
     def place(self, disk: Disk) -> Path:
         return self.config.mount_points(disk.label)[0]
+
+
+def must_fit_together(config: Config, disks: Iterable[Disk]) -> None:
+    """Raises UsageFault where stand-ins and drives would share a database."""
+    if any(disk.stand_in == config.require_mount for disk in disks):
+        setting, kind = ("yes", "stand-ins") if config.require_mount else ("no", "real drives")
+        raise UsageFault(
+            f"{config.path}: RequireMount: it is {setting}, but {config.db_path} is of {kind}. "
+            "Nothing was touched. Use another FilenameDB, or correct RequireMount."
+        )
 
 
 def is_here(config: Config, disk: Disk, mounted: frozenset[str] | None) -> bool:

@@ -12,6 +12,7 @@ Then it is removed, or it gets its name back.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 import time
@@ -36,12 +37,15 @@ from poledata.records import (
     VerifiedBy,
     Waiting,
 )
+from poledata.texts import shown
 
 PAUSE_S = 1.0  # between the last rename of a group and its first unlink
 READ_WITHIN_S = 3600.0  # a copy must have been read back from its medium so lately
 ATTACHED_FOR_S = 0.1  # how long a look at a disk's mount and drive counts
 GROUP_FILES = 1000  # each is held open with its lease
 OTHER_DESCRIPTORS = 48  # what else a pass holds open
+log = logging.getLogger(__name__)
+
 TAKEN = "somebody else took it from the buffer; it is archived"
 _PROOFS = frozenset({VerifiedBy.DIRECT, VerifiedBy.EVICTED})
 # The file system can't rename now, or not without replacing: then the file is removed directly.
@@ -368,6 +372,7 @@ class Removal:
             base = hidden.hide(here.parent_fd, here.base)
         except OSError as fault:
             if fault.errno in _CAN_NOT_HIDE:  # a full buffer must never block a removal
+                log.warning("%s: removed at once: %s", shown(here.now.path), fault.strerror)
                 return self._unlink_if_proved(here)
             return here.stays(f"it is archived, but can't be renamed ({fault.strerror})")
         path = f"{here.now.path[: -len(here.base)]}{base}"

@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import click
 
-from poledata import archive, catalogue, cli, db, lock, sending
+from poledata import catalogue, cli, db, lock, sending
 from poledata.errors import UsageFault
-from poledata.house import House
+from poledata.house import House, must_fit_together
 from poledata.notices import Board
 from poledata.records import Job
 from poledata.settings import duration_s, lacks_unit
@@ -71,7 +71,7 @@ def house_of_command(turn: bool = True) -> Iterator[House]:
     cli.start_logging(config)
     waiting = lock.between_batches(config.db_path) if turn else nullcontext()
     with waiting, db.connect(config.db_path) as conn:
-        archive.must_fit_together(config, catalogue.disks(conn))
+        must_fit_together(config, catalogue.disks(conn))
         if not cli.SETTINGS.quiet:
             click.echo(f"Database {config.db_path}", err=True)
         yield House(config, conn, Board(conn, sending.channels(config.secrets)))

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import click
 
-from poledata import archive, catalogue, cli, db
+from poledata import catalogue, cli, db
 from poledata.commands.common import JSON, house_of_command
 from poledata.config import page_faults
 from poledata.errors import ExitCode, NotWritten, UsageFault
+from poledata.house import must_fit_together
 
 
 @click.command()
@@ -72,7 +73,7 @@ def check(as_json: bool) -> ExitCode:
 
     config = cli.SETTINGS.config()
     with db.connect(config.db_path, read_only=True) as conn:
-        archive.must_fit_together(config, catalogue.disks(conn))
+        must_fit_together(config, catalogue.disks(conn))
         findings = list(checkup.look(config, conn))
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))

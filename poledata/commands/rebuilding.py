@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from poledata import archive, catalogue, cli, db, dbfiles, diskset, keepsake, lock, sending
+from poledata import catalogue, cli, db, dbfiles, diskset, keepsake, lock, sending
 from poledata.bagreading import BagReport
 from poledata.care import Verdict, verify
 from poledata.commands.caring import print_verdict
@@ -19,7 +19,7 @@ from poledata.commands.common import watcher
 from poledata.config import Config
 from poledata.diskmap import Entry, read
 from poledata.errors import ExitCode, Refused
-from poledata.house import House
+from poledata.house import House, must_fit_together
 from poledata.inventory import Inventory, taken
 from poledata.lifecycle import the_disk
 from poledata.notices import Board
@@ -57,7 +57,7 @@ def _rebuilt(config: Config, map_path: Path | None, stop: threading.Event, is_dr
     entries = read(map_path, config.prefixes) if map_path else ()
     with _database(config, is_dry) as (conn, begun_with):
         known = catalogue.disks(conn)
-        archive.must_fit_together(config, known)
+        must_fit_together(config, known)
         with taken(config, known) as there:
             if not (there.finds or begun_with):
                 raise Refused("\n".join(_why_none(there)))
