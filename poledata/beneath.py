@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from stat import S_ISDIR as is_dir
 
 from poledata.errors import NO_SUCH_ERRNOS
 
@@ -106,6 +107,25 @@ def stat(root_fd: int, path: str) -> os.stat_result | None:
         if fault.errno not in NO_SUCH_ERRNOS:
             raise
         return None
+
+
+def in_the_way(root_fd: int, path: str) -> str | None:
+    """What keeps a file from its place ``path``: a directory there, or on the way none.
+
+    A directory of another file system is in the way, too: nothing can be linked across. Raises
+    OSError.
+    """
+    device = os.fstat(root_fd).st_dev
+    parts = path.split("/")
+    for count in range(1, len(parts) + 1):
+        so_far = "/".join(parts[:count])
+        info = stat(root_fd, so_far)
+        if info is None:
+            return None
+        is_directory = is_dir(info.st_mode)
+        if is_directory is (count == len(parts)) or (is_directory and info.st_dev != device):
+            return so_far
+    return None
 
 
 def rename_new(parent_fd: int, base: str, new: str) -> None:

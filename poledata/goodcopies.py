@@ -6,15 +6,24 @@ import logging
 import os
 import stat
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
-from poledata import bag, beneath, catalogue, db
-from poledata.errors import FileFault, SourceChanged
+from poledata import bag, beneath, catalogue, db, manifest, medium
+from poledata.errors import DISK_ERRNOS, FileFault, SourceChanged
 from poledata.house import House
 from poledata.identity import HeldDisk
 from poledata.leftovers import held_if_here
-from poledata.records import CopyState, DiskState, FileStat, KnownCopy, KnownFile, Role, Waiting
+from poledata.records import (
+    CopyState,
+    DiskState,
+    FileStat,
+    KnownCopy,
+    KnownFile,
+    ManifestLine,
+    Role,
+    Waiting,
+)
 from poledata.shelf import Shelf
 from poledata.texts import shown
 
@@ -22,12 +31,24 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
+class Obstacle:
+    """Why a disk that is well can't take a certain file."""
+
+    disk_id: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Todo:
-    """A file that lacks a copy; ``tried`` are disks whose copy did not prove good."""
+    """A file that lacks a copy; ``tried`` are disks whose copy did not prove good.
+
+    Where something is ``in_the_way`` the next disk of the role may take it.
+    """
 
     file_id: int
     tries: int = 0
     tried: frozenset[int] = frozenset()
+    in_the_way: tuple[Obstacle, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +60,50 @@ class Chosen:
     copy: KnownCopy
     held: HeldDisk
     waiting: Waiting
+
+
+def find_obstacles(held: HeldDisk, chosen: Iterable[Chosen]) -> dict[str, Obstacle]:
+    """What on this disk would stop which of these files, by name; nothing is written.
+
+    A directory is never moved, nor a file that by the disk's manifest is archived. Raises OSError.
+    """
+    found, standing = {}, {}
+    for one in chosen:
+        path = f"{bag.DATA}/{one.known.name}"
+        if why := _why_not_there(held, path):
+            found[one.known.name] = Obstacle(held.disk.id, why)
+        elif beneath.stat(held.root_fd, path):
+            standing[one.known.name] = one.known.sha512
+    lines = manifest.find_lines(held.root_fd, standing, manifest.BadLines()) if standing else {}
+    for name, line in lines.items():
+        if line.sha512 != standing[name] and _is_as_archived(held, line):
+            why = f"by its manifest, other content is archived on {held.disk.label} under this name"
+            found[name] = Obstacle(held.disk.id, why)
+    return found
+
+
+def _why_not_there(held: HeldDisk, path: str) -> str | None:
+    """Why no file can get to its place on this disk. Raises OSError where the disk is at fault."""
+    label = held.disk.label
+    try:
+        place = beneath.in_the_way(held.root_fd, path)
+    except OSError as fault:
+        if fault.errno in DISK_ERRNOS:
+            raise
+        return f"{label}: {fault.strerror or fault} ({held.path / shown(path)})"
+    what = "a directory" if place == path else "something"
+    return f"on {label} {what} stands in its way ({held.path / shown(place)})" if place else None
+
+
+def _is_as_archived(held: HeldDisk, line: ManifestLine) -> bool:
+    """Whether a file is what its manifest line says. Raises OSError."""
+    with closing(medium.HashingReader()) as reader:
+        try:
+            return held.read_copy(line.name, reader, lambda _: None).sha512 == line.sha512
+        except OSError:
+            if held.answers():
+                return False  # the medium is bad there, or it is no file
+            raise
 
 
 class FromDisks:

@@ -21,7 +21,7 @@ from poledata.config import Config
 from poledata.errors import DiskRefused, ManifestDamaged
 from poledata.isolation import caught
 from poledata.medium import HashingReader
-from poledata.records import CopyTarget, Disk, DiskState, ReadBack, VerifiedBy
+from poledata.records import CopyTarget, Disk, DiskState, KnownFile, ReadBack, VerifiedBy
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +114,25 @@ def prove(config: Config, disk: Disk, disks: Iterable[Disk]) -> HeldDisk:
             os.close(root_fd)
             raise
     return HeldDisk(disk, path, root_fd, identities, mark, direct, attachment, unsupported)
+
+
+def mounted_at(disk: Disk, known: Iterable[KnownFile]) -> Path | None:
+    """Where the disk is mounted, be it not its own place: by its mark, and one of these copies."""
+    for place, root_fd in mounts.open_file_systems():
+        try:
+            mark = bag.read_mark(root_fd)
+            if mark and mark.is_of(disk) and any(_has(root_fd, disk, file) for file in known):
+                return place
+        except (OSError, ValueError):
+            continue  # of what is there nothing is known
+    return None
+
+
+def _has(root_fd: int, disk: Disk, file: KnownFile) -> bool:
+    """Whether a copy is there as the database has it; it is not read. Raises OSError."""
+    info = beneath.stat(root_fd, f"{bag.DATA}/{file.name}")
+    times = [copy.mtime_ns for copy in file.copies if copy.disk.id == disk.id]
+    return info is not None and (info.st_size == file.size_bytes and info.st_mtime_ns in times)
 
 
 def must_be_alone(held: HeldDisk, others: Iterable[HeldDisk]) -> None:

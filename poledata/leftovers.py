@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import threading
 import time
 from contextlib import closing
@@ -12,7 +13,7 @@ from poledata.diskwatch import DiskWatch
 from poledata.errors import DiskRefused, ManifestDamaged, Stopped
 from poledata.house import House
 from poledata.identity import HeldDisk
-from poledata.records import CopyOnDisk, CopyState, Disk, DiskState, KnownFile, Role
+from poledata.records import CopyOnDisk, CopyState, Disk, DiskState, KnownFile, ManifestLine, Role
 from poledata.shelf import Shelf
 from poledata.texts import shown, utc
 
@@ -60,7 +61,9 @@ class Leftovers:
     def _clear(self, held: HeldDisk, bad: list[KnownFile]) -> None:
         """Set aside what is still bad. First the lines: without their files they were for ever."""
         try:
-            still_bad = [known for known in bad if not self._is_good_after_all(held, known)]
+            names = [known.name for known in bad]
+            lines = manifest.find_lines(held.root_fd, names, manifest.BadLines())
+            still_bad = [k for k in bad if not self._may_stay(held, k, lines.get(k.name))]
             if still_bad:
                 manifest.drop_lines(held.root_fd, {known.name for known in still_bad})
             for known in still_bad:
@@ -76,14 +79,18 @@ class Leftovers:
     def _set_aside(self, held: HeldDisk, known: KnownFile) -> None:
         """Its row goes too, for nothing is expected there any more."""
         path, conn = f"{bag.DATA}/{known.name}", self._house.conn
-        if beneath.stat(held.root_fd, path):
+        info = beneath.stat(held.root_fd, path)
+        if info and not stat.S_ISDIR(info.st_mode):  # that may hold archived files: never moved
             bag.set_aside(held.root_fd, path, time.time())
         with db.transaction(conn):
             catalogue.drop_copy(conn, known.id, held.disk)
             catalogue.note_event(conn, held.disk.id, _now(), "set-aside", shown(known.name))
 
-    def _is_good_after_all(self, held: HeldDisk, known: KnownFile) -> bool:
-        """Then it counts again. Raises OSError where the disk as a whole does not answer."""
+    def _may_stay(self, held: HeldDisk, known: KnownFile, line: ManifestLine | None) -> bool:
+        """If it is good after all it counts again; what by its line is archived is never moved.
+
+        Raises OSError where the disk as a whole does not answer.
+        """
         try:
             with closing(medium.HashingReader()) as reader:
                 found = held.read_copy(known.name, reader, self._go_on)
@@ -94,7 +101,13 @@ class Leftovers:
                 return False  # the medium is bad there
             raise
         if found.sha512 != known.sha512:
-            return False
+            if line is None or line.sha512 != found.sha512:
+                return False
+            self.failed[shown(known.name)] = (
+                f"by its manifest, other content is archived on {held.disk.label} under this name; "
+                "it stays there: see name-conflict in docs/operators.md"
+            )
+            return True
         copy = CopyOnDisk(known.id, known.name, known.size_bytes, known.sha512, CopyState.DAMAGED)
         with db.transaction(self._house.conn):
             catalogue.verified(

@@ -7,6 +7,7 @@ person may do now, and refuses what makes no sense. The caller holds the turn (l
 from __future__ import annotations
 
 import logging
+import shlex
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import replace
@@ -16,12 +17,14 @@ from poledata import catalogue, db
 from poledata.choice import label_key
 from poledata.errors import DiskRefused, Refused
 from poledata.house import House
+from poledata.identity import mounted_at
 from poledata.notices import DISK_KINDS, SMART_KINDS
 from poledata.records import GONE, Disk, DiskState, Role, Severity
 from poledata.shelf import Shelf
 from poledata.texts import shown, size_text, utc
 
 HOLD_AFTER_ERRORS = 3  # passes running
+LOOKED_FOR = 100  # copies of which one is enough to know a disk that is not at its place
 HELD_AT_ONCE = 2  # more failing at once have a common cause: cable, power, controller
 SMART_HOLD = "SMART: "  # how the reason of a hold begins that only a later SMART check lifts
 # With a label as its key ``database-error`` says that the database may not know all of a disk.
@@ -65,7 +68,8 @@ def ship(house: House, disks: Iterable[Disk]) -> str:
             )
         if place := _still_mounted_at(house, disk):
             raise Refused(
-                f"{disk.label} is still mounted. Nothing was changed. First: sudo umount {place}"
+                f"{disk.label} is still mounted. Nothing was changed. First: sudo umount "
+                f"{shlex.quote(str(place))}"
             )
         if lacking := catalogue.lacking_another(house.conn, disk):
             raise Refused(
@@ -88,14 +92,18 @@ def _end_notices(house: House, disk: Disk) -> None:
 
 
 def _still_mounted_at(house: House, disk: Disk) -> Path | None:
-    """Where this very disk is, not another one of its label; a stand-in has nowhere to go."""
+    """Where this very disk is, not another one of its label, be it at another place than its own.
+
+    A stand-in has nowhere to go.
+    """
     if disk.stand_in:
         return None
     try:
         with house.shelf() as shelf:
             return shelf.hold(disk).path
     except DiskRefused:
-        return None
+        some_ids = catalogue.copy_ids_on(house.conn, disk)[:LOOKED_FOR]
+        return mounted_at(disk, [catalogue.file_by_id(house.conn, one) for one in some_ids])
 
 
 def lose(house: House, disk: Disk, why: str) -> str:
@@ -106,7 +114,7 @@ def lose(house: House, disk: Disk, why: str) -> str:
         raise Refused(
             f"{disk.label} ({disk.serial}) is mounted at {place} and responds: it is not lost. "
             f"Nothing was changed. To take it out of use: data_manager.py hold {disk.label}. If "
-            f"you have to give it up, first: sudo umount {place}"
+            f"you have to give it up, first: sudo umount {shlex.quote(str(place))}"
         )
     files, size_bytes = catalogue.count_on(house.conn, disk)
     with db.transaction(house.conn):

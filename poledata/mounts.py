@@ -8,7 +8,7 @@ import pwd
 import re
 import shlex
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,6 +163,26 @@ def is_mount_point(fd: int, path: Path) -> bool:
 def mounted_places() -> frozenset[str]:
     """Every place where a whole file system is mounted."""
     return frozenset(m.mount_point for m in read_mounts().values() if m.is_whole)
+
+
+def open_file_systems() -> Iterator[tuple[Path, int]]:
+    """Every place where a whole file system on a drive is mounted, opened until the next one.
+
+    One that can't be opened is passed over; neither a trigger nor a server is ever waited for.
+    """
+    on_top = {mount.mount_point: mount for mount in read_mounts().values()}
+    for mount in on_top.values():
+        if not (mount.is_whole and blocks_of(mount)):
+            continue
+        try:
+            fd = os.open(mount.mount_point, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as fault:
+            log.info("%s can't be looked at: %s", mount.mount_point, fault.strerror)
+            continue
+        try:
+            yield Path(mount.mount_point), fd
+        finally:
+            os.close(fd)
 
 
 def open_place(place: Path) -> int | None:

@@ -22,10 +22,13 @@ from poledata.diskwatch import DiskWatch
 from poledata.errors import (
     DISK_ERRNOS,
     FULL_ERRNOS,
+    OBSTACLE_ERRNOS,
+    FileFault,
+    NameConflict,
     Refused,
     Stopped,
 )
-from poledata.goodcopies import Chooser, Chosen, FromDisks, Todo
+from poledata.goodcopies import Chooser, Chosen, FromDisks, Obstacle, Todo, find_obstacles
 from poledata.house import House, in_the_buffer
 from poledata.identity import HeldDisk
 from poledata.isolation import caught
@@ -192,27 +195,59 @@ class _Repair:
         return [*self._in_isolation(todo[:middle]), *self._in_isolation(todo[middle:])]
 
     def _one_batch(self, todo: list[Todo]) -> list[Todo]:
-        """Copy what fits one batch; returns what is still to be done."""
+        """Copy what fits one batch; returns what is still to be done.
+
+        Files for which something is in the way go apart from others: to other disks.
+        """
+        out = _disks_passed_by(todo[0])
+        now = [item for item in todo if _disks_passed_by(item) == out]
+        later = [item for item in todo if _disks_passed_by(item) != out]
         with Shelf(self._house.config, self._house.conn, self._ready) as shelf:
             chosen = {
-                one.known.name: one for item in todo if (one := self._chooser.choose(shelf, item))
+                one.known.name: one for item in now if (one := self._chooser.choose(shelf, item))
             }
             works = deque(Work(one.waiting, one.known, one.todo.tries) for one in chosen.values())
-            batch = self._planner(shelf).fill(works)
-            self._outcome.without_disk += len(batch.without_disk)
+            batch = self._planner(shelf, out).fill(works)
+            for work in batch.without_disk:
+                self._note_without_disk(chosen[work.waiting.name])
             for work, fault in batch.too_big:
                 self._outcome.failed[shown(work.waiting.name)] = fault.why
+            blocked = self._without_obstacles(batch, chosen)
             again = (self._say if self._is_dry else self._copy)(batch, chosen)
         if not self._is_dry:
             self._disks.end_of_pass()
-        return [*again, *(chosen[work.waiting.name].todo for work in works)]
+        return [*(chosen[work.waiting.name].todo for work in works), *again, *later, *blocked]
 
-    def _planner(self, shelf: Shelf) -> Planner:
+    def _note_without_disk(self, one: Chosen) -> None:
+        if not one.todo.in_the_way:
+            self._outcome.without_disk += 1
+            return
+        whys = "; ".join(obstacle.why for obstacle in one.todo.in_the_way)
+        self._outcome.failed[shown(one.known.name)] = (
+            f"{whys}. Mount a spare {self._role.value} disk, or see name-conflict in "
+            "docs/operators.md; then repair again"
+        )
+
+    def _without_obstacles(self, batch: Batch, chosen: dict[str, Chosen]) -> list[Todo]:
+        """Take out of a batch the files that its disk can't take; another one may."""
+        if not batch.jobs:
+            return []
+        held = batch.disks[self._role]
+        try:
+            found = find_obstacles(held, [chosen[job.name] for job in batch.jobs])
+        except OSError as fault:
+            self._disks.leave_out(held.disk, fault)
+            blocked, batch.jobs = [chosen[job.name].todo for job in batch.jobs], []
+            return blocked
+        batch.jobs = [job for job in batch.jobs if job.name not in found]
+        return [_passing_by(chosen[name].todo, obstacle) for name, obstacle in found.items()]
+
+    def _planner(self, shelf: Shelf, out: frozenset[int]) -> Planner:
         return Planner(
             catalogue.disks(self._house.conn),
             shelf,
             self._house.board,
-            self._disks.out,
+            self._disks.out | out,
             self._promised_bytes,
             self._is_dry,
             lacking=lambda _known: [self._role],
@@ -273,9 +308,13 @@ class _Repair:
             return self._another(one, fault)
         if isinstance(fault, OSError) and fault.errno in DISK_ERRNOS | FULL_ERRNOS:
             self._disks.leave_out(held.disk, fault)
+        why = _why(held.disk.label, fault)
+        is_obstacle = isinstance(fault, OSError) and fault.errno in OBSTACLE_ERRNOS
+        if is_obstacle or isinstance(fault, NameConflict):  # it came there only now
+            return _passing_by(one.todo, Obstacle(held.disk.id, why))
         if one.todo.tries + 1 < TRIES:
             return replace(one.todo, tries=one.todo.tries + 1)
-        self._outcome.failed[shown(one.known.name)] = str(fault)
+        self._outcome.failed[shown(one.known.name)] = why
         return None
 
     def _another(self, one: Chosen, fault: Exception) -> Todo:
@@ -293,6 +332,22 @@ class _Repair:
             self._disks.leave_out(disk, OSError(errno.EIO, why.strerror or str(why)))
             return
         self._chooser.note_bad(one.known, one.copy, CopyState.DAMAGED)
+
+
+def _disks_passed_by(todo: Todo) -> frozenset[int]:
+    return frozenset(obstacle.disk_id for obstacle in todo.in_the_way)
+
+
+def _passing_by(todo: Todo, obstacle: Obstacle) -> Todo:
+    """The same file, for another disk."""
+    return replace(todo, in_the_way=(*todo.in_the_way, obstacle))
+
+
+def _why(label: str, fault: Exception) -> str:
+    """Why a copy was not made: the file is not in the buffer, and its name is said already."""
+    if isinstance(fault, FileFault):
+        return fault.why if label in fault.why else f"{label}: {fault.why}"
+    return f"{label}: {fault.strerror if isinstance(fault, OSError) else fault}"
 
 
 def _now() -> str:

@@ -121,6 +121,24 @@ def test_a_disk_in_use_is_mounted_by_its_trigger(make_loop_world: MakeWorld) -> 
     world.loops["P01"].mount()
 
 
+def test_no_trigger_is_set_off_by_looking_where_a_lost_disk_may_be(
+    make_loop_world: MakeWorld, tmp_path: Path
+) -> None:
+    """Anywhere on the machine one may hang: the disk is given up at once."""
+    world = make_loop_world()
+    world.put("a.g3")
+    world.generate()
+    world.run_pass(check=0)
+    world.loops["P01"].umount()
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    with automount(place, "hang"):
+        started_s = time.monotonic()
+        world.run_pass("lost", "P01", "--why", "it fell", check=0)
+        assert time.monotonic() - started_s < 5
+    world.run_pass("lost", "--undo", "P01", check=0)
+
+
 def test_a_lost_database_is_made_again_past_a_trigger(make_loop_world: MakeWorld) -> None:
     """``--from-disks`` looks at every place; what is not there is known by the copy on P01."""
     world = make_loop_world(primaries=["P01", "P02"], copies=["S01"])

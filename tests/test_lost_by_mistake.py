@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 
 import pytest
@@ -54,6 +55,70 @@ def test_a_disk_that_is_mounted_but_wiped_can_be_lost(loop_world: LoopWorld) -> 
         f"P01: it was used before, but {world.disks['P01']} has no mark: wiped, or another one. "
         "Nothing was changed.\n"
     )
+
+
+@pytest.mark.parametrize("command", ["lost", "ship"])
+def test_a_disk_that_is_mounted_at_another_place_is_not_lost_nor_shipped(
+    loop_world: LoopWorld, command: str
+) -> None:
+    """Wherever its mark can be read: it says where; what else is mounted there is no matter."""
+    world = loop_world
+    world.generate()
+    archive(world, "a.g3")
+    order(world, "close", "S01")
+    elsewhere = world.root / "a dock"
+    world.loops["S01"].umount()
+    world.loops["S01"].mount(at=elsewhere, options="ro")
+    why = WHY if command == "lost" else ()
+    assert (
+        refused(world, command, "S01", *why)
+        == {
+            "lost": f"S01 (ZTS01AA) is mounted at {elsewhere} and responds: it is not lost. "
+            "Nothing was changed. To take it out of use: data_manager.py hold S01. "
+            f"If you have to give it up, first: sudo umount '{elsewhere}'\n",
+            "ship": "S01 is still mounted. Nothing was changed. "
+            f"First: sudo umount '{elsewhere}'\n",
+        }[command]
+    )
+    world.loops["S01"].umount()
+    order(world, command, "S01", *why)
+    if command == "lost":
+        order(world, "lost", "--undo", "S01")
+
+
+def test_another_disk_at_its_place_hides_none_that_is_mounted_elsewhere(
+    loop_world: LoopWorld,
+) -> None:
+    """Two drives were mixed up: each responds, at the other one's place."""
+    world = loop_world
+    world.generate()
+    archive(world, "a.g3")
+    for label in ("P01", "P02"):
+        world.loops[label].umount()
+    world.loops["P01"].mount(at=world.disks["P02"])
+    world.loops["P02"].mount(at=world.disks["P01"])
+    assert f"P01 (ZTP01AA) is mounted at {world.disks['P02']} and" in refused(
+        world, "lost", "P01", *WHY
+    )
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xff\xfe", b"Pole-Label: P01\nPole-Role: none\n", None])
+def test_a_mark_elsewhere_that_can_not_be_read_keeps_no_disk_from_being_lost(
+    loop_world: LoopWorld, mark: bytes | None
+) -> None:
+    """Nothing is known of it: it is a person's word. Nor does a pipe keep the command waiting."""
+    world = loop_world
+    world.generate()
+    archive(world, "a.g3")
+    world.loops["P01"].umount()
+    path = world.disks["P02"] / "bag-info.txt"
+    if mark is None:
+        os.mkfifo(path)
+    else:
+        path.write_bytes(mark)
+    assert "P01 (ZTP01AA) is lost: 1 copies" in order(world, "lost", "P01", *WHY).out
+    path.unlink()
+    order(world, "lost", "--undo", "P01")
 
 
 # --- it is undone -------------------------------------------------------------------------

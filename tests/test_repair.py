@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 from collections.abc import Callable
@@ -490,6 +491,151 @@ def test_a_source_disk_that_dies_is_told_of_and_none_of_its_copies_is_blamed(
     repair(world)
     assert world.archived("P02") == set(names)
     assert aside(world, "S01") == []
+
+
+# --- what stands in a file's way -------------------------------------------------------------
+
+
+OBSTACLES = {
+    "a directory has its name": ("rr/1.g3", "rr/1.g3", lambda path: path.mkdir()),
+    "a file stands for its directory": ("q/1.g3", "q", lambda path: path.write_bytes(b"not ours")),
+    "a link stands for its directory": ("z/1.g3", "z", lambda path: path.symlink_to("/nowhere")),
+}
+
+
+def put_in_the_way(world: World, label: str, what: str) -> str:
+    """The copy is lost, and something stands where it must go; the name of the file."""
+    name, where, put = OBSTACLES[what]
+    copy = world.data(label) / name
+    if copy.exists():
+        copy.unlink()
+        verify(world, label, check=1)
+        copy.parent.rmdir()
+    place = world.data(label) / where
+    place.parent.mkdir(parents=True, exist_ok=True)
+    put(place)
+    world.spoil(label, None, "something stands in its way")
+    return name
+
+
+@pytest.mark.parametrize("what", OBSTACLES)
+def test_what_stands_in_a_files_way_sends_its_copy_to_the_next_disk(
+    world: World, what: str
+) -> None:
+    """The dry run says the same as is done; other files go where they went; nothing is moved."""
+    filled(world, OBSTACLES[what][0], "b.g3")
+    harm(world, "S01", "b.g3")
+    name = put_in_the_way(world, "S01", what)
+    verify(world, "S01", check=1)
+    obstacle = os.lstat(world.data("S01") / OBSTACLES[what][1])
+    run = repair(world, "--dry-run")
+    assert sorted(run.out.splitlines()) == [
+        "A dry run: nothing was changed.",
+        "would copy b.g3 (20 kB) to S01",
+        f"would copy {name} (20 kB) to S02",
+    ]
+    assert repair(world).out == done(2, "40 kB", "S01", "S02")
+    assert copies(world, name) == {"P01": "good", "S02": "good"}
+    assert copies(world, "b.g3") == {"P01": "good", "S01": "good"}
+    assert os.lstat(world.data("S01") / OBSTACLES[what][1]).st_ino == obstacle.st_ino
+    assert "ALL WELL" in world.status().out
+
+
+@pytest.mark.parametrize("what", OBSTACLES)
+def test_where_no_other_disk_is_the_obstacle_is_named_and_what_next(
+    tmp_path: Path, what: str
+) -> None:
+    """By both runs, each with 1; others are mended all the same, and it needs no further try."""
+    world = World(tmp_path, primaries=["P01"], copies=["S01"])
+    try:
+        filled(world, OBSTACLES[what][0], "b.g3")
+        harm(world, "S01", "b.g3")
+        name = put_in_the_way(world, "S01", what)
+        verify(world, "S01", check=1)
+        place = world.data("S01") / OBSTACLES[what][1]
+        kind = "a directory" if place.is_dir() else "something"
+        said = (
+            f"NOT REPAIRED {name}: on S01 {kind} stands in its way ({place}). Mount a spare copy "
+            "disk, or see name-conflict in docs/operators.md; then repair again"
+        )
+        assert repair(world, "--dry-run", check=1).out.splitlines() == [
+            "would copy b.g3 (20 kB) to S01",
+            said,
+            "A dry run: nothing was changed.",
+        ]
+        assert repair(world, check=1).out.splitlines() == [said, "1 files copied (20 kB), to S01."]
+        world.add_disk("S02")
+        world.generate()
+        assert repair(world).out == done(1, "20 kB", "S02")
+    finally:
+        world.close()
+
+
+def test_on_every_disk_with_an_obstacle_it_is_named(world: World) -> None:
+    """It is tried on each disk of the role; the spare is asked for only then."""
+    filled(world, "q/1.g3")
+    put_in_the_way(world, "S01", "a file stands for its directory")
+    world.put("c.g3")
+    world.run_pass("hold", "S01", "--why", "test", check=0)
+    world.run_pass(check=0)  # now S02 is in use, too
+    world.run_pass("unhold", "S01", check=0)
+    put_in_the_way(world, "S02", "a link stands for its directory")
+    (world.data("S02") / "z").rename(world.data("S02") / "q")
+    for args in (["--dry-run"], []):
+        (line, *_) = repair(world, *args, check=1).out.splitlines()
+        for label in ("S01", "S02"):
+            assert f"on {label} something stands in its way ({world.data(label) / 'q'})" in line
+
+
+@pytest.mark.root
+def test_another_file_system_in_a_directorys_place_is_in_the_way(
+    world: World, loop_disk: Callable[..., object], tmp_path: Path
+) -> None:
+    """No file can be moved from .incoming/ to there."""
+    filled(world, "m/1.g3")
+    (world.data("S01") / "m/1.g3").unlink()
+    verify(world, "S01", check=1)
+    loop_disk(tmp_path / "other.img", world.data("S01") / "m", fs="ext4")
+    assert "would copy m/1.g3 (20 kB) to S02" in repair(world, "--dry-run").out
+    assert repair(world).out == done(1, "20 kB", "S02")
+
+
+def test_content_that_is_archived_under_the_same_name_sends_the_copy_to_the_next_disk(
+    world: World,
+) -> None:
+    """By its manifest the disk holds another file: it stays, as an older database can't know it."""
+    filled(world, "a.g3")
+    other = b"x" * 20_000
+    path = world.data("S01") / "a.g3"
+    path.chmod(0o644)
+    path.write_bytes(other)
+    manifest = world.disks["S01"] / "manifest-sha512.txt"
+    manifest.write_text(f"{hashlib.sha512(other).hexdigest()}  data/a.g3\n")
+    verify(world, "S01", check=1)
+    world.spoil("S01", "a.g3", "another file has its name")
+    before = path.stat().st_ino, manifest.read_text()
+    assert "would copy a.g3 (20 kB) to S02" in repair(world, "--dry-run").out
+    assert repair(world, check=1).out.splitlines() == [
+        "NOT REPAIRED a.g3: by its manifest, other content is archived on S01 under this name; it "
+        "stays there: see name-conflict in docs/operators.md",
+        "1 files copied (20 kB), to S02.",
+    ]
+    assert copies(world, "a.g3") == {"P01": "good", "S01": "damaged", "S02": "good"}
+    assert before == (path.stat().st_ino, manifest.read_text())
+    world.leave_unchecked("the test wrote a manifest line of its own")
+
+
+def test_a_directory_in_a_bad_copys_place_is_never_moved(world: World) -> None:
+    """It may hold archived files: when the copy is made again elsewhere, only its row goes."""
+    filled(world, "rr/1.g3")
+    world.run_pass("hold", "S01", "--why", "test", check=0)
+    put_in_the_way(world, "S01", "a directory has its name")
+    assert repair(world).out == done(1, "20 kB", "S02")
+    world.run_pass("unhold", "S01", check=0)
+    assert repair(world).out == done(0, "0 B")
+    assert (world.data("S01") / "rr/1.g3").is_dir()
+    assert aside(world, "S01") == []
+    assert copies(world, "rr/1.g3") == {"P01": "good", "S02": "good"}
 
 
 # --- looking first, and beside a pass --------------------------------------------------------
