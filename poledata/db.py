@@ -41,9 +41,9 @@ log = logging.getLogger(__name__)
 def connect(path: Path, *, read_only: bool = False) -> Iterator[Connection]:
     """Open an existing database, checked to be ours and of this version; close it after.
 
-    One of an older version is upgraded, unless it is only to be read. Raises
-    DatabaseUnusable (missing, foreign, newer, too old to be read), DatabaseTrouble (locked,
-    full, damaged; also for statements run inside the ``with``).
+    One of an older version is upgraded; where it is only to be read, a copy of it. Raises
+    DatabaseUnusable (missing, foreign, newer), DatabaseTrouble (locked, full, damaged; also
+    for statements run inside the ``with``).
     """
     _must_be_readable(path)
     may_upgrade = not read_only
@@ -56,8 +56,10 @@ def connect(path: Path, *, read_only: bool = False) -> Iterator[Connection]:
             _leave_wal(path)
         conn = stack.enter_context(closing(open_at(path, "ro" if read_only else "rw")))
         _must_be_whole(conn, path)
-        if _version(conn, path) < SCHEMA_VERSION:
-            _must_be_upgraded(conn, path, may_upgrade)
+        if _version(conn, path) < SCHEMA_VERSION and may_upgrade:
+            _upgrade(conn, path)
+        elif _version(conn, path) < SCHEMA_VERSION:
+            conn = stack.enter_context(_upgraded_copy(conn, path))
         _must_have_our_schema(conn, path, may_repair=not read_only)
         with _damage_is_no_bug(conn, path):
             yield conn
@@ -361,16 +363,25 @@ def _version(conn: Connection, path: Path) -> int:
 # --- upgrades -----------------------------------------------------------------------------
 
 
-def _must_be_upgraded(conn: Connection, path: Path, may_upgrade: bool) -> None:
+@contextmanager
+def _upgraded_copy(conn: Connection, path: Path) -> Iterator[Connection]:
+    """What a reader sees of an older database: the next pass upgrades the original."""
+    with temporary_directory(path) as directory:
+        copy = directory / path.name
+        conn.execute("VACUUM INTO ?", (str(copy),))
+        with closing(open_at(copy, "rw")) as upgraded:
+            _run_upgrades(upgraded, path, _version(conn, path))
+            yield upgraded
+
+
+def _upgrade(conn: Connection, path: Path) -> None:
     """Bring a database of an older version to this one, in one transaction, after a backup."""
     version = _version(conn, path)
-    if not may_upgrade:
-        raise DatabaseUnusable(
-            path,
-            f"its schema version {version} is older than this program's {SCHEMA_VERSION}",
-            "The next pass upgrades it; try again then.",
-        )
     _back_up(conn, path, version)
+    _run_upgrades(conn, path, version)
+
+
+def _run_upgrades(conn: Connection, path: Path, version: int) -> None:
     with transaction(conn):
         if _version(conn, path) != version:
             return  # another program was quicker

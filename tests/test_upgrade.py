@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from poledata import db, dbfiles
+from poledata import catalogue, db, dbfiles
 from poledata.errors import DatabaseUnusable
 
 SCHEMAS = Path(__file__).with_name("schemas")
@@ -127,17 +127,18 @@ def test_an_upgrade_is_whole_or_not_at_all(
         assert conn.execute("PRAGMA user_version").fetchone()[0] == db.SCHEMA_VERSION
 
 
-def test_who_only_reads_an_older_database_is_told_to_wait(tmp_path: Path) -> None:
-    """status must not write; the next pass upgrades it."""
+def test_who_only_reads_an_older_database_sees_it_as_it_will_be(tmp_path: Path) -> None:
+    """status and check must not write, and are asked before the first pass that upgrades."""
     path = old(tmp_path / "old.sqlite", 2)
     before = path.read_bytes()
-    with pytest.raises(DatabaseUnusable) as caught, db.connect(path, read_only=True):
-        pass
-    assert str(caught.value) == (
-        f"{path}: its schema version 2 is older than this program's {db.SCHEMA_VERSION}. "
-        "Nothing was changed. The next pass upgrades it; try again then."
-    )
+    with db.connect(path, read_only=True) as conn:
+        assert conn.execute("PRAGMA user_version").fetchone()[0] == db.SCHEMA_VERSION
+        labels = [disk.label for disk in catalogue.disks(conn)]
+        seen = catalogue.adopted_buffer(conn)
+    assert seen is None
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+    with db.connect(path) as conn:
+        assert [disk.label for disk in catalogue.disks(conn)] == labels
 
 
 def test_without_its_backup_nothing_is_upgraded(tmp_path: Path) -> None:
