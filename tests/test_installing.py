@@ -174,7 +174,8 @@ def archives(place: Path, *generate_db: str | Path) -> None:
     config = ("--config", station / "station.config")
     nowhere = Path("/")
     run(*generate_db, *config, "--disk-map", station / "disk-map", cwd=nowhere)
-    run(*data_manager, *config, cwd=nowhere)
+    while any((station / "buffer/obs").iterdir()):  # until it has rested for a second
+        run(*data_manager, *config, cwd=nowhere)
     status = run(*data_manager, *config, "status", cwd=nowhere)
     assert status.startswith("ALL WELL"), status
     assert list((station / "buffer/obs").iterdir()) == []
