@@ -232,11 +232,11 @@ def _screen_too() -> None:
         log.addHandler(screen)
 
 
-def log_to_screen() -> None:
-    """For a dry run, which writes no log: warnings go to the screen."""
+def log_to_screen(about: str = log.name) -> None:
+    """For what writes no log: warnings, of all modules or of one, go to the screen."""
     if not SETTINGS.quiet:
-        log.addHandler(logging.StreamHandler())
-        log.setLevel(logging.WARNING)
+        logging.getLogger(about).addHandler(logging.StreamHandler())
+        logging.getLogger(about).setLevel(logging.WARNING)
 
 
 def must_be_cron_user(config: Config) -> None:

@@ -368,9 +368,22 @@ def _upgraded_copy(conn: Connection, path: Path) -> Iterator[Connection]:
     """What a reader sees of an older database: the next pass upgrades the original."""
     with temporary_directory(path) as directory:
         copy = directory / path.name
-        conn.execute("VACUUM INTO ?", (str(copy),))
+        try:
+            conn.execute("VACUUM INTO ?", (str(copy),))
+        except sqlite3.OperationalError as fault:
+            if "full" not in str(fault):
+                raise
+            raise _no_copy(path, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))) from fault
         with closing(open_at(copy, "rw")) as upgraded:
-            _run_upgrades(upgraded, path, _version(conn, path))
+            version = _version(conn, path)
+            _run_upgrades(upgraded, path, version)
+            log.warning(
+                "%s is of an earlier release (schema version %d, not %d): the next pass upgrades "
+                "it. This shows an upgraded copy.",
+                path,
+                version,
+                SCHEMA_VERSION,
+            )
             yield upgraded
 
 

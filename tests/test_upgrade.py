@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import subprocess
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +13,8 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from poledata import catalogue, db, dbfiles
-from poledata.errors import DatabaseUnusable
+from poledata.errors import DatabaseTrouble, DatabaseUnusable
+from tests.world import World
 
 SCHEMAS = Path(__file__).with_name("schemas")
 OLD_VERSIONS = range(db.OLDEST_VERSION, db.SCHEMA_VERSION)
@@ -135,10 +137,52 @@ def test_who_only_reads_an_older_database_sees_it_as_it_will_be(tmp_path: Path) 
         assert conn.execute("PRAGMA user_version").fetchone()[0] == db.SCHEMA_VERSION
         labels = [disk.label for disk in catalogue.disks(conn)]
         seen = catalogue.adopted_buffer(conn)
-    assert seen is None
+        copy = Path(conn.execute("PRAGMA database_list").fetchone()["file"])
+    assert seen is None and not copy.parent.exists()
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
     with db.connect(path) as conn:
         assert [disk.label for disk in catalogue.disks(conn)] == labels
+
+
+@pytest.mark.parametrize("command", ["check", "status", "status --json", "status --html"])
+def test_after_an_upgrade_of_the_program_one_looks_before_the_first_pass(
+    world: World, command: str
+) -> None:
+    """docs/operators.md: dm check, then a pass by hand, of a database of 1.0.0."""
+    world.generate()
+    world.sql("DROP TABLE buffers")
+    world.sql("PRAGMA user_version = 2")
+    page = [str(world.root / "page.html")] if "html" in command else []
+    before = world.snapshot(world.db_path.parent)
+    run = world.run_pass(*command.split(), *page, check=0)
+    assert run.err.splitlines() == [
+        f"{world.db_path} is of an earlier release (schema version 2, not {db.SCHEMA_VERSION}): "
+        "the next pass upgrades it. This shows an upgraded copy."
+    ]
+    assert "--json" not in command or run.json()
+    assert before.differences(world.snapshot(world.db_path.parent)) == []
+    assert world.run_pass("--quiet", *command.split(), *page, check=0).err == ""
+    world.run_pass(check=0)
+    assert world.db_path.with_name("pole.sqlite.version-2").exists()
+    assert world.run_pass(*command.split(), *page, check=0).err == ""
+
+
+@pytest.mark.root
+def test_without_room_for_the_copy_it_is_said_where_there_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the database's file system is full, but that of the temporary copy."""
+    path, small = old(tmp_path / "old.sqlite", 2), tmp_path / "small"
+    small.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", small], check=True)
+    try:
+        monkeypatch.setattr("tempfile.tempdir", str(small))
+        said = r"no temporary copy of it can be made \(No space left on device\); .* set TMPDIR"
+        with pytest.raises(DatabaseTrouble, match=said), db.connect(path, read_only=True):
+            pass
+        assert list(small.iterdir()) == []
+    finally:
+        subprocess.run(["umount", small], check=True)
 
 
 def test_without_its_backup_nothing_is_upgraded(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import click
 
 from poledata import catalogue, cli, db
 from poledata.commands.common import JSON, house_of_command
-from poledata.config import page_faults
+from poledata.config import Config, page_faults
 from poledata.errors import ExitCode, NotWritten, UsageFault
 from poledata.house import must_fit_together
 
@@ -36,10 +38,18 @@ def status(as_json: bool, html: Path | None, send: bool) -> ExitCode:
     if html:
         return _write_page(html)
     config = cli.SETTINGS.config()
-    with db.connect(config.db_path, read_only=True) as conn:
+    with _opened(config) as conn:
         found = report.collect(config, conn)
     click.echo(json.dumps(report.as_json(found), indent=2) if as_json else screen.as_text(found))
     return ExitCode.DONE
+
+
+@contextmanager
+def _opened(config: Config) -> Iterator[db.Connection]:
+    """To be read; that the next pass upgrades it is said beside the answer."""
+    cli.log_to_screen(db.__name__)
+    with db.connect(config.db_path, read_only=True) as conn:
+        yield conn
 
 
 def _write_page(path: Path) -> ExitCode:
@@ -48,7 +58,7 @@ def _write_page(path: Path) -> ExitCode:
     config = cli.SETTINGS.config()
     for fault in page_faults(config, path):
         raise NotWritten(path, fault, "Nothing was changed.")
-    with db.connect(config.db_path, read_only=True) as conn:
+    with _opened(config) as conn:
         publish.write_page(path, config, conn, report.collect(config, conn))
     if not cli.SETTINGS.quiet:
         click.echo(f"{path}: look at it with a browser.")
@@ -72,7 +82,7 @@ def check(as_json: bool) -> ExitCode:
     from poledata import checkup
 
     config = cli.SETTINGS.config()
-    with db.connect(config.db_path, read_only=True) as conn:
+    with _opened(config) as conn:
         must_fit_together(config, catalogue.disks(conn))
         findings = list(checkup.look(config, conn))
     if as_json:
