@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from poledata import bag, dbfiles, inventory, mounts, support
+from poledata import bag, buffer_marker, dbfiles, inventory, mounts, support
 from poledata.choice import label_key
 from poledata.config import Config
 from poledata.diskmap import Entry
@@ -140,7 +140,8 @@ def must_know(
 ) -> None:
     """Raises Refused where a mounted disk was archived to, and would be added as a spare.
 
-    Without a database that is any such disk: an empty one would hide what all of them know.
+    Without a database that is any such disk, and all else that an earlier archive has left: an
+    empty database would hide what the disks know, which may be in no slot now.
     """
     hidden = [
         used.why_not_emptied
@@ -148,13 +149,24 @@ def must_know(
         if not known or _is_of(used.mark, changes.new)
     ]
     if not known:
-        hidden += [f"{path}: an earlier database" for path in dbfiles.backups(db_path)]
+        hidden += _left_by_an_archive(config, db_path)
     if hidden:
         rebuild = f"generate_db.py --config {shlex.quote(str(config.path))} --from-disks"
         why = "The database does not know it" if known else "Do not make a new database"
         raise Refused(
             "\n".join((*hidden, f"Nothing was changed. {why}: {rebuild} --disk-map {source}"))
         )
+
+
+def _left_by_an_archive(config: Config, db_path: Path) -> Iterator[str]:
+    for path in dbfiles.backups(db_path):
+        yield f"{path}: an earlier database"
+    anew = "another archive on purpose? Move that away first"
+    for lists in {path.parent for path in db_path.parent.glob("packing-lists/*.sha512")}:
+        yield f"{lists}: lists of disks that were archived to ({anew})"
+    marker = config.buffer / buffer_marker.NAME
+    if not db_path.exists() and os.path.lexists(marker):
+        yield f"{marker}: this buffer belongs to an archive ({anew})"
 
 
 def must_be_wiped(config: Config, changes: Changes) -> None:

@@ -18,7 +18,7 @@ from poledata.keepsake import Copy, by_knowledge
 from tests.loopdisks import LoopWorld
 from tests.people import People
 from tests.test_rebuild import COPIES, DISKS, FILES, filled, lose_database, rebuilt, rows
-from tests.world import Run, World
+from tests.world import MARKER, Run, World
 
 ANEW = "Do not make a new database"
 GONE = "SELECT serial, state FROM disks WHERE state = 'shipped' ORDER BY serial"
@@ -51,7 +51,9 @@ def test_no_database_is_made_while_a_disk_that_was_archived_to_is_mounted(
     lose_database(world)
     lines = refused(world, *option).splitlines()
     assert lines[:-1] == [
-        f"{world.disks[label]}: {do_not_empty(world, label)}" for label in ("P01", "S01")
+        *(f"{world.disks[label]}: {do_not_empty(world, label)}" for label in ("P01", "S01")),
+        f"{world.buffer / MARKER}: this buffer belongs to an archive (another archive on purpose? "
+        "Move that away first)",
     ]
     said, _, command = lines[-1].partition(f"{ANEW}: ")
     assert said == "Nothing was changed. "
@@ -108,6 +110,48 @@ def test_a_copy_from_before_an_upgrade_says_that_there_was_a_database(world: Wor
         (world.root / f"shelf-{label}").rename(world.disks[label])
 
 
+@pytest.mark.parametrize("proof", ["packing lists", "the buffer's marker"])
+def test_what_an_archive_has_left_says_that_there_was_one(world: World, proof: str) -> None:
+    """No disk is mounted: still no empty database; who begins anew on purpose moves it away."""
+    filled(world)
+    lists, marker = world.db_path.with_name("packing-lists"), world.buffer / MARKER
+    if proof == "packing lists":
+        world.run_pass("close", "P01", check=0)
+        marker.rename(world.root / "marker")
+    lose_database(world)
+    away = {label: world.disks[label].rename(world.root / label) for label in ("P01", "S01")}
+    left, why = {
+        "packing lists": (lists, "lists of disks that were archived to"),
+        "the buffer's marker": (marker, "this buffer belongs to an archive"),
+    }[proof]
+    anew = "another archive on purpose? Move that away first"
+    for option in ((), ("--dry-run",)):
+        proofs, last = refused(world, *option).splitlines()
+        assert proofs == f"{left}: {why} ({anew})"
+        assert last.startswith(f"Nothing was changed. {ANEW}: ") and "--from-disks" in last
+    left.rename(world.root / "kept")
+    assert "4 drives added" in world.generate().out
+    world.db_path.unlink()
+    (world.root / "kept").rename(left)
+    for label, path in away.items():
+        path.rename(world.disks[label])
+    said = world.run("generate_db.py", "--from-disks", "--disk-map", str(world.disk_map_path))
+    assert said.code == 0 and len(rows(world, COPIES)) == 6
+    if proof == "packing lists":
+        (world.root / "marker").rename(marker)
+
+
+def test_the_database_that_made_the_marker_takes_further_disks(world: World) -> None:
+    """Also one that knows no disk yet: its own buffer speaks against nothing."""
+    world.generate()
+    world.run_pass(check=0)
+    assert (world.buffer / MARKER).exists()
+    world.sql("DELETE FROM disk_events")
+    world.sql("DELETE FROM disks")
+    assert "4 drives added" in world.generate().out
+    assert "0 drives added, 4 known" in world.generate().out
+
+
 def test_empty_and_half_claimed_disks_are_a_first_installation(world: World) -> None:
     """A claim that was cut short leaves no mark: nothing is on that disk."""
     for name in ("data", ".incoming"):
@@ -148,6 +192,7 @@ def test_a_pass_with_an_empty_database_never_asks_for_an_empty_disk(world: World
     filled(world)
     lose_database(world)
     away = {label: world.disks[label].rename(world.root / label) for label in ("P01", "S01")}
+    (world.buffer / MARKER).unlink()
     world.generate()
     for label, path in away.items():
         path.rename(world.disks[label])
