@@ -257,14 +257,13 @@ def _note_that_database_is_back(
 ) -> None:
     """Whoever was told of the trouble is told of its end."""
     board = Board(conn, channels)
-    for about, kind, key in (
-        (config.db_path, "database-error", "database"),
-        (config.path, "config-error", "configuration"),
+    for about, kind, key, failed, now in (
+        (config.db_path, "database-error", "database", "It did not answer at", "it does now"),
+        (config.path, "config-error", "configuration", "It could not be used at", "it can be now"),
     ):
         if stamps := _stamps_of(about):
             since = utc(min(stamp.stat().st_mtime for stamp in stamps))
-            text = f"It did not answer at {since}; it does now."
-            board.tell(kind, key, text, Severity.CRITICAL)
+            board.tell(kind, key, f"{failed} {since}; {now}.", Severity.CRITICAL)
             board.settle([kind], key)
         for stamp in stamps:
             stamp.unlink()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from poledata.records import Severity
+from poledata.records import Notice, Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ KINDS = {
          "--from-disks makes it from the disks; follow docs/operators.md."),
     ),
     "config-error": Kind(
-        _W, "this setting can't be used", "settings can't be used",
+        _W, "can't be used as it is", "settings can't be used",
         "No file is harmed. Unless the text says that no pass runs, archiving goes on.",
         ("data_manager.py check names it too.",
          "A directory is missing after a reboot? Make it, and mount what belongs there.",
@@ -189,7 +189,7 @@ KINDS = {
          "Otherwise look for a traceback in the log, and report it."),
     ),
     "copy-damaged": Kind(
-        _W, "a copy is damaged or missing", "copies are damaged or missing",
+        _W, "a copy is damaged or missing", "disks or files have bad copies",
         "Nothing was changed or removed. A file with no good copy at all has its own notice.",
         ("Do not write to that disk. Who changed it? dmesg -T | tail -50",
          "Make the copies again from the good ones: data_manager.py repair",
@@ -213,3 +213,8 @@ SEVERITIES = {name: kind.severity for name, kind in KINDS.items()}
 DISK_KINDS = ("disk-missing", "disk-wrong", "disk-read-only", "disk-error", "defect")
 SMART_KINDS = ("smart-failing", "smart-warning", "drive-missing")
 FILE_KINDS = ("copy-failed", "not-removed", "name-conflict", "bad-name")
+
+
+def says_it_itself(notice: Notice) -> bool:
+    """Whether its first sentence is the headline: the database itself answers."""
+    return notice.kind == "database-error" and notice.key != "database"

@@ -21,7 +21,7 @@ from poledata.identity import mounted_at
 from poledata.notices import DISK_KINDS, SMART_KINDS
 from poledata.records import GONE, Disk, DiskState, Role, Severity
 from poledata.shelf import Shelf
-from poledata.texts import shown, size_text, utc
+from poledata.texts import counted, shown, size_text, utc
 
 HOLD_AFTER_ERRORS = 3  # passes running
 LOOKED_FOR = 100  # copies of which one is enough to know a disk that is not at its place
@@ -129,8 +129,8 @@ def lose(house: House, disk: Disk, why: str) -> str:
         gone = tell_no_good_copy(house, disk)
     return (
         f"{disk.label} ({disk.serial}) is lost: {files} copies ({size_text(size_bytes)}) are "
-        f"noted as missing; {gone} of the files have no good copy left. Make the others again: "
-        "data_manager.py repair. "
+        f"noted as missing; {counted(gone, 'file has', 'files have')} no good copy left. Make the "
+        "others again: data_manager.py repair. "
         f"The label {disk.label} may be used again, by another drive. "
         f"If this was a mistake: data_manager.py lost --undo {disk.serial}"
     )
@@ -188,12 +188,12 @@ def tell_no_good_copy(house: House, disk: Disk) -> int:
     """Whether files of a disk have no good copy any more; how many."""
     gone = catalogue.without_good_copy(house.conn, disk)
     if gone:
+        one, many = f"file that was on {disk.label} has", f"files that were on {disk.label} have"
         house.board.tell(
             "no-good-copy",
             disk.serial,
-            f"{len(gone)} files that were on {disk.label} have no good copy left, {shown(gone[0])} "
-            "among them. Those still in the buffer are copied anew; for the others try to save "
-            "the drives.",
+            f"{counted(len(gone), one, many)} no good copy left, {shown(gone[0])} among them. Those "
+            "still in the buffer are copied anew; for the others try to save the drives.",
             value=float(len(gone)),
         )
     return len(gone)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from itertools import groupby
 
-from poledata.kinds import DIGEST, FILE_KINDS, KINDS
+from poledata.kinds import DIGEST, FILE_KINDS, KINDS, says_it_itself
 from poledata.records import Channel, Delivery, Message, Notice, Severity
 from poledata.texts import people_time, seconds, utc
 
@@ -124,7 +124,7 @@ def _what(alike: Sequence[Item]) -> str:
         return f"{still}{len(alike)} {kind.many}"
     if kind.headline == "{key}":
         return key
-    if alike[0].notice.kind == "database-error" and key != "database":
+    if says_it_itself(alike[0].notice):
         return f"{still}{alike[0].notice.text.partition('. ')[0]}"  # what the database lacks
     shown = key if len(key) <= _KEY_CHARACTERS else f"…{key[1 - _KEY_CHARACTERS :]}"
     return f"{shown}: {still}{kind.headline}"

@@ -14,7 +14,7 @@ from poledata import adoption, buffer, catalogue, choice, lock, mounts, sending,
 from poledata.config import Config
 from poledata.db import Connection
 from poledata.house import count_lacking, is_here
-from poledata.kinds import KINDS
+from poledata.kinds import KINDS, says_it_itself
 from poledata.records import (
     GONE,
     Disk,
@@ -27,7 +27,7 @@ from poledata.records import (
     Role,
     Severity,
 )
-from poledata.texts import people_time, utc
+from poledata.texts import counted, people_time, utc
 
 DAY_S = 86_400.0
 NO_PASS_FOR_S = 900.0  # cron starts one each minute
@@ -269,9 +269,15 @@ def _told(status: Status, severity: Severity) -> Iterator[str]:
         if kind == "no-good-copy" and status.without_good_copy:
             yield f"files without a good copy: {status.without_good_copy} ({kind})"
             continue  # they may stand in the notices of several disks
-        keys = [notice.key for notice in group]
-        one = f"{keys[0]}: {KINDS[kind].headline} ({kind})"
-        yield one if len(keys) == 1 else f"{len(keys)} {KINDS[kind].many} ({kind})"
+        alike = list(group)
+        said = _one(alike[0]) if len(alike) == 1 else f"{len(alike)} {KINDS[kind].many}"
+        yield f"{said} ({kind})"
+
+
+def _one(notice: Notice) -> str:
+    if says_it_itself(notice):
+        return notice.text.partition(". ")[0]
+    return f"{notice.key}: {KINDS[notice.kind].headline}"
 
 
 def _no_pass(status: Status) -> Iterator[str]:
@@ -295,13 +301,15 @@ def _to_look_at(status: Status) -> Iterator[str]:
         yield f"the archive is paused: {status.pause.why}"
     yield from status.warnings
     if status.pending:
-        yield f"{len(status.pending)} files failed so far"
+        yield f"{counted(len(status.pending), 'file', 'files')} failed so far"
     if status.lacking_copies:
-        yield f"{status.lacking_copies} copies are damaged or missing: data_manager.py repair"
+        lacking = counted(status.lacking_copies, "copy is", "copies are")
+        yield f"{lacking} damaged or missing: data_manager.py repair"
     late = [item for item in status.disks if item.overdue]
     if late:
         labels = " ".join(item.disk.label for item in late)
-        count = sum(item.overdue for item in late)
-        yield f"{count} copies were not read for twice VerifyEvery: data_manager.py verify {labels}"
+        count = counted(sum(item.overdue for item in late), "copy was", "copies were")
+        yield f"{count} not read for twice VerifyEvery: data_manager.py verify {labels}"
     for waiting in status.undelivered:
-        yield f"{waiting.notices} notices could not be sent through {waiting.channel}"
+        count = counted(waiting.notices, "notice", "notices")
+        yield f"{count} could not be sent through {waiting.channel}"

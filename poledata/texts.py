@@ -79,6 +79,11 @@ def _ago(age_s: float) -> str:
     return ""
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """``1 copy is``, ``2 copies are``."""
+    return f"{number} {one if number == 1 else many}"
+
+
 _LONGEST_TEXT_BYTES = 1 << 20
 
 

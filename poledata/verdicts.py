@@ -20,7 +20,7 @@ from poledata.identity import disk_faults
 from poledata.kinds import DISK_KINDS
 from poledata.lifecycle import the_disk
 from poledata.records import CopyOnDisk, CopyState, Disk, DiskState
-from poledata.texts import shown, utc
+from poledata.texts import counted, shown, utc
 
 GIVEN_UP = (DiskState.LOST, DiskState.SPARE)
 OF_US_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # neither file nor disk
@@ -168,9 +168,10 @@ def tell_bad_copies(house: House, disk: Disk, verdict: Verdict) -> None:
     is_to_be_mended = catalogue.bad_copies_on(house.conn, disk) or disk.state is DiskState.ACTIVE
     said = []
     if bad and is_to_be_mended:  # else each was made again before, and nothing is left to be done
+        one, many = f"copy on {disk.label} is", f"copies on {disk.label} are"
         said.append(
-            f"{len(verdict.damaged)} copies on {disk.label} are damaged, {len(verdict.missing)} "
-            f"missing, {bad[0]} among them. {_io_errors_text(verdict)}{_others_text(house, disk)}"
+            f"{counted(len(verdict.damaged), one, many)} damaged, {len(verdict.missing)} missing, "
+            f"{bad[0]} among them. {_io_errors_text(verdict)}{_others_text(house, disk)}"
         )
     if verdict.bad_lines:
         said.append(

@@ -501,7 +501,7 @@ def test_status_tells_everything_on_one_screen(world: World) -> None:
     lines = world.status(check=0).out.splitlines()
     assert lines[:3] == [
         "LOOK TODAY: per%cent.g3: this name can't be archived (bad-name)",
-        "    and 1 files failed so far",
+        "    and 1 file failed so far",
         "STAND-INS: plain directories instead of drives, for demo and tests only.",
     ]
     assert lines[3].startswith(f"Archive    {world.db_path}, ") and "UTC" in lines[3]

@@ -226,9 +226,9 @@ def test_the_copies_of_a_lost_disk_are_missing_and_its_label_is_free(world: Worl
     archive(world, "a.g3", "b.g3")
     run = order(world, "lost", "ztp01aa", "--why", "does not spin up")
     assert run.out == (
-        "P01 (ZTP01AA) is lost: 2 copies (2 kB) are noted as missing; 0 of the files have no good "
-        "copy left. Make the others again: data_manager.py repair. The label P01 may be used "
-        "again, by another drive. If this was a mistake: data_manager.py lost --undo ZTP01AA\n"
+        "P01 (ZTP01AA) is lost: 2 copies (2 kB) are noted as missing; 0 files have no good copy "
+        "left. Make the others again: data_manager.py repair. The label P01 may be used again, "
+        "by another drive. If this was a mistake: data_manager.py lost --undo ZTP01AA\n"
     )
     world.spoil("P01", None, "the test loses it")
     assert copy_states(world, "ZTP01AA") == {"a.g3": "missing", "b.g3": "missing"}
@@ -250,10 +250,10 @@ def test_files_of_a_lost_disk_that_are_in_the_buffer_are_copied_anew(world: Worl
     world.run_pass(check=1)
     assert copy_states(world, "ZTP01AA") == {"a.g3": "good"}
     run = order(world, "lost", "P01", "--why", "fell down")
-    assert "1 of the files have no good copy left" in run.out
+    assert "1 file has no good copy left" in run.out
     text = notice(world, "no-good-copy", "ZTP01AA")
     assert text.startswith(
-        "1 files that were on P01 have no good copy left, a.g3 among them. Those still in the"
+        "1 file that was on P01 has no good copy left, a.g3 among them. Those still in the"
     )
     severity = world.sql("SELECT severity FROM notices WHERE kind = 'no-good-copy'")
     assert [tuple(row) for row in severity] == [("critical",)]

@@ -54,7 +54,7 @@ def test_the_copy_disk_dies(make_loop_world: Callable[..., LoopWorld]) -> None:
     plug_in_again(world, "S01")
     world.loops["S01"].umount()
     world.spoil("S01", None, "it is given up")
-    assert "0 of the files have no good copy left" in follow(world, give_up)
+    assert "0 files have no good copy left" in follow(world, give_up)
     said = follow(world, mend)
     assert said.count("would copy") == 3 and "3 files copied (90 kB), to S02." in said
     assert world.archived("S02") == {*NAMES, LATE}

@@ -287,6 +287,28 @@ LACKING = "7 copies are damaged or missing: data_manager.py repair"
             WELL,
         ),
         ({"notices": (MISSING,)}, "LOOK TODAY: P01: the disk in use is not there (disk-missing)"),
+        ({"lacking_copies": 1}, "LOOK TODAY: 1 copy is damaged or missing: data_manager.py repair"),
+        (
+            {"notices": (_notice(Severity.WARNING, "copy-damaged"),) * 2},
+            "LOOK TODAY: 2 disks or files have bad copies (copy-damaged)",
+        ),
+        (
+            {"notices": (_notice(Severity.CRITICAL, "database-error", key="database"),)},
+            "ACT NOW: database: the database does not respond, or is missing (database-error)",
+        ),
+        (
+            {
+                "notices": (
+                    _notice(
+                        Severity.WARNING,
+                        "database-error",
+                        key="journal",
+                        text="Another program switched it to WAL mode. Nothing is lost.",
+                    ),
+                )
+            },
+            "LOOK TODAY: Another program switched it to WAL mode (database-error)",
+        ),
         ({"notices": (MISSING,) * 2}, "LOOK TODAY: 2 disks in use are not there (disk-missing)"),
         (
             {"notices": (replace(MISSING, acked_until=LATER),)},

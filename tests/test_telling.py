@@ -196,7 +196,7 @@ def test_files_that_were_on_a_lost_disk_alone(story: Story) -> None:
     story.world.spoil("P01", None, "the test loses it")
     story.run("lost", "P01", "--why", "fell down", check=0)
     mail = story.opens("no-good-copy", "ZTP01AA", 1)
-    assert "1 files that were on P01 have no good copy left, a.g3 among them" in paragraph(
+    assert "1 file that was on P01 has no good copy left, a.g3 among them" in paragraph(
         mail, "no-good-copy"
     )
     for label in ("P02", "S02"):
@@ -210,7 +210,7 @@ def test_a_bit_that_flipped_on_a_disk(real: Story) -> None:
     loops(real).loops["P01"].flip_bit("data/seed.g3")
     real.quiet("verify", "P01", check=1)
     mail = real.opens("copy-damaged", "P01", 0)
-    assert "1 copies on P01 are damaged, 0 missing, seed.g3" in paragraph(mail, "copy-damaged")
+    assert "1 copy on P01 is damaged, 0 missing, seed.g3" in paragraph(mail, "copy-damaged")
     loops(real).loops["P01"].flip_bit("data/seed.g3")
     real.quiet("verify", "P01", check=0)
     real.ends("copy-damaged", "P01")
@@ -273,7 +273,7 @@ def test_a_log_whose_directory_went_with_a_reboot(story: Story) -> None:
     directory = story.world.root / "log"
     story.world.configure(LogFile=str(directory / "pole.log"))
     mail = story.opens("config-error", "LogFile", 0)
-    assert mail.subject.endswith("LogFile: this setting can't be used")
+    assert mail.subject.endswith("LogFile: can't be used as it is")
     assert f"{directory}/pole.log can't be written: No such file or directory" in mail.body
     directory.mkdir()
     story.ends("config-error", "LogFile")

@@ -234,7 +234,7 @@ def test_a_region_that_can_not_be_read_is_loud_and_the_rest_is_read(loop_world: 
     assert states(world) == {name: "damaged" if name == bad else "good" for name in names}
     assert just_verified(world) == set(names)
     assert notice(world, "copy-damaged", "P01").startswith(
-        f"1 copies on P01 are damaged, 0 missing, {bad} among them. I/O ERROR at 1 of them "
+        f"1 copy on P01 is damaged, 0 missing, {bad} among them. I/O ERROR at 1 of them "
         f"({bad}: Input/output error): the drive may be failing."
     )
     (found,) = verify(world, "P01", "--json", check=1, prefix=unreadable).json()
@@ -698,7 +698,7 @@ def test_both_copies_bad_is_said_as_such(loop_world: LoopWorld) -> None:
     serials = {"P01": "ZTP01AA", "S01": "ZTS01AA"}
     for label, serial in serials.items():
         assert notice(world, "copy-damaged", label).startswith(
-            f"1 copies on {label} are damaged, 0 missing, a.g3 among them. Files of this disk with "
+            f"1 copy on {label} is damaged, 0 missing, a.g3 among them. Files of this disk with "
             "no good copy left on any other: 1 (no-good-copy)."
         )
         assert notice(world, "no-good-copy", serial)
