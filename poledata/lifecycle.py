@@ -192,8 +192,8 @@ def tell_no_good_copy(house: House, disk: Disk) -> int:
         house.board.tell(
             "no-good-copy",
             disk.serial,
-            f"{counted(len(gone), one, many)} no good copy left, {shown(gone[0])} among them. Those "
-            "still in the buffer are copied anew; for the others try to save the drives.",
+            f"{counted(len(gone), one, many)} no good copy left, {shown(gone[0])} among them. "
+            "Those still in the buffer are copied anew; for the others try to save the drives.",
             value=float(len(gone)),
         )
     return len(gone)
