@@ -145,7 +145,7 @@ def _told_in_any_case(config: Config) -> Iterator[None]:
                 if is_bug:
                     board.tell("defect", "the pass", f"It could not go on. {why}.")
                 elif not isinstance(fault, Stopped):
-                    text = f"The pass could not go on. {fault}."
+                    text = f"The pass could not go on. {str(fault).rstrip('.')}."
                     board.tell("pass-crashed", "data_manager", text, Severity.CRITICAL)
                 delivery.deliver(config, conn)
         except PoleError as other:  # less than what ended the pass

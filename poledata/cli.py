@@ -163,7 +163,7 @@ class _LogFile(logging.FileHandler):
         self.fault = self.fault or f"{self._wanted} can't be written: {why}"
 
     def _open(self) -> io.TextIOWrapper:
-        """Regular files only: a FIFO without a reader would hold up every pass for ever."""
+        """Regular files only: a FIFO without a reader would hold up every pass."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
         if os.geteuid() == 0:
             fd = open_or_make(Path(self.baseFilename), flags)
@@ -352,9 +352,9 @@ def enter(command: click.Command) -> NoReturn:
     except PoleError as fault:
         code = _say(fault)
     except Exception as defect:
-        code = _confess(defect)
+        code = _report_bug(defect)
     else:
-        code = _confess_bugs() if BUGS else code
+        code = _report_bugs() if BUGS else code
     gc.freeze()  # the process ends: what it holds need not be searched for garbage
     sys.exit(int(_exit_code_of(outlets, int(code or 0))))
 
@@ -368,17 +368,17 @@ def _say(fault: PoleError) -> ExitCode:
     return fault.exit_code
 
 
-def _confess_bugs() -> ExitCode:
+def _report_bugs() -> ExitCode:
     """Bugs that were kept to what they were about: everything else is done."""
     click.echo(
         f"This program hit a bug ({', '.join(dict.fromkeys(BUGS))}); everything else was done. "
-        "Nothing was removed on the word of it. The log has its traceback: please report it.",
+        "A bug never leads to the removal of a file. The log has its traceback: please report it.",
         err=True,
     )
     return ExitCode.DEFECT
 
 
-def _confess(defect: Exception) -> ExitCode:
+def _report_bug(defect: Exception) -> ExitCode:
     """A defect of ours: the traceback goes to the log, one plain sentence to the screen."""
     log.critical("a defect of this program", exc_info=defect)
     logs = [h for h in log.handlers if isinstance(h, _LogFile) and h.is_written]

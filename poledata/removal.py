@@ -1,6 +1,6 @@
 """The proof that a file may leave the buffer, and the only unlink of a buffer file.
 
-Read this page if you want to know whether anything can be lost. All evidence is gathered anew
+Read this page if you want to know whether anything can be lost. All evidence is gathered again
 right before the unlink, ``may_remove`` judges it, and anything that is not proved keeps the file.
 
 A group of files goes in two steps. First each proved file is renamed to a hidden name, under a
@@ -46,6 +46,7 @@ GROUP_FILES = 1000  # each is held open with its lease
 OTHER_DESCRIPTORS = 48  # what else a pass holds open
 log = logging.getLogger(__name__)
 
+NOT_ARCHIVED = "it is not registered as archived"
 TAKEN = "somebody else took it from the buffer; it is archived"
 _PROOFS = frozenset({VerifiedBy.DIRECT, VerifiedBy.EVICTED})
 # The file system can't rename now, or not without replacing: then the file is removed directly.
@@ -310,9 +311,9 @@ class Removal:
     # --- the first step: the name -------------------------------------------------------
 
     def _hide_if_proved(self, file: Archived, leases: ExitStack) -> _Open | Outcome:
-        known = catalogue.file(self._conn, file.waiting.name)
-        if known is None or known.archived_at is None:
-            return Outcome(file, ("it is not registered as archived",), file.waiting)
+        known = self._registered(file)
+        if known is None:
+            return Outcome(file, (NOT_ARCHIVED,), file.waiting)
         parent, _, base = file.waiting.path.rpartition("/")
         root_fd, now = self._buffer.root_fd, self._as_renamed(file.waiting)
         try:
@@ -333,6 +334,11 @@ class Removal:
             return Outcome(file, (TAKEN,))
         except FileFault as fault:
             return Outcome(file, (fault.why,), file.waiting)
+
+    def _registered(self, file: Archived) -> KnownFile | None:
+        """What the database says now of an archived file; None if it is not one (any more)."""
+        known = catalogue.file(self._conn, file.waiting.name)
+        return known if known and known.archived_at else None
 
     def _as_renamed(self, waiting: Waiting) -> Waiting:
         """Another name of a file that we have renamed meanwhile has not changed by that."""
@@ -397,8 +403,11 @@ class Removal:
     # --- the second step: the file ------------------------------------------------------
 
     def _remove_hidden(self, here: _Open) -> Outcome:
+        known = self._registered(here.file)  # a disk may be held since, by a check of the drives
+        if known is None:
+            return _give_back(here.stays(NOT_ARCHIVED), here.parent_fd, here.fd)
         try:
-            outcome = self._unlink_if_proved(here)
+            outcome = self._unlink_if_proved(replace(here, known=known))
         except FileNotFoundError:
             return Outcome(here.file, (TAKEN,))
         except OSError as fault:
@@ -448,8 +457,8 @@ class Removal:
         """One registered copy as it is now; anything that can't be seen counts against it."""
         file, known = here.file, here.known
         refusal, info, line_stands, place = None, None, False, frozenset[str]()
-        read = file.read_backs.get(copy.disk.id)
-        read = read or self._read_backs.get((here.file.waiting.path, copy.disk.id))
+        read = self._read_backs.get((here.file.waiting.path, copy.disk.id))
+        read = read or file.read_backs.get(copy.disk.id)
         try:
             held = self._hold(copy.disk)
             refusal = held.unsupported or self._why_detached(held)

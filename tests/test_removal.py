@@ -818,6 +818,39 @@ def test_a_line_of_another_content_is_no_line(station: Station, digit: str) -> N
     )
 
 
+LATE_CHANGES = {
+    "UPDATE disks SET held_by = 'machine' WHERE id = 2": NO_COPY + "the disk is held by a machine",
+    "UPDATE copies SET state = 'damaged' WHERE disk_id = 2": NO_COPY + "the copy is damaged",
+    "UPDATE files SET archived_at = NULL": "it is not registered as archived",
+}
+
+
+@pytest.mark.parametrize(("query", "refusal"), LATE_CHANGES.items())
+def test_what_the_database_says_by_the_end_of_the_pause_counts(
+    station: Station, monkeypatch: pytest.MonkeyPatch, query: str, refusal: str
+) -> None:
+    """A check of the drives may hold a disk meanwhile: the file gets its name back."""
+    monkeypatch.setattr(removal.time, "sleep", lambda _: station.sql(query))
+    assert station.remove() == (refusal,)
+    assert station.source.exists()
+
+
+def test_a_copy_that_was_read_too_long_ago_is_read_again(station: Station) -> None:
+    """A pass may be suspended between the copy and the removal."""
+    long_ago_s = medium.boottime_s() - removal.READ_WITHIN_S - 1
+    read_backs = {
+        station.disk(label).id: replace(
+            _read_back(station.copy(label), station.sha512), at_s=long_ago_s
+        )
+        for label in ("P01", "S01")
+    }
+    (outcome,) = station.remove_all(
+        Archived(station.waiting, station.sha512, read_backs=read_backs)
+    )
+    assert outcome.is_removed
+    assert station.readings == ["P01", "S01"]
+
+
 def test_a_removal_leaves_no_descriptor_behind(station: Station) -> None:
     """Neither one that went well nor one that was refused."""
     before = len(os.listdir("/proc/self/fd"))

@@ -177,8 +177,6 @@ def may_be_silent(rule: Rule) -> bool:
         return call.path == "" or call.device == "database"  # the way to a root, by realpath(3)
     if call.path == ".poledata-buffer" and call.kind in ("open", "fstat"):
         return True  # how coarse the buffer's times are can't be seen: the coarsest is taken
-    if call.device == "source" and call.kind == "rename":
-        return action in ROOM  # a full buffer: the file is removed without taking its name first
     if call.device == "database":
         return call.kind in SILENT_DATABASE
     if "catalogue.sqlite" in call.path:  # a help, left out where there is no room for it
