@@ -144,8 +144,9 @@ def make_busy(make_loop_world: Callable[..., LoopWorld], primaries: list[str]) -
     """On real mounts; P01 and S01 are in use; three batches wait, 0.g3 to 8.g3 in this order."""
     world = make_loop_world(primaries=primaries, copies=["S01"])
     ready_world(world)
+    first_s = 1_600_000_000 + 100 * os.getpid()  # a disk is known by its copies: no other test's
     for number in range(3 * BATCH_FILES):
-        world.put(f"{number}.g3", 1000 * number, mtime_s=1_600_000_000 + number)
+        world.put(f"{number}.g3", 1000 * number, mtime_s=first_s + number)
     return world
 
 
