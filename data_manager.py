@@ -8,13 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-import poledata.interpreter  # noqa: F401 - first of all, for it says what this Python lacks
+import poledata.cli.interpreter  # noqa: F401 - first of all, for it says what this Python lacks
 
 # isort: split
 import click
 
-from poledata import __version__, archive, cli, companion, db, delivery, lock, publish, sending
-from poledata.commands.common import Would, is_watched, watcher
+from poledata import __version__, db
+from poledata.archive import run
+from poledata.cli import app, background
+from poledata.cli.common import Would, is_watched, state_lines, watcher
 from poledata.config import Config
 from poledata.errors import (
     ConfigFault,
@@ -25,9 +27,13 @@ from poledata.errors import (
     Stopped,
     UsageFault,
 )
-from poledata.isolation import record
-from poledata.notices import Board
-from poledata.records import Severity
+from poledata.models import Severity
+from poledata.notices import delivery
+from poledata.notices.channels import configured_channels, heartbeat
+from poledata.notices.isolation import record
+from poledata.notices.store import Board
+from poledata.status import publish
+from poledata.system import locks
 
 STUCK_AFTER_S = 3 * 3600.0
 
@@ -44,15 +50,15 @@ class _Commands(click.Group):
         return super().get_command(context, name)
 
     def _load(self) -> None:
-        from poledata.commands import caring, disks, looking, telling
+        from poledata.cli import disks, maintenance, notices, status
 
-        for room in (looking, caring, telling, disks):
+        for room in (status, maintenance, notices, disks):
             for command in room.COMMANDS:
                 self.add_command(command)
 
 
 @click.group(cls=_Commands, invoke_without_command=True)
-@cli.common_options
+@app.common_options
 @click.option("--dry-run", is_flag=True, help="Say what a pass would do; change nothing.")
 @click.version_option(__version__, message="%(prog)s, version %(version)s")
 @click.pass_context
@@ -85,15 +91,15 @@ def data_manager(context: click.Context, dry_run: bool) -> ExitCode | None:
 
 
 def _one_pass() -> ExitCode:
-    cli.SETTINGS.speaks = False
+    app.SETTINGS.speaks = False
     try:
-        config = cli.SETTINGS.config()
+        config = app.SETTINGS.config()
     except ConfigFault as fault:
         if not is_watched():  # nobody reads what it prints
-            delivery.tell_of_config(cli.SETTINGS.path, fault)
+            delivery.tell_of_config(app.SETTINGS.path, fault)
         raise
-    cli.must_be_cron_user(config)
-    cli.start_logging(config)
+    app.must_be_cron_user(config)
+    app.start_logging(config)
     try:
         code = _pass_and_tell(config)
     except (DatabaseTrouble, DatabaseUnusable) as trouble:
@@ -101,31 +107,31 @@ def _one_pass() -> ExitCode:
         raise
     # Last; where passes end by faults the page turns old, which is true.
     faults = publish.rewrite(config)
-    delivery.note_settings(config, [*config.warnings, *cli.log_faults(), *faults])
+    delivery.note_settings(config, [*config.warnings, *app.log_faults(), *faults], state_lines)
     return code
 
 
 def _pass_and_tell(config: Config) -> ExitCode:
     """The pass under its lock; people are told after it, so that the next one need not wait."""
-    stop = cli.stop_on_signals()
-    with _told_in_any_case(config), lock.one_pass(config.db_path) as turns:
+    stop = app.stop_on_signals()
+    with _told_in_any_case(config), locks.one_pass(config.db_path) as turns:
         if not turns.is_ours:
             return _another_is_at_work(config, turns)
         with (
             db.connect(config.db_path) as conn,
             watcher() as watching,
-            companion.beside(config, turns.got_on, watching) as watching,
+            background.beside(config, turns.got_on, watching) as watching,
         ):
-            tally = archive.run_pass(config, conn, stop, watching, turns.give_way)
+            tally = run.run_pass(config, conn, stop, watching, turns.give_way)
     _say(tally.in_words())
     if not tally.interrupted:
         with db.connect_again(config.db_path) as conn:
-            board = Board(conn, sending.channels(config.secrets))
+            board = Board(conn, configured_channels(config.secrets))
             board.settle(["defect"], "the pass")
             with board.isolated("heartbeat"):
-                sending.heartbeat(config.secrets)
+                heartbeat(config.secrets)
             with board.isolated("sending"):
-                delivery.deliver(config, conn)
+                delivery.deliver(config, conn, state_lines)
     return tally.exit_code
 
 
@@ -141,36 +147,36 @@ def _told_in_any_case(config: Config) -> Iterator[None]:
         why = record("the pass", fault) if is_bug else ""
         try:
             with db.connect_again(config.db_path) as conn:
-                board = Board(conn, sending.channels(config.secrets))
+                board = Board(conn, configured_channels(config.secrets))
                 if is_bug:
                     board.tell("defect", "the pass", f"It could not go on. {why}.")
                 elif not isinstance(fault, Stopped):
                     text = f"The pass could not go on. {str(fault).rstrip('.')}."
                     board.tell("pass-crashed", "data_manager", text, Severity.CRITICAL)
-                delivery.deliver(config, conn)
+                delivery.deliver(config, conn, state_lines)
         except PoleError as other:  # less than what ended the pass
-            cli.log.warning("notices can't be sent now: %s", other)
+            app.log.warning("notices can't be sent now: %s", other)
         raise
 
 
-def _another_is_at_work(config: Config, turns: lock.PassLock) -> ExitCode:
+def _another_is_at_work(config: Config, turns: locks.PassLock) -> ExitCode:
     """Nothing to do, unless that pass has not got on for hours."""
     if abs(time.time() - turns.got_on_at_s) < STUCK_AFTER_S:
         _say("Another pass is at work; nothing to do here.")
         return ExitCode.DONE
     with db.connect(config.db_path) as conn:
-        archive.tell_that_it_is_stuck(config, conn, turns.got_on_at_s)
-        delivery.deliver(config, conn)
+        run.tell_that_it_is_stuck(config, conn, turns.got_on_at_s)
+        delivery.deliver(config, conn, state_lines)
     _say("Another pass is at work and does not get on: see pass-stuck in docs/operators.md.")
     return ExitCode.LOOK
 
 
 def _dry_run() -> ExitCode:
-    config = cli.SETTINGS.config()
-    cli.log_to_screen()
-    stop = cli.stop_on_signals()
+    config = app.SETTINGS.config()
+    app.log_to_screen()
+    stop = app.stop_on_signals()
     with db.connect(config.db_path, read_only=True) as conn:
-        tally = archive.run_pass(config, conn, stop, Would(), is_dry=True)
+        tally = run.run_pass(config, conn, stop, Would(), is_dry=True)
     click.echo("A dry run: nothing was changed.")
     return tally.exit_code
 
@@ -182,7 +188,7 @@ def _say(text: str) -> None:
 
 def main() -> NoReturn:
     """The console script."""
-    cli.enter(data_manager)
+    app.enter(data_manager)
 
 
 if __name__ == "__main__":

@@ -11,24 +11,26 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NoReturn
 
-import poledata.interpreter  # noqa: F401 - first of all, for it says what this Python lacks
+import poledata.cli.interpreter  # noqa: F401 - first of all, for it says what this Python lacks
 
 # isort: split
 import click
 
-from poledata import __version__, catalogue, checkup, cli, db, dbfiles, diskset
-from poledata.commands import rebuilding
+from poledata import __version__, db
+from poledata.cli import app, rebuild
 from poledata.config import Config
-from poledata.diskmap import read
-from poledata.diskset import Changes, Readiness
+from poledata.context import must_fit_together
+from poledata.disk_map import read
 from poledata.errors import ExitCode, UsageFault
-from poledata.house import must_fit_together
-from poledata.records import DEFAULT_PREFIXES, Disk
-from poledata.texts import size_text, utc
+from poledata.formatting import size_text, utc
+from poledata.maintenance import disk_set
+from poledata.maintenance.disk_set import Changes, Readiness
+from poledata.models import DEFAULT_PREFIXES, Disk
+from poledata.status import check
 
 
 @click.command()
-@cli.common_options
+@app.common_options
 @click.option(
     "--db",
     "db_path",
@@ -74,11 +76,11 @@ def generate_db(
     With --from-disks it is made from the disks themselves, or completed: nothing is written to
     them. The disk-map, if one is given, then adds its other drives as spares.
     """
-    if db_path and cli.SETTINGS.config_path:
+    if db_path and app.SETTINGS.config_path:
         raise UsageFault("--db and --config: give one of them. Nothing was changed.")
     if is_from_disks:
         _must_go_together(db_path, returned, verify and dry_run)
-        return rebuilding.from_disks(map_path, verify, dry_run, as_json)
+        return rebuild.from_disks(map_path, verify, dry_run, as_json)
     if map_path is None or verify:
         raise UsageFault(
             "--disk-map FILE is missing (or --from-disks, which alone takes --verify). "
@@ -90,24 +92,24 @@ def generate_db(
 def _from_map(
     db_path: Path | None, map_path: Path, returned: bool, dry_run: bool, as_json: bool
 ) -> ExitCode:
-    config = None if db_path else cli.SETTINGS.config()
+    config = None if db_path else app.SETTINGS.config()
     path = config.db_path if config else Path(str(db_path))
     entries = read(map_path, config.prefixes if config else DEFAULT_PREFIXES)
     known = _known(path, config)
-    changes = diskset.changes(known, entries, map_path, returned)
+    changes = disk_set.changes(known, entries, map_path, returned)
     if config:
-        diskset.must_know(config, known, changes, map_path, path)
-        diskset.must_be_wiped(config, changes)
+        disk_set.must_know(config, known, changes, map_path, path)
+        disk_set.must_be_wiped(config, changes)
     if not dry_run:
         _write(path, changes, stand_in=bool(config and not config.require_mount))
-    rows = diskset.readiness(config, entries, path.parent.stat().st_uid) if config else []
+    rows = disk_set.readiness(config, entries, path.parent.stat().st_uid) if config else []
     back = {entry.label for entry, _ in changes.returned}
-    rows = [row if row.label in back else diskset.unless_gone(row, known) for row in rows]
+    rows = [row if row.label in back else disk_set.unless_gone(row, known) for row in rows]
     if config and rows:
         rows = _looked_at_closer(config, rows)
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2))
-    elif not cli.SETTINGS.quiet:
+    elif not app.SETTINGS.quiet:
         click.echo(_summary(path, changes, dry_run))
         if rows:
             _print_table(rows)
@@ -122,7 +124,7 @@ def _looked_at_closer(config: Config, rows: Sequence[Readiness]) -> list[Readine
     if not config.db_path.exists() or config.db_path.parent.stat().st_uid != os.geteuid():
         return list(rows)
     with db.connect(config.db_path, read_only=True) as conn:
-        unfit = checkup.unfit_disks(config, conn)
+        unfit = check.unfit_disks(config, conn)
     return [
         row if row.next_step else replace(row, next_step=unfit.get(row.label, "")) for row in rows
     ]
@@ -155,7 +157,7 @@ def _known(path: Path, config: Config | None) -> list[Disk]:
     if not path.exists():
         return []
     with db.connect(path, read_only=True) as conn:
-        disks = catalogue.disks(conn)
+        disks = db.disks.disks(conn)
     if config:
         must_fit_together(config, disks)
     return disks
@@ -164,15 +166,15 @@ def _known(path: Path, config: Config | None) -> list[Disk]:
 def _write(path: Path, changes: Changes, stand_in: bool) -> None:
     """All of the new drives, or none."""
     if not path.exists():
-        dbfiles.create(path)
+        db.database_files.create(path)
     if not changes.new and not changes.returned:
         return
     at = utc(time.time())
     with db.connect(path) as conn, db.transaction(conn):
         for entry, disk in changes.returned:
-            catalogue.revive_disk(conn, disk, entry.label, entry.role, at)
+            db.disks.revive_disk(conn, disk, entry.label, entry.role, at)
         for entry in changes.new:
-            catalogue.add_disk(
+            db.disks.add_disk(
                 conn, entry.label, entry.role, entry.serial, entry.logical_id, stand_in, at
             )
 
@@ -204,7 +206,7 @@ def _print_table(rows: Sequence[Readiness]) -> None:
 
 def main() -> NoReturn:
     """The console script."""
-    cli.enter(generate_db)
+    app.enter(generate_db)
 
 
 if __name__ == "__main__":

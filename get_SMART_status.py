@@ -9,22 +9,27 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, NoReturn
 
-import poledata.interpreter  # noqa: F401 - first of all, for it says what this Python lacks
+import poledata.cli.interpreter  # noqa: F401 - first of all, for it says what this Python lacks
 
 # isort: split
 import click
 
-from poledata import catalogue, cli, db, health, lifecycle, lock, sending
+from poledata import db
+from poledata.cli import app
 from poledata.config import Config
+from poledata.context import Context, must_fit_together
+from poledata.disks import lifecycle
 from poledata.errors import ExitCode, UsageFault
-from poledata.house import House, must_fit_together
-from poledata.notices import Board
-from poledata.records import Disk
-from poledata.texts import utc
+from poledata.formatting import utc
+from poledata.models import Disk
+from poledata.notices.channels import configured_channels
+from poledata.notices.store import Board
+from poledata.smart import rules
+from poledata.system import locks
 
 if TYPE_CHECKING:
-    from poledata.drives import Found
-    from poledata.smartwatch import Checked
+    from poledata.smart.check import Checked
+    from poledata.smart.smartctl import FoundDrive
 
 LOOK_AGAIN_AFTER_S = 5.0
 
@@ -50,7 +55,7 @@ class Row:
 
 
 @click.command()
-@cli.common_options
+@app.common_options
 @click.option("--json", "as_json", is_flag=True, help="The same for programs.")
 @click.option("--history", metavar="LABEL", help="Only list what changed on this drive, and when.")
 @click.argument("labels", metavar="[LABEL…]", nargs=-1)
@@ -64,65 +69,68 @@ def get_smart_status(as_json: bool, history: str | None, labels: tuple[str, ...]
     Exit codes: 0 no drive needs a look; 1 some drive is failing, or should be watched, or did not
     answer; 2 wrong usage or configuration, nothing was touched.
     """
-    config = cli.SETTINGS.config()
+    config = app.SETTINGS.config()
     if history:
         return _history(config, history, as_json)
-    cli.must_be_root("ask drives how they are")
-    cli.start_logging(config)
-    with lock.one_smart_check(config.db_path) as is_only:
+    app.must_be_root("ask drives how they are")
+    app.start_logging(config)
+    with locks.one_smart_check(config.db_path) as is_only:
         if not is_only:
             _say("Another check is at work; nothing to do here.")
             return ExitCode.DONE
         with db.connect(config.db_path) as conn:
-            must_fit_together(config, catalogue.disks(conn))
+            must_fit_together(config, db.disks.disks(conn))
             if not config.require_mount:
                 raise UsageFault("Stand-ins have no SMART. Nothing was changed.")
             return _check(config, conn, labels, as_json)
 
 
 def _check(config: Config, conn: db.Connection, labels: tuple[str, ...], as_json: bool) -> ExitCode:
-    from poledata import smartwatch
+    from poledata.smart import check
 
-    every = catalogue.disks(conn)
-    named = _named(House(config, conn, Board(conn)), labels)
-    disks = smartwatch.to_check(named or every)
+    every = db.disks.disks(conn)
+    named = _named(Context(config, conn, Board(conn)), labels)
+    disks = check.to_check(named or every)
     if gone := [disk.label for disk in named if disk not in disks]:
         raise UsageFault(
             f"{', '.join(gone)}: shipped or lost, not looked for. Nothing was changed."
         )
     found = _look(disks)
-    board = Board(conn, sending.channels(config.secrets))  # as it is now: asking took a while
-    house = House(config, conn, board)
-    checked = smartwatch.check(house, disks, found, time.time())
-    smartwatch.tell(house, checked)
-    if smartwatch.may_change_holds(house, checked):
-        with lock.between_batches(config.db_path):
-            smartwatch.change_holds(house, checked, utc(time.time()))
-        smartwatch.tell(house, checked)
-    _print(house, checked, _strangers(every, found) if not labels else [], as_json)
+    board = Board(conn, configured_channels(config.secrets))  # as it is now: asking took a while
+    context = Context(config, conn, board)
+    checked = check.check(context, disks, found, time.time())
+    check.tell(context, checked)
+    if check.may_change_holds(context, checked):
+        with locks.between_batches(config.db_path):
+            check.change_holds(context, checked, utc(time.time()))
+        check.tell(context, checked)
+    _print(context, checked, _strangers(every, found) if not labels else [], as_json)
     return ExitCode.LOOK if any(one.needs_a_look for one in checked) else ExitCode.DONE
 
 
-def _named(house: House, labels: Sequence[str]) -> list[Disk]:
-    return list(dict.fromkeys(lifecycle.the_disk(house, label) for label in labels))
+def _named(context: Context, labels: Sequence[str]) -> list[Disk]:
+    return list(dict.fromkeys(lifecycle.the_disk(context, label) for label in labels))
 
 
-def _look(disks: Sequence[Disk]) -> list[Found]:
+def _look(disks: Sequence[Disk]) -> list[FoundDrive]:
     """All drives; a second time where one in use was not found, for it may just have come back."""
-    from poledata import drives, smartwatch  # pySMART is slow to load
+    from poledata.smart import (
+        check,  # pySMART is slow to load
+        smartctl,
+    )
 
-    found = drives.look()
-    if smartwatch.lacks_one_in_use(disks, found):
+    found = smartctl.look()
+    if check.lacks_one_in_use(disks, found):
         time.sleep(LOOK_AGAIN_AFTER_S)
-        found = drives.look()
+        found = smartctl.look()
     return found
 
 
-def _strangers(disks: Sequence[Disk], found: Sequence[Found]) -> list[Found]:
+def _strangers(disks: Sequence[Disk], found: Sequence[FoundDrive]) -> list[FoundDrive]:
     """Drives that no registered disk is: not judged."""
-    from poledata import smartwatch
+    from poledata.smart import check
 
-    ours = [drive for disk in disks if (drive := smartwatch.find(disk, found)[0])]
+    ours = [drive for disk in disks if (drive := check.find(disk, found)[0])]
     return [drive for drive in found if drive not in ours]
 
 
@@ -130,9 +138,9 @@ def _strangers(disks: Sequence[Disk], found: Sequence[Found]) -> list[Found]:
 
 
 def _print(
-    house: House, checked: Sequence[Checked], strangers: Sequence[Found], as_json: bool
+    context: Context, checked: Sequence[Checked], strangers: Sequence[FoundDrive], as_json: bool
 ) -> None:
-    rows = [_row(lifecycle.the_disk(house, one.disk.serial), one) for one in checked]
+    rows = [_row(lifecycle.the_disk(context, one.disk.serial), one) for one in checked]
     rows += [_stranger(drive) for drive in strangers]
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False))
@@ -162,7 +170,7 @@ def _row(disk: Disk, one: Checked) -> Row:
     )
 
 
-def _stranger(found: Found) -> Row:
+def _stranger(found: FoundDrive) -> Row:
     drive, report = found.drive, found.report
     return Row(
         label=None,
@@ -196,8 +204,8 @@ def _line(row: Row) -> str:
 
 def _history(config: Config, label: str, as_json: bool) -> ExitCode:
     with db.connect(config.db_path, read_only=True) as conn:
-        disk = lifecycle.the_disk(House(config, conn, Board(conn, is_dry=True)), label)
-        found = health.changes(catalogue.smart_history(conn, disk))
+        disk = lifecycle.the_disk(Context(config, conn, Board(conn, is_dry=True)), label)
+        found = rules.changes(db.smart.smart_history(conn, disk))
     if as_json:
         click.echo(json.dumps([asdict(change) for change in found], indent=2))
         return ExitCode.DONE
@@ -209,13 +217,13 @@ def _history(config: Config, label: str, as_json: bool) -> ExitCode:
 
 
 def _say(text: str) -> None:
-    if not cli.SETTINGS.quiet:
+    if not app.SETTINGS.quiet:
         click.echo(text)
 
 
 def main() -> NoReturn:
     """The console script."""
-    cli.enter(get_smart_status)
+    app.enter(get_smart_status)
 
 
 if __name__ == "__main__":

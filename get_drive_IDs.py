@@ -9,18 +9,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
-import poledata.interpreter  # noqa: F401 - first of all, for it says what this Python lacks
+import poledata.cli.interpreter  # noqa: F401 - first of all, for it says what this Python lacks
 
 # isort: split
 import click
 
-from poledata import cli, diskmap, driveids
-from poledata.driveids import Compared, Identity
+from poledata import disk_map
+from poledata.cli import app
 from poledata.errors import ExitCode
+from poledata.smart import ids
+from poledata.smart.ids import Compared, Identity
 
 
 @click.command()
-@cli.output_options
+@app.output_options
 @click.option("--json", "as_json", is_flag=True, help="The same for programs.")
 @click.option(
     "--disk-map",
@@ -39,14 +41,14 @@ def get_drive_ids(as_json: bool, map_path: Path | None, devices: tuple[str, ...]
     Standard output holds these lines alone; what a person should know is on standard error.
     Exit codes: 0 all is well; 1 some drive could not be asked, or differs; 2 wrong usage.
     """
-    entries = diskmap.read(map_path, may_lack_ids=True) if map_path else ()
-    cli.must_be_root("ask drives who they are")
-    if cli.SETTINGS.log_file:
-        cli.log_to(cli.SETTINGS.log_file)
+    entries = disk_map.read(map_path, may_lack_ids=True) if map_path else ()
+    app.must_be_root("ask drives who they are")
+    if app.SETTINGS.log_file:
+        app.log_to(app.SETTINGS.log_file)
     drives = _ask(devices)
-    said = [why for drive in drives if (why := driveids.unusable(drive))]
-    usable = [drive for drive in drives if not driveids.unusable(drive)]
-    compared = driveids.compare(usable, entries) if map_path else Compared(tuple(usable), ())
+    said = [why for drive in drives if (why := ids.unusable(drive))]
+    usable = [drive for drive in drives if not ids.unusable(drive)]
+    compared = ids.compare(usable, entries) if map_path else Compared(tuple(usable), ())
     _print(compared, as_json, drives, bool(map_path))
     for what in (*said, *compared.differences):
         click.echo(what, err=True)
@@ -54,18 +56,18 @@ def get_drive_ids(as_json: bool, map_path: Path | None, devices: tuple[str, ...]
 
 
 def _ask(devices: Sequence[str]) -> list[Identity]:
-    from poledata import drives  # pySMART is slow to load
+    from poledata.smart import smartctl  # pySMART is slow to load
 
     found = [
         Identity(None, f.drive.serial, f.drive.wwn, f.report.model, f.devices)
-        for f in drives.look(devices)
+        for f in smartctl.look(devices)
     ]
     return sorted(found, key=lambda drive: (drive.serial or "", drive.devices))
 
 
 def _print(compared: Compared, as_json: bool, drives: Iterable[Identity], is_map: bool) -> None:
     if as_json:
-        unusable = [drive for drive in drives if driveids.unusable(drive)]
+        unusable = [drive for drive in drives if ids.unusable(drive)]
         everything = [asdict(drive) for drive in (*compared.identities, *unusable)]
         click.echo(json.dumps(everything, indent=2))
         return
@@ -76,7 +78,7 @@ def _print(compared: Compared, as_json: bool, drives: Iterable[Identity], is_map
 
 def main() -> NoReturn:
     """The console script."""
-    cli.enter(get_drive_ids)
+    app.enter(get_drive_ids)
 
 
 if __name__ == "__main__":

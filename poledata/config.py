@@ -1,7 +1,4 @@
-"""The configuration: an INI file and the secrets beside it, with all faults at once.
-
-Cron loads this every minute: what only a fault or a ``.env`` needs is imported late.
-"""
+"""The secrets: where notices go, from the environment and the ``.env`` beside the INI file."""
 
 from __future__ import annotations
 
@@ -10,29 +7,113 @@ import io
 import os
 import re
 import shlex
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from poledata.envfile import Secrets, read_secrets
 from poledata.errors import ConfigFault
-from poledata.records import Prefixes, Role
+from poledata.formatting import is_utf8, shown, text_in
+from poledata.models import Prefixes, Role
 from poledata.settings import (
     KEYS,
     LABEL,
     Key,
-    Place,
     RemoteWriters,
-    duration_s,
+    SettingPlace,
     fixed_part,
     lacks_unit,
     said,
-    size_bytes,
 )
-from poledata.texts import is_utf8, shown, text_in
 
-__all__ = ["KEYS", "Config", "Secrets", "duration_s", "load", "page_faults", "size_bytes"]
+_SECRETS = ("POLE_NOTIFY_URLS", "POLE_PAGER_URLS", "POLE_PAGER_COMMAND",
+            "POLE_HEARTBEAT_COMMAND", "POLE_HEARTBEAT_URL")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Secrets:
+    """Where notices go. Its text form never shows a value: it may end up in a log."""
+
+    notify_urls: tuple[str, ...] = ()
+    pager_urls: tuple[str, ...] = ()
+    pager_command: str | None = None
+    heartbeat_command: str | None = None
+    heartbeat_url: str | None = None
+
+    def __repr__(self) -> str:
+        return "Secrets(hidden)"
+
+
+def read_secrets(path: Path, environ: Mapping[str, str]) -> tuple[Secrets, list[str]]:
+    """The secrets of environment and ``.env``, and what a person should know about the file."""
+    stored, warnings = _stored(path)
+    notify, pager, pager_command, heartbeat_command, heartbeat_url = (
+        environ.get(name, stored.get(name) or "").strip() for name in _SECRETS
+    )
+    secrets = Secrets(
+        notify_urls=_urls(notify),
+        pager_urls=_urls(pager),
+        pager_command=pager_command or None,
+        heartbeat_command=heartbeat_command or None,
+        heartbeat_url=heartbeat_url or None,
+    )
+    return secrets, warnings
+
+
+def _urls(text: str) -> tuple[str, ...]:
+    """A comma within a URL is a part of it; one at its end separates."""
+    return tuple(url for url in (part.rstrip(",") for part in text.split()) if url)
+
+
+def _stored(path: Path) -> tuple[dict[str, str | None], list[str]]:
+    where = shown(str(path))
+    try:
+        st = path.stat()
+        if stat.S_ISFIFO(st.st_mode):  # it would be waited for
+            raise ValueError("it is a pipe")
+        values, warnings = _parsed_env(text_in(path))
+    except FileNotFoundError:
+        return {}, []
+    except (OSError, ValueError, ImportError) as e:
+        why = e.strerror if isinstance(e, OSError) else e
+        whose = "; it must belong to the cron user" if isinstance(e, PermissionError) else ""
+        return {}, [f"{where}: can't be read ({why}{whose}); what it holds is not used"]
+    if st.st_mode & 0o077:
+        warnings.append(f"is open to others than its owner; run: chmod 600 {where}")
+    if os.geteuid() == 0 and st.st_uid != 0:
+        commands = [name for name in _SECRETS if name.endswith("_COMMAND") and values.get(name)]
+        values = {name: value for name, value in values.items() if name not in commands}
+        warnings += [
+            f"root does not own it, so root does not run {name}; the next pass does"
+            for name in commands
+        ]
+    return values, [f"{where}: {warning}" for warning in warnings]
+
+
+def _parsed_env(text: str) -> tuple[dict[str, str | None], list[str]]:
+    """The values, and a warning for each line that gives none."""
+    import logging
+
+    from dotenv import dotenv_values
+
+    warnings: list[str] = []
+
+    def kept(record: logging.LogRecord) -> bool:
+        # without a handler it would go to standard error, and cron would mail it every minute
+        warnings.append(record.getMessage())
+        return False
+
+    logger = logging.getLogger("dotenv.main")
+    logger.addFilter(kept)
+    try:
+        values = dict(dotenv_values(stream=io.StringIO(text), interpolate=False))
+    finally:
+        logger.removeFilter(kept)
+    unknown = [name for name in values if name.startswith("POLE_") and name not in _SECRETS]
+    warnings += [f"{shown(name)} is not known, and not used" for name in unknown]
+    return values, warnings
+
 
 _KEY_OF = {key.name.lower(): key for key in KEYS}
 _FILES = ("FilenameDB", "LogFile", "MetricsFile", "StatusPage")
@@ -93,7 +174,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     try:
         _must_be_safe_for_root(full)
         ini = _Ini.parse(text_in(full))
-        values = _values(ini, full, Place(full.parent, environ))
+        values = _values(ini, full, SettingPlace(full.parent, environ))
     except OSError as e:
         why = f"can't be read ({e.strerror}); name another with --config, or copy an example"
         raise ConfigFault([f"{shown(str(path))}: {why}"]) from e
@@ -156,7 +237,7 @@ class _Ini:
         return cls(values, lines, faults)
 
 
-def _values(ini: _Ini, path: Path, place: Place) -> dict[str, Any]:
+def _values(ini: _Ini, path: Path, place: SettingPlace) -> dict[str, Any]:
     """Config's fields from the INI; raises ValueError with all its faults."""
     values: dict[str, Any] = {}
     faults = [*ini.faults, *_key_faults(ini)]

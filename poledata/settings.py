@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from poledata.texts import is_utf8, shown
+from poledata.formatting import is_utf8, shown
 
 LABEL = "{label}"
 _NONE = "none"
@@ -114,7 +114,7 @@ def _extensions(text: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SettingPlace:
     """What a path in the file is relative to, and the variables that it may name."""
 
     base: Path
@@ -141,7 +141,7 @@ class Place:
         return self.environ.get(name, "")
 
 
-def _buffer(text: str, place: Place) -> Path:
+def _buffer(text: str, place: SettingPlace) -> Path:
     path = place.path(text)
     try:
         with os.scandir(path):
@@ -153,14 +153,14 @@ def _buffer(text: str, place: Place) -> Path:
         ) from e
 
 
-def _file(text: str, place: Place) -> Path:
+def _file(text: str, place: SettingPlace) -> Path:
     path = place.path(text)
     if os.path.isdir(path):
         raise ValueError(f"{shown(str(path))} is a directory; name a file")
     return path
 
 
-def _file_to_make(text: str, place: Place) -> Path:
+def _file_to_make(text: str, place: SettingPlace) -> Path:
     path = _file(text, place)
     if not os.path.isdir(path.parent):
         parent = shown(str(path.parent))
@@ -168,15 +168,15 @@ def _file_to_make(text: str, place: Place) -> Path:
     return path
 
 
-def _log_file(text: str, place: Place) -> Path | None:
+def _log_file(text: str, place: SettingPlace) -> Path | None:
     return None if text == _BESIDE else place.path(text)  # no log is worth a stopped archive
 
 
-def _page(text: str, place: Place) -> Path | None:
+def _page(text: str, place: SettingPlace) -> Path | None:
     return None if text.lower() == _NONE else place.path(text)
 
 
-def _mount_patterns(text: str, place: Place) -> tuple[str, ...]:
+def _mount_patterns(text: str, place: SettingPlace) -> tuple[str, ...]:
     patterns: list[str] = []
     faults: list[str] = []
     for item in filter(None, (item.strip() for item in re.split("[,\n]", text))):
@@ -189,7 +189,7 @@ def _mount_patterns(text: str, place: Place) -> tuple[str, ...]:
     return tuple(dict.fromkeys(patterns))
 
 
-def _mount_pattern(item: str, place: Place) -> str:
+def _mount_pattern(item: str, place: SettingPlace) -> str:
     path = place.path(item)
     if re.search("[{}]", str(path).replace(LABEL, "")):
         raise ValueError(f"{shown(str(path))}: only {LABEL} may stand in braces")
@@ -206,7 +206,7 @@ def fixed_part(pattern: str) -> Path:
     return Path(*parts[: next(n for n, part in enumerate(parts) if LABEL in part)])
 
 
-def _plain(read: Callable[[str], object]) -> Callable[[str, Place], object]:
+def _plain(read: Callable[[str], object]) -> Callable[[str, SettingPlace], object]:
     return lambda text, _: read(text)
 
 
@@ -218,7 +218,7 @@ class Key:
     default: str | None
     meaning: str
     sets: str  # the field of Config
-    read: Callable[[str, Place], object]
+    read: Callable[[str, SettingPlace], object]
     bare: str = ""  # what a number without a unit counts as; "": it needs none
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from poledata.kinds import DIGEST, KINDS
-from poledata.records import Severity
+from poledata.models import Severity
+from poledata.notices.kinds import DIGEST, KINDS
 from tests.post import WORD, Mail, Receiver
 from tests.world import Run, World
 

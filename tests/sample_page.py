@@ -11,12 +11,11 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from poledata import page
-from poledata.pictures import Point
-from poledata.records import DayDone, DiskState, HealthCheck, Notice, PassRow, Severity
-from poledata.report import Archived, BufferStatus, DiskStatus, Status, judged
-from poledata.texts import utc
-from poledata.trends import Curve, DriveTrend, Trends
+from poledata.formatting import utc
+from poledata.models import DayDone, DiskState, HealthCheck, Notice, PassRow, Severity
+from poledata.status import html
+from poledata.status.facts import ArchivedAmount, BufferStatus, DiskStatus, Status, judged
+from poledata.status.html import Curve, DriveTrend, Point, Trends
 from tests import browser
 from tests.test_report import NOON, disk
 
@@ -81,7 +80,7 @@ SAMPLE = judged(
             used_percent=7.3,
         ),
         disks=(*PRIMARIES, *COPIES),
-        archived=Archived(48_217, 47 * TB, 812, 850 * 10**9, 9120, 9 * TB),
+        archived=ArchivedAmount(48_217, 47 * TB, 812, 850 * 10**9, 9120, 9 * TB),
         lacking_copies=0,
         pending=(),
         notices=(NOTICE,),
@@ -131,7 +130,7 @@ def write(
     path: Path, status: Status = SAMPLE, shown: Trends = TRENDS, made_s: float | None = None
 ) -> Path:
     """The page in a file, as if it were of another time."""
-    text = page.render(status, shown, full_percent=80)
+    text = html.render(status, shown, full_percent=80)
     was = f'data-made="{status.at_s:.0f}"'
     assert was in text
     path.write_text(text.replace(was, f'data-made="{made_s or time.time():.0f}"'))

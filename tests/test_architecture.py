@@ -8,6 +8,7 @@ import dataclasses
 import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from functools import cache
 from graphlib import TopologicalSorter
@@ -15,107 +16,37 @@ from pathlib import Path
 
 import pytest
 
-from poledata import records
+from poledata import models
 from tests.world import CRON_ENVIRONMENT, World
 
 REPO = Path(__file__).parents[1]
 LONGEST_MODULE_LINES = 600
 LONGEST_FUNCTION_LINES = 40
 
-# The floors, from the ground up: a module imports from its own floor and from those below.
-FLOORS = {
-    "ground": {"records", "errors", "interpreter", "kinds", "ownership", "texts"},
-    "middle": {
-        "bag",
-        "beneath",
-        "buffer",
-        "buffer_marker",
-        "catalogue",
-        "choice",
-        "descriptors",
-        "config",
-        "copying",
-        "db",
-        "dbfiles",
-        "diskmap",
-        "driveids",
-        "drives",
-        "envfile",
-        "health",
-        "hidden",
-        "isolation",
-        "lane",
-        "lock",
-        "manifest",
-        "medium",
-        "message",
-        "mounts",
-        "pictures",
-        "postman",
-        "presence",
-        "progress",
-        "scribe",
-        "sealing",
-        "sending",
-        "settings",
-        "smartjson",
-        "support",
-        "tally",
-        "writers",
-    },
-    "composers": {
-        "adoption",
-        "archive",
-        "bagreading",
-        "batches",
-        "batchwork",
-        "care",
-        "checkup",
-        "closing",
-        "companion",
-        "delivery",
-        "diskset",
-        "diskwatch",
-        "failures",
-        "finding",
-        "goodcopies",
-        "house",
-        "identity",
-        "inventory",
-        "keepsake",
-        "leftovers",
-        "lifecycle",
-        "metrics",
-        "notices",
-        "packinglist",
-        "page",
-        "planning",
-        "publish",
-        "rebuild",
-        "removal",
-        "repair",
-        "report",
-        "rereading",
-        "restoring",
-        "screen",
-        "shelf",
-        "smartwatch",
-        "trends",
-        "verdicts",
-        "watch",
-    },
-    "top": {"cli", "commands"},
-}
-MIDDLE_KNOWS_AT_MOST = 4  # others of the middle
+# From the bottom: a package imports only from the layers below its own.
+LAYERS = (
+    ("errors", "formatting", "models"),
+    ("disk_map", "settings", "system"),
+    ("config",),
+    ("db",),
+    ("notices",),
+    ("context",),
+    ("disks",),
+    ("archive", "smart"),
+    ("maintenance", "status"),
+    ("cli",),
+)
+LAYER_OF = {package: number for number, layer in enumerate(LAYERS) for package in layer}
+MOST_MODULES_IN_A_FOLDER, MOST_AT_THE_TOP = 15, 12
 # A command of its own may know more; a pass, which cron starts each minute, loads none of these.
 HEAVY = {"apprise", "dotenv", "jinja2", "prometheus_client", "pySMART", "requests", "rich"}
 # Where everything may be caught: at a door, and in a thread that hands it on.
 CATCH_ALLS = {
-    ("poledata/cli.py", "enter"),
-    ("poledata/companion.py", "run"),
-    ("poledata/isolation.py", "caught"),
-    ("poledata/lane.py", "run"),
-    ("poledata/postman.py", "main"),
+    ("poledata/cli/app.py", "enter"),
+    ("poledata/cli/background.py", "run"),
+    ("poledata/notices/isolation.py", "caught"),
+    ("poledata/archive/copier.py", "run"),
+    ("poledata/notices/send_child.py", "main"),
 }
 # What stands in SQL that is put together: names of ours, and never a value.
 IN_SQL = {
@@ -148,7 +79,12 @@ def name_of(path: Path) -> str:
 
 
 def module_of(path: Path) -> str:
-    """``bag``; of a package, with all that is in it, ``catalogue``; of a script its name."""
+    """``poledata.disks.bag``; of a package ``poledata.disks``; of a script its name."""
+    return ".".join(path.relative_to(REPO).with_suffix("").parts).removesuffix(".__init__")
+
+
+def package_of(path: Path) -> str:
+    """``disks``; of a module at the top of the package, and of a script, its own name."""
     parts = path.relative_to(REPO).with_suffix("").parts
     return parts[min(1, len(parts) - 1)]
 
@@ -164,22 +100,14 @@ def imports(path: Path, anywhere: bool = True) -> Iterator[str]:
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-def ours(path: Path) -> set[str]:
+@cache
+def ours(path: Path) -> frozenset[str]:
     """The modules of ours that this one imports, but for itself."""
-    found = {name.split(".")[1] for name in imports(path) if name.startswith("poledata.")}
-    scripts = {script.stem for script in SCRIPTS}
-    found |= {name.split(".")[0] for name in imports(path)} & scripts
-    return (found & (names() | scripts)) - {module_of(path)}
-
-
-def names() -> set[str]:
-    return {module_of(path) for path in MODULES} - {"__init__"}
-
-
-def floor_of(module: str) -> int:
-    """Counted from the ground; one that stands nowhere yet is judged as a composer."""
-    numbers = (number for number, floor in enumerate(FLOORS.values()) if module in floor)
-    return next(numbers, list(FLOORS).index("composers"))
+    known = {module_of(other) for other in CODE}
+    found = set()
+    for name in imports(path):
+        found |= {name, name.rpartition(".")[0]} & known
+    return frozenset(found - {module_of(path), "poledata"})
 
 
 def in_functions(path: Path) -> Iterator[tuple[str, ast.AST]]:
@@ -210,57 +138,70 @@ def texts(path: Path) -> Iterator[str]:
             yield node.value
 
 
-# --- the import diagram ---------------------------------------------------------------------
+# --- the layers -----------------------------------------------------------------------------
 
 
-def test_every_module_stands_on_one_floor() -> None:
-    """Who adds a module says here on which; a floor has no module that is gone."""
-    standing = [module for floor in FLOORS.values() for module in floor]
-    assert sorted(standing) == sorted(names())
+def test_every_package_is_on_one_layer() -> None:
+    """Who adds a package says here on which; a layer names no package that is gone."""
+    found = {package_of(path) for path in MODULES} - {"__init__"}
+    assert sorted(package for layer in LAYERS for package in layer) == sorted(found)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_no_arrow_points_upward(path: Path) -> None:
-    """The ground knows nothing, the middle no composer, a composer not what is on the screen."""
-    if module_of(path) == "__init__":
+def test_a_package_imports_only_from_layers_below_its_own(path: Path) -> None:
+    """So a reader who knows the lower ones needs no other."""
+    if package_of(path) == "__init__":
         assert ours(path) == set()
         return
-    above = {other for other in ours(path) if floor_of(other) > floor_of(module_of(path))}
+    used = {name.split(".")[1] for name in ours(path)} - {package_of(path)}
+    above = {other for other in used if LAYER_OF[other] >= LAYER_OF[package_of(path)]}
     assert above == set()
 
 
-def test_only_scripts_know_the_screen() -> None:
-    """Nobody below imports cli or a command, and nobody imports a script."""
+def test_nobody_imports_a_script() -> None:
+    """They are the entries: what two of them need is in the package."""
     scripts = {script.stem for script in SCRIPTS}
-    knowing = {module_of(path) for path in CODE if ours(path) & {*FLOORS["top"], *scripts}}
-    assert knowing <= {"commands", *scripts}
     assert not any(ours(path) & scripts for path in CODE)
 
 
 def test_the_modules_can_be_put_in_an_order() -> None:
     """No circle of imports, not even a late one."""
-    arrows: dict[str, set[str]] = {}
-    for path in MODULES:
-        arrows.setdefault(module_of(path), set()).update(ours(path))
+    arrows = {
+        module_of(path): {name for name in ours(path) if name != "poledata.db"} for path in MODULES
+    }
     tuple(TopologicalSorter(arrows).static_order())  # raises CycleError
 
 
-@pytest.mark.parametrize("module", sorted(FLOORS["middle"]))
-def test_a_module_of_the_middle_knows_hardly_another(module: str) -> None:
-    """It is a thing of its own, to be read and tested by itself."""
-    known = set().union(*(ours(path) for path in MODULES if module_of(path) == module))
-    assert len(known & FLOORS["middle"]) <= MIDDLE_KNOWS_AT_MOST
+def test_no_folder_is_crowded() -> None:
+    """A newcomer reads the names of a folder at one glance."""
+    folders = Counter(path.parent for path in MODULES)
+    assert folders.pop(REPO / "poledata") <= MOST_AT_THE_TOP
+    assert max(folders.values()) <= MOST_MODULES_IN_A_FOLDER
+
+
+def test_no_two_classes_have_one_name() -> None:
+    """Whoever searches for a name finds one class."""
+    names = Counter(
+        node.name for path in CODE for node in tree(path).body if isinstance(node, ast.ClassDef)
+    )
+    assert {name for name, count in names.items() if count > 1} == set()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_no_star_is_imported(path: Path) -> None:
+    """A reader sees where each name comes from."""
+    assert not any(name.endswith(".*") for name in imports(path))
 
 
 # --- one place for each thing ---------------------------------------------------------------
 
 
 def _is_sqls(path: Path) -> bool:
-    return module_of(path) in {"catalogue", "db", "dbfiles"}
+    return package_of(path) == "db"
 
 
-def test_sql_stands_in_the_catalogue_alone() -> None:
-    """And in db.py and dbfiles.py, which open and make databases."""
+def test_sql_stands_in_the_package_db_alone() -> None:
+    """Who changes a table looks in one place."""
     found = {
         name_of(path): text
         for path in CODE
@@ -299,13 +240,13 @@ def _is_execute(node: ast.Call) -> bool:
 
 
 def test_click_is_for_the_screen_alone() -> None:
-    """Below cli.py and the commands nobody knows of options or exits."""
-    knowing = {module_of(path) for path in CODE for name in imports(path) if name == "click"}
-    assert knowing <= FLOORS["top"] | {script.stem for script in SCRIPTS}
+    """Below cli nobody knows of options or exits."""
+    knowing = {package_of(path) for path in CODE for name in imports(path) if name == "click"}
+    assert knowing <= {"cli", *(script.stem for script in SCRIPTS)}
     for path in MODULES:
         for node in ast.walk(tree(path)):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                may_print = module_of(path) in {"cli", "interpreter"}
+                may_print = package_of(path) == "cli"
                 assert node.func.id != "print" or may_print, name_of(path)
                 assert node.func.id not in {"exit", "quit"}, name_of(path)
 
@@ -331,7 +272,7 @@ def _catches_all(handler: ast.ExceptHandler) -> bool:
 
 def test_records_never_change() -> None:
     """What modules hand to each other is frozen, and has only the fields it says."""
-    for name, record in vars(records).items():
+    for name, record in vars(models).items():
         if isinstance(record, type) and dataclasses.is_dataclass(record):
             assert record.__dataclass_params__.frozen, name  # type: ignore[attr-defined]
             assert "__slots__" in vars(record), name
@@ -359,11 +300,14 @@ def test_a_pass_with_nothing_to_do_loads_nothing_that_copies(world: World) -> No
     world.generate()
     world.run_pass(check=0)
     modules = loaded_by(world.run_pass(check=0, env={"PYTHONPROFILEIMPORTTIME": "1"}).err)
-    assert {"poledata.archive", "poledata.watch"} <= modules
+    assert {"poledata.archive.run", "poledata.archive.monitor"} <= modules
     bare = [sys.executable, "-X", "importtime", "-c", "import click"]  # on 3.10 subprocess too
     modules -= loaded_by(subprocess.run(bare, capture_output=True, text=True, check=True).stderr)
-    idle = {"copying", "lane", "medium", "bag", "shelf", "removal", "closing", "sealing"}
-    idle |= {"identity", "lifecycle", "report", "page", "metrics", "screen", "postman", "diskmap"}
+    idle = {"system.direct_io", "disk_map", "notices.send_child"}
+    idle |= {f"archive.{m}" for m in ("batch", "copier", "disk_writer", "planner", "removal")}
+    idle |= {f"disks.{m}" for m in ("bag", "closing", "identity", "lifecycle", "mounted_disks")}
+    idle |= {f"status.{m}" for m in ("facts", "html", "metrics", "text")}
+    assert {f"poledata.{m}" for m in idle} <= {module_of(path) for path in MODULES}
     assert modules & {"hashlib", "ctypes", "subprocess", *(f"poledata.{m}" for m in idle)} == set()
 
 
@@ -381,7 +325,7 @@ def test_nothing_heavy_is_imported_at_the_top_of_a_module(path: Path) -> None:
             name
             for other in CODE
             for name in imports(other, anywhere=False)
-            if name.startswith(f"poledata.{module_of(path)}")
+            if name == module_of(path) or name.startswith(f"{module_of(path)}.")
         }
         assert late == set(), f"{name_of(path)} imports {heavy}"
 
@@ -464,9 +408,10 @@ def test_every_package_script_and_data_file_is_installed() -> None:
     assert {line.replace(" ", "") for line in commands} == {
         f"{script.stem}={script.stem}:main" for script in SCRIPTS
     }
-    data = {path.name for path in (REPO / "poledata").iterdir() if path.is_file()}
-    data -= {path.name for path in MODULES}
-    assert set(setup["options.package_data"]["poledata"].split()) == data
+    for package in packages:
+        folder = REPO / package.replace(".", "/")
+        data = {path.name for path in folder.iterdir() if path.is_file() and path.suffix != ".py"}
+        assert set(setup["options.package_data"].get(package, "").split()) == data
 
 
 def test_everything_that_is_imported_is_the_standard_librarys_ours_or_named() -> None:

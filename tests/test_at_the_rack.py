@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from poledata import lock
+from poledata.system import locks
 from tests.loopdisks import LoopWorld
 from tests.test_after_a_crash import GONE_S, HaltedPass, needs_strace, ready_world, strace
 from tests.test_identity import below_the_mounts, go_on
@@ -30,7 +30,7 @@ IN_SMALL_BATCHES = (
     sys.executable,
     "-c",
     "import runpy, sys; del sys.argv[:2]; sys.path.insert(0, sys.argv[0].rpartition('/')[0])\n"
-    "import poledata.choice; poledata.choice.BATCH_FILES = 3\n"
+    "import poledata.disks.selection; poledata.disks.selection.BATCH_FILES = 3\n"
     "runpy.run_path(sys.argv[0], run_name='__main__')",
 )
 BATCH_FILES = 3
@@ -93,7 +93,7 @@ def after_this_batch(world: World, halted: HaltedAmongBatches) -> Iterator[None]
     come, leave = threading.Event(), threading.Event()
 
     def hold_the_turn() -> None:
-        with lock.between_batches(world.db_path):
+        with locks.between_batches(world.db_path):
             come.set()
             leave.wait()
 
@@ -360,7 +360,7 @@ def test_of_two_people_who_close_one_disk_the_second_is_told(
 ) -> None:
     """One of the commands closes it; the other one finds it closed, and changes nothing."""
     world = ready_world(make_loop_world(primaries=["P01"], copies=["S01"]))
-    with lock.between_batches(world.db_path):
+    with locks.between_batches(world.db_path):
         both = [command(world, "close", "P01") for _ in range(2)]
         for process in both:
             until(lambda pid=process.pid: waits_for_a_lock(pid), "it waits for its turn")
@@ -452,7 +452,7 @@ def test_a_pass_waits_for_the_command_that_has_the_turn(
     """As long as a person's command works no disk is touched; then the pass does its work."""
     world = ready_world(make_loop_world(primaries=["P01"], copies=["S01"]))
     world.put("a.g3")
-    with lock.between_batches(world.db_path):
+    with locks.between_batches(world.db_path):
         process = world.start("data_manager.py")
         until(lambda: waits_for_a_lock(process.pid), "the pass waits for its turn")
         for loop in world.loops.values():

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from poledata import mounts
-from poledata.identity import HeldDisk
-from poledata.records import Disk, DiskState, Role
+from poledata.disks.identity import HeldDisk
+from poledata.models import Disk, DiskState, Role
+from poledata.system import mounts
 from tests.loopdisks import LoopDisk, MountedDisk, attach, detach, make_file_system
 
 LOOP_CHANGE_FD = 0x4C06  # linux/loop.h

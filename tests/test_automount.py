@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from poledata import mounts
+from poledata.system import mounts
 from tests.automounter import automount
 from tests.loopdisks import LoopDisk, LoopWorld
 from tests.test_bad_input import notice_text

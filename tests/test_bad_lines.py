@@ -13,9 +13,9 @@ from threading import Event
 
 import pytest
 
-from poledata import bag
-from poledata.records import CopyTarget, FileStat, Job, ManifestLine, Role, Waiting
-from poledata.scribe import Draft, Scribe
+from poledata.archive.disk_writer import CopyWriter, Draft
+from poledata.disks import bag
+from poledata.models import CopyTarget, FileStat, Job, ManifestLine, Role, Waiting
 from tests.test_rebuild import lose_database
 from tests.test_repair import harm
 from tests.test_verify import filled, notice, states
@@ -202,7 +202,9 @@ def test_a_wrong_line_on_a_damaged_manifest_is_the_fault_of_its_file_alone(tmp_p
         Draft(Job(replace(waiting, name=name), frozenset({Role.PRIMARY}), TWO), sha512=TWO)
         for name in ("wrong.g3", "new.g3")
     ]
-    with closing(Scribe(CopyTarget(Role.PRIMARY, "P01", fd, False), Event(), lambda *_: None)) as s:
+    with closing(
+        CopyWriter(CopyTarget(Role.PRIMARY, "P01", fd, False), Event(), lambda *_: None)
+    ) as s:
         s.add_to_manifest(group)
     os.close(fd)
     wrong, new = group

@@ -1,4 +1,4 @@
-"""poledata.bag: the BagIt files on a disk, whole after any crash and read alike by other tools."""
+"""The BagIt files on a disk, whole after any crash and read alike by other tools."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poledata import bag, manifest
+from poledata.disks import bag, manifest
 from poledata.errors import ManifestDamaged
-from poledata.records import Disk, DiskState, ManifestLine, Role
+from poledata.models import Disk, DiskState, ManifestLine, Role
 from tests.invariants import parse_manifest
 
 NAME = "fullrate/RCW38/80296951/0000.g3"

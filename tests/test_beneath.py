@@ -1,4 +1,4 @@
-"""poledata.beneath: no path leads out of a held directory, and no descriptor is left behind."""
+"""No path leads out of a held directory, and no descriptor is left behind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from poledata import beneath
+from poledata.system import paths
 
 NOT_A_DIRECTORY = {errno.ELOOP, errno.ENOTDIR}
 
@@ -63,12 +63,12 @@ def reaches(way: Callable[[int, str], object], root_fd: int, path: str) -> bool:
 
 # Each way to reach something below a root, given the path of a file.
 WAYS: dict[str, Callable[[int, str], object]] = {
-    "directory": lambda fd, path: enter(beneath.directory(fd, os.path.dirname(path))),
-    "opened": lambda fd, path: enter(beneath.opened(fd, path)),
-    "opened for writing": lambda fd, path: enter(beneath.opened(fd, path, os.O_RDWR)),
-    "stat": beneath.stat,
-    "make_directories": lambda fd, path: beneath.make_directories(fd, f"{path}-more/x"),
-    "fsync_directory": lambda fd, path: (beneath.fsync_directory(fd, os.path.dirname(path)), True),
+    "directory": lambda fd, path: enter(paths.directory(fd, os.path.dirname(path))),
+    "opened": lambda fd, path: enter(paths.opened(fd, path)),
+    "opened for writing": lambda fd, path: enter(paths.opened(fd, path, os.O_RDWR)),
+    "stat": paths.stat,
+    "make_directories": lambda fd, path: paths.make_directories(fd, f"{path}-more/x"),
+    "fsync_directory": lambda fd, path: (paths.fsync_directory(fd, os.path.dirname(path)), True),
 }
 ways = pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 
@@ -95,7 +95,7 @@ def test_a_link_on_the_way_leads_nowhere(
     assert not reaches(way, root_fd, "a/b/file")
     assert os.listdir(root.parent / "outside") == ["file"]
     with pytest.raises(OSError) as caught:
-        enter(beneath.directory(root_fd, "a/b"))
+        enter(paths.directory(root_fd, "a/b"))
     assert caught.value.errno in NOT_A_DIRECTORY
 
 
@@ -104,9 +104,9 @@ def test_a_link_in_the_files_place_is_refused(root: Path, root_fd: int) -> None:
     (root / "link").symlink_to(root.parent / "outside" / "file")
     for flags in (os.O_RDONLY, os.O_RDWR, os.O_RDWR | os.O_TRUNC):
         with pytest.raises(OSError) as caught:
-            enter(beneath.opened(root_fd, "link", flags))
+            enter(paths.opened(root_fd, "link", flags))
         assert caught.value.errno == errno.ELOOP
-    info = beneath.stat(root_fd, "link")
+    info = paths.stat(root_fd, "link")
     assert info and info.st_ino == os.lstat(root / "link").st_ino
     assert (root.parent / "outside" / "file").read_text() == "outside"
 
@@ -116,7 +116,7 @@ def test_a_link_in_the_last_directorys_place_is_refused(root: Path, root_fd: int
     (root / "link").symlink_to(root.parent / "outside")
     for path in ("link", "link/"):
         with pytest.raises(OSError) as caught:
-            enter(beneath.directory(root_fd, path))
+            enter(paths.directory(root_fd, path))
         assert caught.value.errno in NOT_A_DIRECTORY
 
 
@@ -133,9 +133,9 @@ def test_a_path_never_climbs_above_its_root(
 @pytest.mark.parametrize("path", ["..", "a/.."])
 def test_a_path_never_ends_above_itself(root_fd: int, path: str) -> None:
     """Nor does the last part climb."""
-    for opening in (beneath.directory, beneath.opened):
+    for opening in (paths.directory, paths.opened):
         assert not reaches(lambda fd, path, o=opening: enter(o(fd, path)), root_fd, path)
-    assert not reaches(beneath.stat, root_fd, path)
+    assert not reaches(paths.stat, root_fd, path)
 
 
 @ways
@@ -153,7 +153,7 @@ def test_an_absolute_path_never_leaves_the_root(
 
 def test_the_empty_path_is_the_root_itself(root: Path, root_fd: int) -> None:
     """By a descriptor of its own: closing it leaves the root open."""
-    with beneath.directory(root_fd, "") as fd:
+    with paths.directory(root_fd, "") as fd:
         assert fd != root_fd
         assert os.path.sameopenfile(fd, root_fd)
         assert not os.get_inheritable(fd)
@@ -164,17 +164,17 @@ def test_a_file_where_a_directory_should_be_is_said(root_fd: int) -> None:
     """ENOTDIR, from a file in the middle as at the end."""
     for path in ("a/b/file", "a/b/file/more"):
         with pytest.raises(NotADirectoryError):
-            enter(beneath.directory(root_fd, path))
+            enter(paths.directory(root_fd, path))
 
 
 def test_what_is_missing_is_said(root_fd: int) -> None:
     """ENOENT; to stat() it is just not there."""
     for path in ("x", "a/x/b"):
         with pytest.raises(FileNotFoundError):
-            enter(beneath.directory(root_fd, path))
+            enter(paths.directory(root_fd, path))
         with pytest.raises(FileNotFoundError):
-            enter(beneath.opened(root_fd, path))
-        assert beneath.stat(root_fd, path) is None
+            enter(paths.opened(root_fd, path))
+        assert paths.stat(root_fd, path) is None
 
 
 def test_the_held_directory_is_meant_wherever_its_name_leads_by_now(
@@ -183,14 +183,14 @@ def test_the_held_directory_is_meant_wherever_its_name_leads_by_now(
     """A disk that was unmounted, or a buffer that was replaced, stays the one that was opened."""
     root.rename(root.with_name("elsewhere"))
     root.mkdir()
-    beneath.make_directories(root_fd, "new")
+    paths.make_directories(root_fd, "new")
     assert os.listdir(root) == []
     assert (root.with_name("elsewhere") / "new").is_dir()
 
 
 def test_an_error_inside_is_passed_on(root_fd: int) -> None:
     """And the descriptor is closed all the same."""
-    for opening in (beneath.directory(root_fd, "a/b"), beneath.opened(root_fd, "a/b/file")):
+    for opening in (paths.directory(root_fd, "a/b"), paths.opened(root_fd, "a/b/file")):
         with pytest.raises(ZeroDivisionError), opening as fd:
             raise ZeroDivisionError
         with pytest.raises(OSError) as caught:
@@ -217,11 +217,11 @@ def test_each_directory_with_a_new_entry_is_named(
     root: Path, root_fd: int, path: str, changed: list[str]
 ) -> None:
     """They are to be fsynced, the deepest last; asked again, nothing is new."""
-    assert beneath.make_directories(root_fd, path) == changed
+    assert paths.make_directories(root_fd, path) == changed
     assert (root / path).is_dir()
-    assert beneath.make_directories(root_fd, path) == []
+    assert paths.make_directories(root_fd, path) == []
     for each in changed:
-        beneath.fsync_directory(root_fd, each)
+        paths.fsync_directory(root_fd, each)
 
 
 @pytest.mark.parametrize("path", ["a/b/file", "a/b/file/x"])
@@ -230,7 +230,7 @@ def test_a_file_in_a_directorys_place_is_never_replaced(
 ) -> None:
     """ENOTDIR, and the file is as it was."""
     with pytest.raises(NotADirectoryError):
-        beneath.make_directories(root_fd, path)
+        paths.make_directories(root_fd, path)
     assert (root / "a" / "b" / "file").read_text() == "below"
 
 
@@ -239,12 +239,12 @@ def test_a_file_in_a_directorys_place_is_never_replaced(
 
 def test_an_existing_file_is_opened_as_asked(root: Path, root_fd: int) -> None:
     """Read-only unless told otherwise, and never handed to a child process."""
-    with beneath.opened(root_fd, "a/b/file") as fd:
+    with paths.opened(root_fd, "a/b/file") as fd:
         assert os.read(fd, 100) == b"below"
         assert not os.get_inheritable(fd)
         with pytest.raises(OSError):
             os.write(fd, b"x")
-    with beneath.opened(root_fd, "a/b/file", os.O_RDWR | os.O_APPEND) as fd:
+    with paths.opened(root_fd, "a/b/file", os.O_RDWR | os.O_APPEND) as fd:
         os.write(fd, b"!")
     assert (root / "a" / "b" / "file").read_text() == "below!"
 
@@ -252,10 +252,10 @@ def test_an_existing_file_is_opened_as_asked(root: Path, root_fd: int) -> None:
 def test_a_pipe_in_a_files_place_never_keeps_us_waiting(root: Path, root_fd: int) -> None:
     """Opening a FIFO waits for its other end, unless it is told not to."""
     os.mkfifo(root / "pipe")
-    with beneath.opened(root_fd, "pipe") as fd:
+    with paths.opened(root_fd, "pipe") as fd:
         assert os.read(fd, 1) == b""
     with pytest.raises(OSError) as caught:
-        enter(beneath.opened(root_fd, "pipe", os.O_WRONLY))
+        enter(paths.opened(root_fd, "pipe", os.O_WRONLY))
     assert caught.value.errno == errno.ENXIO
 
 
@@ -265,5 +265,5 @@ def test_names_with_odd_bytes_are_reached(root: Path, root_fd: int) -> None:
         (root / os.fsdecode(odd)).mkdir()
         (root / os.fsdecode(odd) / os.fsdecode(odd)).write_bytes(odd)
     for name in set(os.listdir(root)) - {"a"}:
-        with beneath.opened(root_fd, f"{name}/{name}") as fd:
+        with paths.opened(root_fd, f"{name}/{name}") as fd:
             assert os.read(fd, 300) == os.fsencode(name)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from poledata import buffer_marker
-from poledata.buffer_marker import NoMarker
-from poledata.presence import Presence
+from poledata.archive import buffer_marker
+from poledata.archive.buffer_marker import NoMarker
+from poledata.archive.presence import Presence
 from tests.loopdisks import LoopDisk, LoopWorld
 from tests.world import MARKER, World
 

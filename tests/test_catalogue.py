@@ -1,4 +1,4 @@
-"""poledata.catalogue and schema.sql: what the database takes, keeps, and tells."""
+"""What the database takes, keeps, and tells."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poledata import catalogue, db, dbfiles
-from poledata.records import (
+from poledata import db
+from poledata.formatting import seconds
+from poledata.models import (
     CopyState,
     Disk,
     DiskState,
@@ -26,7 +27,6 @@ from poledata.records import (
     VerifiedBy,
     Written,
 )
-from poledata.texts import seconds
 
 NAME = "fullrate/RCW38/80296951/0000.g3"
 OTHER = "downsampled/RCW38/80296951/0000.g3"
@@ -55,7 +55,7 @@ def tmp_path() -> Iterator[Path]:
 @pytest.fixture
 def conn(tmp_path: Path) -> Iterator[db.Connection]:
     """A database with the disks P01 P02 S01 S02."""
-    dbfiles.create(tmp_path / "pole.sqlite")
+    db.database_files.create(tmp_path / "pole.sqlite")
     with db.connect(tmp_path / "pole.sqlite") as conn:
         with db.transaction(conn):
             for number, label in enumerate(("P01", "P02", "S01", "S02"), start=1):
@@ -65,12 +65,12 @@ def conn(tmp_path: Path) -> Iterator[db.Connection]:
 
 def add_disk(conn: db.Connection, label: str, serial: str, number: int) -> None:
     role = Role.PRIMARY if label.startswith("P") else Role.COPY
-    catalogue.add_disk(conn, label, role, serial, f"0x{number:016x}", False, MONDAY)
+    db.disks.add_disk(conn, label, role, serial, f"0x{number:016x}", False, MONDAY)
 
 
 def disk(conn: db.Connection, label: str) -> Disk:
     """The newest one of this label."""
-    return [each for each in catalogue.disks(conn) if each.label == label][-1]
+    return [each for each in db.disks.disks(conn) if each.label == label][-1]
 
 
 def register(
@@ -84,7 +84,7 @@ def register(
 ) -> Any:
     copies = [(disk(conn, label), written) for label in labels]
     with db.transaction(conn):
-        return catalogue.register(conn, name, sha512, stat, copies, at)
+        return db.files.register(conn, name, sha512, stat, copies, at)
 
 
 def location(conn: db.Connection, name: str = NAME) -> tuple[Any, ...]:
@@ -113,7 +113,7 @@ def test_a_file_is_archived_once_each_role_has_a_good_copy(
     """Two copies of one role are none of the other."""
     known = register(conn, *labels)
     assert known.archived_at == archived_at
-    assert known == catalogue.file(conn, NAME)
+    assert known == db.files.file(conn, NAME)
 
 
 def test_the_second_role_may_come_later(conn: db.Connection) -> None:
@@ -130,7 +130,7 @@ def test_a_copy_that_is_not_good_makes_no_file_archived(
     """It counts again once it was written anew."""
     known = register(conn, "P01")
     with db.transaction(conn):
-        catalogue.set_copy_state(conn, known.id, disk(conn, "P01"), state)
+        db.copies.set_copy_state(conn, known.id, disk(conn, "P01"), state)
     assert register(conn, "S01", at=TUESDAY).archived_at is None
     assert register(conn, "P01", at=WEDNESDAY).archived_at == WEDNESDAY
 
@@ -149,7 +149,7 @@ def test_all_that_is_known_of_a_file_comes_back(conn: db.Connection) -> None:
         ("P01", CopyState.GOOD, 5_000_000_001, MONDAY, MONDAY, VerifiedBy.EVICTED),
     ]
     assert [c.disk for c in known.copies] == [disk(conn, "S01"), disk(conn, "P01")]
-    assert catalogue.file(conn, OTHER) is None
+    assert db.files.file(conn, OTHER) is None
 
 
 def test_what_comes_again_adds_copies_and_changes_nothing_else(conn: db.Connection) -> None:
@@ -174,7 +174,7 @@ def test_a_copy_that_is_made_anew_on_its_disk_replaces_what_was_known_of_it(
     """One row a file and disk: good again, as of now."""
     known = register(conn, "P01", written=EVICTED)
     with db.transaction(conn):
-        catalogue.set_copy_state(conn, known.id, disk(conn, "P01"), CopyState.DAMAGED)
+        db.copies.set_copy_state(conn, known.id, disk(conn, "P01"), CopyState.DAMAGED)
     (copy,) = register(conn, "P01", at=TUESDAY).copies
     assert (copy.state, copy.written_at, copy.verified_at) == (CopyState.GOOD, TUESDAY, TUESDAY)
     assert copy.verified_by is VerifiedBy.DIRECT
@@ -185,7 +185,7 @@ def test_another_content_under_a_known_name_is_never_taken(conn: db.Connection) 
     first = register(conn, "P01", "S01")
     with pytest.raises(AssertionError, match="known with another SHA-512"):
         register(conn, "P02", "S02", sha512=SHA512_TOO, at=TUESDAY)
-    assert catalogue.file(conn, NAME) == first
+    assert db.files.file(conn, NAME) == first
 
 
 def test_files_are_known_by_their_whole_names(conn: db.Connection) -> None:
@@ -193,8 +193,8 @@ def test_files_are_known_by_their_whole_names(conn: db.Connection) -> None:
     register(conn, "P01", "S01")
     register(conn, "P01", "S01", name=OTHER, sha512=SHA512_TOO)
     register(conn, "P01", "S01", name=NAME.upper())
-    assert catalogue.totals(conn) == (3, 3000)
-    other = catalogue.file(conn, OTHER)
+    assert db.files.totals(conn) == (3, 3000)
+    other = db.files.file(conn, OTHER)
     assert other and other.sha512 == SHA512_TOO
 
 
@@ -204,7 +204,7 @@ def test_a_name_is_found_as_it_was_written(name: str) -> None:
     conn = sqlite3.connect(":memory:", isolation_level=None)
     conn.row_factory = sqlite3.Row
     conn.executescript(Path(db.__file__).with_name("schema.sql").read_text())
-    known = catalogue.register(conn, name, SHA512, STAT, [], MONDAY)
+    known = db.files.register(conn, name, SHA512, STAT, [], MONDAY)
     assert known.name == name
     conn.close()
 
@@ -213,10 +213,10 @@ def test_what_left_the_buffer_is_no_longer_looked_for(conn: db.Connection) -> No
     """Until then a crash may have kept it from being noted; what is not archived never left."""
     register(conn, "P01", "S01")
     register(conn, "P01", name=OTHER)
-    assert catalogue.archived_but_not_removed(conn) == [NAME]
+    assert db.files.archived_but_not_removed(conn) == [NAME]
     with db.transaction(conn):
-        catalogue.removed(conn, NAME, TUESDAY)
-    assert catalogue.archived_but_not_removed(conn) == []
+        db.files.removed(conn, NAME, TUESDAY)
+    assert db.files.archived_but_not_removed(conn) == []
     (row,) = conn.execute("SELECT removed_from_buffer_at FROM files WHERE name = ?", (NAME,))
     assert row[0] == TUESDAY
 
@@ -225,25 +225,25 @@ def test_what_left_the_buffer_is_no_longer_looked_for(conn: db.Connection) -> No
 def test_a_hash_is_remembered_of_one_state_of_a_file(conn: db.Connection, field: str) -> None:
     """Any change of its stat, and it is to be hashed again."""
     with db.transaction(conn):
-        catalogue.remember_sha512(conn, NAME, STAT, SHA512)
-    assert catalogue.remembered_sha512(conn, NAME, STAT) == SHA512
-    assert catalogue.remembered_sha512(conn, OTHER, STAT) is None
+        db.files.remember_sha512(conn, NAME, STAT, SHA512)
+    assert db.files.remembered_sha512(conn, NAME, STAT) == SHA512
+    assert db.files.remembered_sha512(conn, OTHER, STAT) is None
     values = {name: getattr(STAT, name) for name in FileStat.__slots__}
     changed = FileStat(**values | {field: values[field] + 1})
-    assert catalogue.remembered_sha512(conn, NAME, changed) is None
+    assert db.files.remembered_sha512(conn, NAME, changed) is None
     with db.transaction(conn):
-        catalogue.remember_sha512(conn, NAME, changed, SHA512_TOO)
-    assert catalogue.remembered_sha512(conn, NAME, STAT) is None
-    assert catalogue.remembered_sha512(conn, NAME, changed) == SHA512_TOO
+        db.files.remember_sha512(conn, NAME, changed, SHA512_TOO)
+    assert db.files.remembered_sha512(conn, NAME, STAT) is None
+    assert db.files.remembered_sha512(conn, NAME, changed) == SHA512_TOO
 
 
 def test_a_hash_is_forgotten_when_its_file_left(conn: db.Connection) -> None:
     """The table never grows for ever."""
     register(conn, "P01", "S01")
     with db.transaction(conn):
-        catalogue.remember_sha512(conn, NAME, STAT, SHA512)
-        catalogue.removed(conn, NAME, TUESDAY)
-    assert catalogue.remembered_sha512(conn, NAME, STAT) is None
+        db.files.remember_sha512(conn, NAME, STAT, SHA512)
+        db.files.removed(conn, NAME, TUESDAY)
+    assert db.files.remembered_sha512(conn, NAME, STAT) is None
 
 
 def test_large_numbers_are_kept_whole(conn: db.Connection) -> None:
@@ -252,16 +252,16 @@ def test_large_numbers_are_kept_whole(conn: db.Connection) -> None:
     known = register(conn, "P01", "S01", stat=stat)
     assert (known.size_bytes, known.mtime_ns) == (20 * 10**12, 1_795_458_057_123_456_789)
     with db.transaction(conn):
-        catalogue.remember_sha512(conn, NAME, stat, SHA512)
-    assert catalogue.remembered_sha512(conn, NAME, stat) == SHA512
+        db.files.remember_sha512(conn, NAME, stat, SHA512)
+    assert db.files.remembered_sha512(conn, NAME, stat) == SHA512
 
 
 def test_totals_count_what_is_archived(conn: db.Connection) -> None:
     """A file with one copy is not."""
-    assert catalogue.totals(conn) == (0, 0)
+    assert db.files.totals(conn) == (0, 0)
     register(conn, "P01", "S01")
     register(conn, "P01", name=OTHER)
-    assert catalogue.totals(conn) == (1, 1000)
+    assert db.files.totals(conn) == (1, 1000)
 
 
 # --- where a file is ------------------------------------------------------------------------
@@ -288,7 +288,7 @@ def test_a_copy_that_is_not_good_is_no_location(conn: db.Connection, state: Copy
     register(conn, "P02", at=TUESDAY)
     for label, primary in (("P02", "P01"), ("P01", None)):
         with db.transaction(conn):
-            catalogue.set_copy_state(conn, known.id, disk(conn, label), state)
+            db.copies.set_copy_state(conn, known.id, disk(conn, label), state)
         assert location(conn) == (primary, "S01", MONDAY)
 
 
@@ -341,7 +341,7 @@ def test_a_label_is_free_once_its_disk_is_gone(conn: db.Connection, state: str) 
     """The next season's disk set starts again at P01; then that one has it."""
     set_state(conn, "P01", state)
     add_disk(conn, "P01", "ZNEW", 99)
-    assert [each.serial for each in catalogue.disks(conn) if each.label == "P01"] == [
+    assert [each.serial for each in db.disks.disks(conn) if each.label == "P01"] == [
         "ZP01",
         "ZNEW",
     ]
@@ -389,12 +389,12 @@ def test_the_schema_refuses_what_makes_no_sense(conn: db.Connection, sql: str, f
 def test_a_disks_first_use_is_once(conn: db.Connection) -> None:
     """Its time stays; no disk comes back to use by it."""
     with db.transaction(conn):
-        catalogue.activate(conn, disk(conn, "P01"), MONDAY)
+        db.disks.activate(conn, disk(conn, "P01"), MONDAY)
     used = disk(conn, "P01")
     assert (used.state, used.first_used_at) == (DiskState.ACTIVE, MONDAY)
     set_state(conn, "P01", "closed")
     with db.transaction(conn):
-        catalogue.activate(conn, disk(conn, "P01"), TUESDAY)
+        db.disks.activate(conn, disk(conn, "P01"), TUESDAY)
     closed = disk(conn, "P01")
     assert (closed.state, closed.first_used_at) == (DiskState.CLOSED, MONDAY)
 
@@ -402,7 +402,7 @@ def test_a_disks_first_use_is_once(conn: db.Connection) -> None:
 def test_a_disk_is_measured_when_it_was_used(conn: db.Connection) -> None:
     """Its room, and when that was."""
     with db.transaction(conn):
-        catalogue.measure(conn, disk(conn, "P01"), 8 * 10**12, 10**12, 6 * 10**12, TUESDAY)
+        db.disks.measure(conn, disk(conn, "P01"), 8 * 10**12, 10**12, 6 * 10**12, TUESDAY)
     used = disk(conn, "P01")
     assert (used.capacity_bytes, used.used_bytes, used.free_bytes) == (
         8 * 10**12,
@@ -426,9 +426,9 @@ def test_a_disk_is_found_by_its_label_or_its_serial(conn: db.Connection) -> None
         "P0_": [],
         "": [],
     }.items():
-        assert [found.serial for found in catalogue.find_disks(conn, words)] == serials
+        assert [found.serial for found in db.disks.find_disks(conn, words)] == serials
     set_state(conn, "P01", "lost")
-    assert [found.serial for found in catalogue.find_disks(conn, "P01")] == ["ZP01", "ZNEW"]
+    assert [found.serial for found in db.disks.find_disks(conn, "P01")] == ["ZP01", "ZNEW"]
 
 
 def test_what_lacks_its_other_copy_is_named(conn: db.Connection) -> None:
@@ -436,28 +436,28 @@ def test_what_lacks_its_other_copy_is_named(conn: db.Connection) -> None:
     primary = disk(conn, "P01")
     register(conn, "P01", "P02")
     register(conn, "P01", "S01", name=OTHER)
-    assert catalogue.lacking_another(conn, primary) == [NAME]
-    assert catalogue.lacking_another(conn, disk(conn, "S01")) == []
+    assert db.copies.lacking_another(conn, primary) == [NAME]
+    assert db.copies.lacking_another(conn, disk(conn, "S01")) == []
     set_state(conn, "S01", "shipped")
-    assert catalogue.lacking_another(conn, primary) == [NAME]
+    assert db.copies.lacking_another(conn, primary) == [NAME]
     set_state(conn, "S01", "lost")
-    assert catalogue.lacking_another(conn, primary) == [OTHER, NAME]
+    assert db.copies.lacking_another(conn, primary) == [OTHER, NAME]
     known = register(conn, "S02", name=OTHER)
-    assert catalogue.lacking_another(conn, primary) == [NAME]
+    assert db.copies.lacking_another(conn, primary) == [NAME]
     with db.transaction(conn):
-        catalogue.set_copy_state(conn, known.id, disk(conn, "S02"), CopyState.DAMAGED)
-    assert catalogue.lacking_another(conn, primary) == [OTHER, NAME]
+        db.copies.set_copy_state(conn, known.id, disk(conn, "S02"), CopyState.DAMAGED)
+    assert db.copies.lacking_another(conn, primary) == [OTHER, NAME]
 
 
 def test_a_closed_disk_is_unsealed_till_that_was_written_down(conn: db.Connection) -> None:
     """A crash between closing and sealing leaves work to do."""
     with db.transaction(conn):
-        catalogue.set_state(conn, disk(conn, "P01"), DiskState.CLOSED, "it is full", MONDAY)
-    (unsealed,) = catalogue.unsealed_disks(conn)
+        db.disks.set_state(conn, disk(conn, "P01"), DiskState.CLOSED, "it is full", MONDAY)
+    (unsealed,) = db.disks.unsealed_disks(conn)
     assert unsealed == disk(conn, "P01")
     with db.transaction(conn):
-        catalogue.note_event(conn, unsealed.id, TUESDAY, "sealed", None)
-    assert catalogue.unsealed_disks(conn) == []
+        db.disks.note_event(conn, unsealed.id, TUESDAY, "sealed", None)
+    assert db.disks.unsealed_disks(conn) == []
 
 
 # --- files that failed ----------------------------------------------------------------------
@@ -465,7 +465,7 @@ def test_a_closed_disk_is_unsealed_till_that_was_written_down(conn: db.Connectio
 
 def fail(conn: db.Connection, now_s: float, error: str = "it can't be read") -> int:
     with db.transaction(conn):
-        return catalogue.failed(conn, NAME, STAT, "copy-failed", error, now_s)
+        return db.passes.failed(conn, NAME, STAT, "copy-failed", error, now_s)
 
 
 def test_a_file_that_fails_is_tried_again_later_and_later(conn: db.Connection) -> None:
@@ -473,7 +473,7 @@ def test_a_file_that_fails_is_tried_again_later_and_later(conn: db.Connection) -
     waits = []
     for count in range(1, 11):
         assert fail(conn, NOW_S) == count
-        waits.append(seconds(catalogue.pending(conn)[NAME].next_try_at) - NOW_S)
+        waits.append(seconds(db.passes.pending(conn)[NAME].next_try_at) - NOW_S)
     assert waits == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600, 3600]
 
 
@@ -483,14 +483,14 @@ def test_a_file_may_fail_all_winter(conn: db.Connection, attempts: int) -> None:
     fail(conn, NOW_S)
     conn.execute("UPDATE pending SET attempts = ?", (attempts,))
     assert fail(conn, NOW_S) == attempts + 1
-    assert seconds(catalogue.pending(conn)[NAME].next_try_at) == NOW_S + 3600
+    assert seconds(db.passes.pending(conn)[NAME].next_try_at) == NOW_S + 3600
 
 
 def test_of_a_failing_file_the_first_time_and_the_last_error_are_kept(conn: db.Connection) -> None:
     """With the stat it had, so that a file which has changed is tried at once."""
     fail(conn, NOW_S, "first")
     fail(conn, NOW_S + 86_400, "last")
-    (pending,) = catalogue.pending(conn).values()
+    (pending,) = db.passes.pending(conn).values()
     assert (pending.name, pending.attempts, pending.first_failed_at) == (NAME, 2, MONDAY)
     assert (pending.last_error, pending.kind, pending.stat) == ("last", "copy-failed", STAT)
     (row,) = conn.execute("SELECT last_failed_at FROM pending").fetchall()
@@ -500,20 +500,20 @@ def test_of_a_failing_file_the_first_time_and_the_last_error_are_kept(conn: db.C
 def test_a_file_that_could_not_be_looked_at_may_fail_too(conn: db.Connection) -> None:
     """Then there is no stat: a directory that can't be listed."""
     with db.transaction(conn):
-        catalogue.failed(conn, "locked/", None, "copy-failed", "it can't be listed", NOW_S)
-    assert catalogue.pending(conn)["locked/"].stat is None
+        db.passes.failed(conn, "locked/", None, "copy-failed", "it can't be listed", NOW_S)
+    assert db.passes.pending(conn)["locked/"].stat is None
 
 
 def test_pending_files_are_listed_the_oldest_failure_first(conn: db.Connection) -> None:
     """And are gone once they are archived."""
     for name, at_s in (("b", 2), ("a", 3), ("d", 1), ("c", 1)):
         with db.transaction(conn):
-            catalogue.failed(conn, name, None, "copy-failed", "", NOW_S + at_s)
-    assert list(catalogue.pending(conn)) == ["c", "d", "b", "a"]
+            db.passes.failed(conn, name, None, "copy-failed", "", NOW_S + at_s)
+    assert list(db.passes.pending(conn)) == ["c", "d", "b", "a"]
     with db.transaction(conn):
-        catalogue.no_longer_pending(conn, "d")
-        catalogue.no_longer_pending(conn, "never was")
-    assert list(catalogue.pending(conn)) == ["c", "b", "a"]
+        db.passes.no_longer_pending(conn, "d")
+        db.passes.no_longer_pending(conn, "never was")
+    assert list(db.passes.pending(conn)) == ["c", "b", "a"]
 
 
 # --- notices --------------------------------------------------------------------------------
@@ -528,14 +528,14 @@ def tell(
     at: str = MONDAY,
 ) -> bool:
     with db.transaction(conn):
-        return catalogue.open_notice(conn, kind, key, severity, text, at)
+        return db.notices.open_notice(conn, kind, key, severity, text, at)
 
 
 def test_a_condition_has_one_open_notice(conn: db.Connection) -> None:
     """Told again it has the newer text, and the time at which it began."""
     assert tell(conn) is True
     assert tell(conn, text="Still not.", severity=Severity.CRITICAL, at=TUESDAY) is False
-    (notice,) = catalogue.open_notices(conn)
+    (notice,) = db.notices.open_notices(conn)
     assert (notice.text, notice.severity, notice.opened_at) == (
         "Still not.",
         Severity.CRITICAL,
@@ -551,17 +551,17 @@ def test_a_condition_has_one_open_notice(conn: db.Connection) -> None:
 def test_each_kind_and_key_is_a_condition_of_its_own(conn: db.Connection) -> None:
     """Another disk, or another fault of the same disk."""
     assert tell(conn) and tell(conn, key="P02") and tell(conn, kind="disk-error")
-    assert len(catalogue.open_notices(conn)) == 3
+    assert len(db.notices.open_notices(conn)) == 3
 
 
 def test_a_resolved_notice_stays_and_may_open_anew(conn: db.Connection) -> None:
     """The old row tells how often it happened."""
     tell(conn)
     with db.transaction(conn):
-        assert catalogue.resolve_notice(conn, "disk-missing", "P01", TUESDAY) is True
-        assert catalogue.resolve_notice(conn, "disk-missing", "P01", TUESDAY) is False
-        assert catalogue.resolve_notice(conn, "disk-missing", "P02", TUESDAY) is False
-    assert catalogue.open_notices(conn) == []
+        assert db.notices.resolve_notice(conn, "disk-missing", "P01", TUESDAY) is True
+        assert db.notices.resolve_notice(conn, "disk-missing", "P01", TUESDAY) is False
+        assert db.notices.resolve_notice(conn, "disk-missing", "P02", TUESDAY) is False
+    assert db.notices.open_notices(conn) == []
     assert tell(conn, at=WEDNESDAY) is True
     rows = conn.execute("SELECT opened_at, resolved_at FROM notices ORDER BY id").fetchall()
     assert [tuple(row) for row in rows] == [(MONDAY, TUESDAY), (WEDNESDAY, None)]
@@ -573,7 +573,7 @@ def test_the_gravest_notice_is_told_first(conn: db.Connection) -> None:
     tell(conn, "spares-low", "copy", Severity.WARNING, at=WEDNESDAY)
     tell(conn, "disk-error", "P01", Severity.WARNING, at=TUESDAY)
     tell(conn, "no-disk", "copy", Severity.CRITICAL, at=WEDNESDAY)
-    assert [notice.kind for notice in catalogue.open_notices(conn)] == [
+    assert [notice.kind for notice in db.notices.open_notices(conn)] == [
         "no-disk",
         "disk-error",
         "spares-low",
@@ -586,15 +586,15 @@ def test_the_gravest_notice_is_told_first(conn: db.Connection) -> None:
 
 def test_a_pass_counts_what_it_archived(conn: db.Connection) -> None:
     """Batch by batch; one that never ended is at work, or crashed."""
-    assert catalogue.last_pass(conn) is None
-    first = catalogue.begin_pass(conn, MONDAY)
-    second = catalogue.begin_pass(conn, TUESDAY)
-    catalogue.count_in_pass(conn, second, 10, 10_000)
-    catalogue.count_in_pass(conn, second, 5, 500)
-    assert [row.id for row in catalogue.unended_passes(conn)] == [first, second]
-    catalogue.end_pass(conn, second, WEDNESDAY, "done", 3)
-    assert [row.id for row in catalogue.unended_passes(conn)] == [first]
-    last = catalogue.last_pass(conn)
+    assert db.passes.last_pass(conn) is None
+    first = db.passes.begin_pass(conn, MONDAY)
+    second = db.passes.begin_pass(conn, TUESDAY)
+    db.passes.count_in_pass(conn, second, 10, 10_000)
+    db.passes.count_in_pass(conn, second, 5, 500)
+    assert [row.id for row in db.passes.unended_passes(conn)] == [first, second]
+    db.passes.end_pass(conn, second, WEDNESDAY, "done", 3)
+    assert [row.id for row in db.passes.unended_passes(conn)] == [first]
+    last = db.passes.last_pass(conn)
     assert last is not None
     assert (last.id, last.started_at, last.ended_at, last.outcome) == (
         second,

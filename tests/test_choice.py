@@ -1,4 +1,4 @@
-"""poledata.choice: which disk takes a file, and how many files go in one batch."""
+"""Which disk takes a file, and how many files go in one batch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poledata.choice import (
+from poledata.disks.selection import (
     BATCH_BYTES,
     BATCH_FILES,
     FILE_OVERHEAD_BYTES,
@@ -18,7 +18,7 @@ from poledata.choice import (
     in_order_of_use,
     label_key,
 )
-from poledata.records import Disk, DiskState, Role
+from poledata.models import Disk, DiskState, Role
 
 GB = 10**9
 

@@ -337,7 +337,7 @@ def test_a_defect_ends_with_3_a_plain_sentence_and_a_traceback_in_the_log(world:
     """What is safe, and where the log is: one line on the screen, and the next pass works."""
     world.put(NAME)
     world.generate()
-    mistake = "import poledata.archive; poledata.archive.run_pass = wrong"
+    mistake = "import poledata.archive.run; poledata.archive.run.run_pass = wrong"
     run = world.run_pass(check=3, prefix=spoilt(mistake))
     assert run.out == ""
     assert len(run.err.splitlines()) <= 2  # the exception's own text holds a line end
@@ -354,7 +354,7 @@ def test_a_defect_in_the_middle_of_a_pass_loses_nothing(world: World) -> None:
     """Copies are made, registering them fails: the file's next try adopts them."""
     world.put(NAME)
     world.generate()
-    mistake = "import poledata.catalogue; poledata.catalogue.register = wrong"
+    mistake = "import poledata.db.files; poledata.db.files.register = wrong"
     world.run_pass(check=3, prefix=spoilt(mistake))
     assert world.waiting() == world.archived("P01") == world.archived("S01") == {NAME}
     inode = (world.data("P01") / NAME).stat().st_ino
@@ -372,7 +372,7 @@ def test_a_defect_is_never_without_its_traceback(world: World, where: str) -> No
     """
     world.generate()
     log = world.root / where
-    mistake = "import poledata.report; poledata.report.collect = wrong"
+    mistake = "import poledata.status.facts; poledata.status.facts.collect = wrong"
     run = world.run_pass("status", "--log-file", str(log), check=3, prefix=spoilt(mistake))
     traceback = "Traceback (most recent call last)"
     assert traceback in run.err or (log.exists() and traceback in log.read_text())

@@ -1,4 +1,4 @@
-"""poledata.config: what a person may write, and what each mistake is answered with."""
+"""What a person may write, and what each mistake is answered with."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poledata.config import KEYS, Config, Secrets, duration_s, load, size_bytes
+from poledata.config import Config, Secrets, load
 from poledata.errors import ConfigFault, ExitCode
-from poledata.records import Role
-from poledata.settings import RemoteWriters
+from poledata.models import Role
+from poledata.settings import KEYS, RemoteWriters, duration_s, size_bytes
 
 ROOT = Path(__file__).parents[1]
 LINES = {

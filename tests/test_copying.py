@@ -19,12 +19,14 @@ from typing import Any
 
 import pytest
 
-from poledata import bag, copying, medium
-from poledata.buffer import Buffer
-from poledata.copying import Result, copy_batch
+from poledata.archive import copier
+from poledata.archive.buffer import Buffer
+from poledata.archive.copier import Result, copy_batch
+from poledata.disks import bag
 from poledata.errors import CopyMismatch, FileFault, NameConflict, SourceChanged, Stopped
-from poledata.medium import CHUNK_BYTES
-from poledata.records import CopyTarget, FileStat, Job, Role, Waiting, Written
+from poledata.models import CopyTarget, FileStat, Job, Role, Waiting, Written
+from poledata.system import direct_io
+from poledata.system.direct_io import CHUNK_BYTES
 
 BOTH = frozenset(Role)
 pytestmark = pytest.mark.timeout(60)  # a batch that hangs is a defect
@@ -122,7 +124,7 @@ def test_each_file_goes_to_the_disks_of_its_roles_alone(bench: Bench) -> None:
 def test_more_files_than_there_are_buffers_go_through(bench: Bench) -> None:
     """Every buffer comes back, also of the longest batch: nothing waits for ever."""
     content = os.urandom(CHUNK_BYTES + 1)
-    jobs = [bench.job(f"{i}.g3", content) for i in range(copying.BUFFERS + 3)]
+    jobs = [bench.job(f"{i}.g3", content) for i in range(copier.BUFFERS + 3)]
     results = bench.copy(*jobs)
     assert {result.sha512 for result in results} == {sha512(content)}
     written = [(n, b) for label, n, b in bench.ticks if label == "primary"]
@@ -162,9 +164,9 @@ class _AsScanned:
         self._fd = buffer.root_fd
 
     def finished(self, waiting: Waiting) -> Any:
-        from poledata import beneath
+        from poledata.system import paths
 
-        return beneath.opened(self._fd, waiting.name)
+        return paths.opened(self._fd, waiting.name)
 
     def read_ahead(self, waiting: Waiting) -> None:
         pass
@@ -175,7 +177,7 @@ class _AsScanned:
 
 def test_files_that_shrink_take_no_buffers_with_them(bench: Bench) -> None:
     """As many as there are buffers, and one more."""
-    jobs = [bench.job(f"{i}.g3", b"x") for i in range(copying.BUFFERS + 2)]
+    jobs = [bench.job(f"{i}.g3", b"x") for i in range(copier.BUFFERS + 2)]
     stats = [replace(job.waiting.stat, size_bytes=5) for job in jobs]
     bench.buffer = _AsScanned(bench.buffer)  # type: ignore[assignment]
     longer = [
@@ -200,7 +202,7 @@ class _Unreadable(_AsScanned):
 
 def test_files_that_give_an_error_take_no_buffers_with_them(bench: Bench) -> None:
     """Here a directory stands in each one's place; then a good file still finds a buffer."""
-    jobs = [bench.job(f"{i}.g3", b"x") for i in range(copying.BUFFERS + 2)]
+    jobs = [bench.job(f"{i}.g3", b"x") for i in range(copier.BUFFERS + 2)]
     for job in jobs:
         (bench.buffer_path / job.name).unlink()
         (bench.buffer_path / job.name).mkdir()
@@ -232,7 +234,7 @@ def test_the_next_file_is_read_ahead_and_a_fault_of_that_is_said_and_no_more(
         asked.append(path)
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr("poledata.beneath.read_ahead", read_ahead)
+    monkeypatch.setattr("poledata.system.paths.read_ahead", read_ahead)
     caplog.set_level("INFO")
     results = bench.copy(*(bench.job(name, b"x") for name in ("a.g3", "b.g3", "c.g3")))
     assert [result.fault for result in results] == [None] * 3
@@ -285,7 +287,7 @@ def test_a_defect_of_a_lane_comes_out_and_leaves_no_thread_behind(bench: Bench) 
     def defect(*_: object) -> None:
         raise ZeroDivisionError("a mistake")
 
-    jobs = [bench.job(f"{i}.g3", os.urandom(CHUNK_BYTES)) for i in range(copying.BUFFERS + 3)]
+    jobs = [bench.job(f"{i}.g3", os.urandom(CHUNK_BYTES)) for i in range(copier.BUFFERS + 3)]
     with pytest.raises(ZeroDivisionError, match="a mistake"):
         bench.copy(*jobs, tick=defect)
 
@@ -306,7 +308,7 @@ def test_a_defect_of_the_reader_comes_out_and_ends_every_lane(bench: Bench) -> N
 def test_a_disk_that_takes_nothing_never_blocks_the_other(bench: Bench) -> None:
     """More chunks than buffers still come: its lane lets them go by, the other one writes."""
     (bench.roots[Role.PRIMARY] / ".incoming").rmdir()
-    content = os.urandom(CHUNK_BYTES * (copying.BUFFERS + 3))
+    content = os.urandom(CHUNK_BYTES * (copier.BUFFERS + 3))
     (result,) = bench.copy(bench.job("a.g3", content))
     assert isinstance(result.copies[Role.PRIMARY], FileNotFoundError)
     assert isinstance(result.copies[Role.COPY], Written)
@@ -320,7 +322,7 @@ def test_no_buffer_is_filled_anew_before_the_slowest_has_written_it(
     bench: Bench, slow: str
 ) -> None:
     """One disk stands still at its first chunk, while reader and other disk could go on."""
-    chunks = copying.BUFFERS + 5
+    chunks = copier.BUFFERS + 5
     content = b"".join(bytes([number]) * CHUNK_BYTES for number in range(chunks))
     written, stood, through = [0], threading.Event(), threading.Event()
 
@@ -347,8 +349,8 @@ class Flushes:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, fault: OSError | None = None) -> None:
         self.disks: list[int] = []
         self.files: list[str] = []
-        self._fault, self._really, self._fsync = fault, medium.syncfs, os.fsync
-        monkeypatch.setattr(medium, "syncfs", self._syncfs)
+        self._fault, self._really, self._fsync = fault, direct_io.syncfs, os.fsync
+        monkeypatch.setattr(direct_io, "syncfs", self._syncfs)
         monkeypatch.setattr(os, "fsync", self._fsync_one)
 
     def _syncfs(self, fd: int) -> None:
@@ -380,8 +382,8 @@ def test_small_files_are_flushed_at_once(bench: Bench, monkeypatch: pytest.Monke
 
 def test_a_large_file_is_flushed_by_itself(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would keep the small ones waiting: it ends their group."""
-    monkeypatch.setattr("poledata.lane.LARGE_BYTES", 5000)
-    monkeypatch.setattr("poledata.scribe.LARGE_BYTES", 5000)
+    monkeypatch.setattr("poledata.archive.copier.LARGE_BYTES", 5000)
+    monkeypatch.setattr("poledata.archive.disk_writer.LARGE_BYTES", 5000)
     flushes = Flushes(monkeypatch)
     jobs = [bench.job("a.g3", b"a"), bench.job("b.g3", bytes(5000)), bench.job("c.g3", b"c")]
     bench.copy(*jobs)
@@ -418,14 +420,14 @@ def test_what_fails_for_one_small_file_stays_with_it(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The others of its group are archived: one that can't be written, one that reads otherwise."""
-    write_at = medium.write_at
+    write_at = direct_io.write_at
 
     def write(fd: int, view: memoryview, at: int) -> None:
         if bytes(view) == b"1":
             raise OSError(errno.EFBIG, "too large")
         write_at(fd, memoryview(b"?") if bytes(view) == b"3" else view, at)
 
-    monkeypatch.setattr(medium, "write_at", write)
+    monkeypatch.setattr(direct_io, "write_at", write)
     results = bench.copy(*small_jobs(bench, 5))
     failed = [n for n, r in enumerate(results) if not isinstance(r.copies[Role.COPY], Written)]
     assert failed == [1, 3]
@@ -444,7 +446,7 @@ def test_a_kernel_that_says_nothing_of_failed_writes_is_asked_file_by_file(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before Linux 5.8 syncfs(2) said yes whatever had happened."""
-    monkeypatch.setattr(medium, "syncfs_tells_faults", lambda: False)
+    monkeypatch.setattr(direct_io, "syncfs_tells_faults", lambda: False)
     flushes = Flushes(monkeypatch)
     results = bench.copy(*small_jobs(bench, 70, frozenset({Role.PRIMARY})))
     assert (len(flushes.files), flushes.disks) == (70, [])

@@ -1,4 +1,4 @@
-"""poledata.db: one door to SQLite, which commits everything or nothing, and says what is wrong."""
+"""One door to SQLite, which commits everything or nothing, and says what is wrong."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from poledata import catalogue, db, dbfiles
+from poledata import db
 from poledata.errors import CopyDamaged, DatabaseTrouble, DatabaseUnusable, ExitCode
 
 REPO = Path(__file__).parents[1]
@@ -33,7 +33,7 @@ def tmp_path() -> Iterator[Path]:
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     """A database that was just made."""
-    dbfiles.create(tmp_path / "pole.sqlite")
+    db.database_files.create(tmp_path / "pole.sqlite")
     return tmp_path / "pole.sqlite"
 
 
@@ -98,7 +98,7 @@ def test_a_reference_to_nothing_is_refused(path: Path) -> None:
 @pytest.mark.parametrize("name", ["a b.sqlite", "a?mode=ro.sqlite", "a#b%20.sqlite", "é.sqlite"])
 def test_a_database_may_have_any_name(tmp_path: Path, name: str) -> None:
     """A name is no URI."""
-    dbfiles.create(tmp_path / name)
+    db.database_files.create(tmp_path / name)
     with db.connect(tmp_path / name) as conn, db.transaction(conn):
         add_event(conn, "here")
     assert os.listdir(tmp_path) == [name]
@@ -420,7 +420,7 @@ def test_a_value_that_we_never_store_tells_of_damage(path: Path, is_damaged: boo
         conn.execute(values, (role,))
         conn.commit()
     if is_damaged:
-        assert trouble(path, catalogue.disks) == (
+        assert trouble(path, db.disks.disks) == (
             "the database is malformed: CHECK constraint failed in disks"
         )
     else:
@@ -488,19 +488,21 @@ def test_what_stands_there_is_never_replaced(tmp_path: Path) -> None:
     path = tmp_path / "pole.sqlite"
     path.write_text("the only catalogue")
     with pytest.raises(FileExistsError):
-        dbfiles.create(path)
+        db.database_files.create(path)
     assert path.read_text() == "the only catalogue"
     path.unlink()
     path.symlink_to("nowhere")
     with pytest.raises(FileExistsError):
-        dbfiles.create(path)
+        db.database_files.create(path)
     assert os.listdir(tmp_path) == ["pole.sqlite"]
 
 
 def test_of_two_who_make_it_at_once_one_wins(tmp_path: Path) -> None:
     """The other is told; the winner's is whole."""
     path = tmp_path / "pole.sqlite"
-    script = "import pathlib, sys, poledata.dbfiles as d; d.create(pathlib.Path(sys.argv[1]))"
+    script = (
+        "import pathlib, sys, poledata.db.database_files as d; d.create(pathlib.Path(sys.argv[1]))"
+    )
     makers = [
         subprocess.Popen([sys.executable, "-c", script, path], cwd=REPO, stderr=subprocess.PIPE)
         for _ in range(4)
@@ -519,11 +521,11 @@ def test_making_it_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Mo
     def fail(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    for owner, name in ((os, "link"), (dbfiles, "_write_schema"), (db, "open_at")):
+    for owner, name in ((os, "link"), (db.database_files, "_write_schema"), (db, "open_at")):
         with monkeypatch.context() as patched:
             patched.setattr(owner, name, fail)
             with pytest.raises(OSError):
-                dbfiles.create(tmp_path / "pole.sqlite")
+                db.database_files.create(tmp_path / "pole.sqlite")
         assert os.listdir(tmp_path) == []
 
 
@@ -537,7 +539,7 @@ def test_a_database_that_cannot_be_made_is_a_fault_of_usage(
     """Nothing was touched; it says what to do."""
     (tmp_path / "file").touch()
     with pytest.raises(DatabaseUnusable) as caught:
-        dbfiles.create(tmp_path / name)
+        db.database_files.create(tmp_path / name)
     assert str(caught.value) == (
         f"{tmp_path / name}: it can't be made ({why}). Nothing was changed. "
         "Make its directory, or mend its rights."
@@ -583,7 +585,7 @@ def as_nobody(work: Callable[[], object]) -> str:
 def test_a_user_without_write_permission_can_read(anybodys: Path) -> None:
     """Neither to the file nor to its directory: a rollback journal needs nothing of a reader."""
     path = anybodys / "pole.sqlite"
-    dbfiles.create(path)
+    db.database_files.create(path)
     with db.connect(path) as conn, db.transaction(conn):
         add_event(conn, "one")
 
@@ -599,7 +601,7 @@ def test_a_user_without_write_permission_can_read(anybodys: Path) -> None:
 def test_a_user_without_write_permission_can_read_after_a_crash(anybodys: Path) -> None:
     """What was committed, though only a writer may roll back what was not; nothing is changed."""
     path = anybodys / "pole.sqlite"
-    dbfiles.create(path)
+    db.database_files.create(path)
     with db.connect(path) as conn, db.transaction(conn):
         add_event(conn, "one")
     kill_in_a_transaction(path)
@@ -617,7 +619,7 @@ def test_a_user_without_write_permission_can_read_after_a_crash(anybodys: Path) 
 def test_a_user_without_write_permission_cannot_write(anybodys: Path) -> None:
     """And is told so in words."""
     path = anybodys / "pole.sqlite"
-    dbfiles.create(path)
+    db.database_files.create(path)
 
     def write() -> None:
         with db.connect(path) as conn:
@@ -631,7 +633,7 @@ def test_a_user_without_write_permission_cannot_write(anybodys: Path) -> None:
 def test_a_user_without_any_right_is_told_so(anybodys: Path) -> None:
     """Nothing is said of a missing database."""
     path = anybodys / "pole.sqlite"
-    dbfiles.create(path)
+    db.database_files.create(path)
     path.chmod(0o600)
 
     def read() -> None:
@@ -651,7 +653,7 @@ def test_what_root_makes_belongs_to_whom_its_directory_belongs(anybodys: Path) -
     path = anybodys / "pole.sqlite"
     umask = os.umask(0o077)
     try:
-        dbfiles.create(path)
+        db.database_files.create(path)
     finally:
         os.umask(umask)
     info = path.stat()
@@ -672,7 +674,7 @@ def test_the_journal_of_root_does_not_lock_out_the_cron_user(anybodys: Path) -> 
     """SQLite gives it to the database's owner: the cron user can roll back what root left."""
     os.chown(anybodys, NOBODY, NOBODY)
     path = anybodys / "pole.sqlite"
-    dbfiles.create(path)
+    db.database_files.create(path)
     with db.connect(path) as conn, db.transaction(conn):
         add_event(conn, "half")
         assert path.with_name("pole.sqlite-journal").stat().st_uid == NOBODY

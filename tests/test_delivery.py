@@ -12,11 +12,13 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from poledata import catalogue, config, db, delivery
-from poledata.notices import Board
-from poledata.records import Channel, Message, Severity
-from poledata.sending import SEND_TIMEOUT_S, channels
-from poledata.texts import seconds, utc
+from poledata import config, db
+from poledata.cli.common import state_lines
+from poledata.formatting import seconds, utc
+from poledata.models import Channel, Message, Severity
+from poledata.notices import delivery
+from poledata.notices.channels import SEND_TIMEOUT_S, configured_channels
+from poledata.notices.store import Board
 from tests.people import People, Story, heads, paragraph
 from tests.post import WORD, Receiver, black_hole, refused_port, wait_for
 from tests.test_after_a_crash import ready_world
@@ -198,7 +200,7 @@ def test_two_processes_never_send_the_same(station: World, web: Receiver) -> Non
     environ = {"POLE_NOTIFY_URLS": web.http_url + PATIENT}
     put_bad_name(station)
     first = station.start("data_manager.py", env=environ)
-    wait_for(lambda: any("poledata.postman" in line for line in children(first.pid)))
+    wait_for(lambda: any("poledata.notices.send_child" in line for line in children(first.pid)))
     put_bad_name(station, "another%.g3")
     station.put("a.g3")
     station.run_pass(check=1, env=environ)
@@ -288,7 +290,7 @@ class Office:
     def __init__(self, world: World, conn: db.Connection, urls: dict[str, str]) -> None:
         self.config = config.load(world.config_path, urls)
         self.conn, self.now_s = conn, seconds("2026-06-21T00:00:00Z")
-        self.channels = channels(self.config.secrets)
+        self.channels = configured_channels(self.config.secrets)
         self.board = Board(conn, self.channels, clock=lambda: self.now_s)
         self.is_up = True
         self.tried_s: list[float] = []
@@ -304,7 +306,7 @@ class Office:
         """Each ends with a delivery, as after a pass."""
         for _ in range(0, count, step):
             self.now_s += step * MINUTE_S
-            delivery.deliver(self.config, self.conn, self.now_s, self.carry)
+            delivery.deliver(self.config, self.conn, state_lines, self.now_s, self.carry)
 
     def subjects(self, channel: str = "notify-1-json") -> list[str]:
         return [message.subject for name, message in self.got if name == channel]
@@ -401,7 +403,7 @@ def test_an_acknowledgement_ends_when_people_are_told_that_it_is_over(
     office.board.tell("disk-missing", "P01", "It is away.")
     office.minutes()
     with db.transaction(office.conn):
-        catalogue.acknowledge(office.conn, "disk-missing", "P01", utc(office.now_s + 9 * DAY_S))
+        db.notices.acknowledge(office.conn, "disk-missing", "P01", utc(office.now_s + 9 * DAY_S))
     office.board.settle(["disk-missing"], "P01")
     office.board.tell("disk-missing", "P01", "It is away.")
     office.minutes(2 * 1440, step=10)

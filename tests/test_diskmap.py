@@ -1,4 +1,4 @@
-"""poledata.diskmap: what a disk-map may hold, and how each fault is named."""
+"""What a disk-map may hold, and how each fault is named."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poledata.diskmap import Entry, read
+from poledata.disk_map import Entry, read
 from poledata.errors import DiskMapFault, ExitCode
-from poledata.records import Prefixes, Role
+from poledata.models import Prefixes, Role
 
 ROOT = Path(__file__).parents[1]
 WWN = "0x5000c500858bfea7"

@@ -1,4 +1,4 @@
-"""poledata.diskset: what a disk-map brings, what contradicts, and what is still to be done."""
+"""What a disk-map brings, what contradicts, and what is still to be done."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poledata import mounts
 from poledata.config import Config, load
-from poledata.diskmap import Entry
-from poledata.diskset import Changes, Readiness, changes, readiness
+from poledata.disk_map import Entry
 from poledata.errors import DiskMapFault, ExitCode
-from poledata.records import Disk, DiskState, Role
+from poledata.maintenance.disk_set import Changes, Readiness, changes, readiness
+from poledata.models import Disk, DiskState, Role
+from poledata.system import mounts
 from tests.loopdisks import LoopDisk
 from tests.test_db import NOBODY
 

@@ -23,11 +23,11 @@ from data_manager import data_manager
 from generate_db import generate_db
 from get_drive_IDs import get_drive_ids
 from get_SMART_status import Row, get_smart_status
-from poledata.driveids import Identity
 from poledata.errors import ExitCode
-from poledata.health import Change
-from poledata.notices import SEVERITIES
+from poledata.notices.kinds import SEVERITIES
 from poledata.settings import KEYS
+from poledata.smart.ids import Identity
+from poledata.smart.rules import Change
 from tests.world import CRON_ENVIRONMENT, REPO, World
 
 README = (REPO / "README.md").read_text()
@@ -241,9 +241,9 @@ def test_every_metric_stands_in_the_table_and_no_other() -> None:
     """With its labels, in the order of the file."""
     from prometheus_client.parser import text_string_to_metric_families
 
-    from poledata import metrics
-    from poledata.records import HealthCheck
-    from poledata.report import Undelivered
+    from poledata.models import HealthCheck
+    from poledata.status import metrics
+    from poledata.status.facts import Undelivered
     from tests.test_report import AT, STATUS
 
     checked = dataclasses.replace(STATUS.disks[0], health=HealthCheck(AT, "healthy", 31))

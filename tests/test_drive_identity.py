@@ -57,7 +57,7 @@ NoNewFilesAfter = 0
 ASK = """\
 import json, sys
 sys.path.insert(0, sys.argv[1])
-from poledata import mounts
+from poledata.system import mounts
 asked = mounts.ask_drives()
 print(json.dumps([[d.kernel_name, d.serial, d.wwn, d.size_bytes, d.identity] for d in asked]))
 """

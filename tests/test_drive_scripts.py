@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from poledata import ownership
+from poledata.system import ownership
 from tests.test_drives import SMARTCTL
 from tests.test_generate_db import AS_NOBODY, NOBODY, needs_root
 from tests.test_smartwatch import all_well, answer, check, raw, recorded

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poledata import diskmap, driveids
-from poledata.diskmap import Entry
-from poledata.driveids import Compared, Identity
+from poledata import disk_map
+from poledata.disk_map import Entry
 from poledata.errors import DiskMapFault
+from poledata.smart import ids
+from poledata.smart.ids import Compared, Identity
 
 SATA = Identity(None, "ZA12JCHM", "0x5000c500858bfea7", "ST8000NM0055", ("/dev/sda",))
 SAS = Identity(None, "ZL22PHAL0000C0048NEQ", "0x5000c500a1b2c3d0", None, ("/dev/sdb", "/dev/sdc"))
@@ -19,11 +20,11 @@ SAS = Identity(None, "ZL22PHAL0000C0048NEQ", "0x5000c500a1b2c3d0", None, ("/dev/
 
 def entries(path: Path, text: str) -> tuple[Entry, ...]:
     (path / "map").write_text(text)
-    return diskmap.read(path / "map", may_lack_ids=True)
+    return disk_map.read(path / "map", may_lack_ids=True)
 
 
 def compare(path: Path, text: str) -> Compared:
-    return driveids.compare([SATA, SAS], entries(path, text))
+    return ids.compare([SATA, SAS], entries(path, text))
 
 
 def test_a_map_that_is_right_is_printed_as_it_is(tmp_path: Path) -> None:
@@ -62,9 +63,9 @@ def test_every_difference_is_said(tmp_path: Path) -> None:
 def test_a_beginning_that_two_drives_share_needs_the_id(tmp_path: Path) -> None:
     """Without it neither is taken."""
     twin = Identity(None, "ZL22PHAL0000C0048XXX", "0x5000c500a1b2c3e0", None, ("/dev/sdd",))
-    told = driveids.compare([SAS, twin], entries(tmp_path, "S01 ZL22PHAL 0x5000c500a1b2c3e0\n"))
+    told = ids.compare([SAS, twin], entries(tmp_path, "S01 ZL22PHAL 0x5000c500a1b2c3e0\n"))
     assert told.identities[0].devices == ("/dev/sdd",)
-    untold = driveids.compare([SAS, twin], entries(tmp_path, "S01 ZL22PHAL\n"))
+    untold = ids.compare([SAS, twin], entries(tmp_path, "S01 ZL22PHAL\n"))
     assert untold.differences[0] == "S01 ZL22PHAL: no drive here has this serial"
 
 
@@ -72,7 +73,7 @@ def test_only_here_may_a_line_lack_its_id(tmp_path: Path) -> None:
     """A database is never made of half a map."""
     entries(tmp_path, "P01 ZA12JCHM\n")
     with pytest.raises(DiskMapFault) as fault:
-        diskmap.read(tmp_path / "map")
+        disk_map.read(tmp_path / "map")
     assert str(fault.value) == (
         f"{tmp_path}/map:1: has 2 columns, not three: separate label, serial and "
         "logical ID by spaces, not commas\n"
@@ -96,7 +97,7 @@ def test_only_here_may_a_line_lack_its_id(tmp_path: Path) -> None:
 )
 def test_a_drive_that_no_map_can_name_is_said(drive: Identity, why: str | None) -> None:
     """A disk-map needs both."""
-    assert driveids.unusable(drive) == why
+    assert ids.unusable(drive) == why
 
 
 serials = st.text("ABCDEF0123456789", min_size=8, max_size=20)
@@ -110,10 +111,10 @@ def test_no_drive_and_no_line_is_ever_lost(drives: dict[str, int], random: objec
         for n, (serial, number) in enumerate(drives.items())
     ]
     half = [
-        Entry(f"P{n:02}", diskmap.DEFAULT_PREFIXES.role_of("P01"), serial[:8], "", n)  # type: ignore[arg-type]
+        Entry(f"P{n:02}", disk_map.DEFAULT_PREFIXES.role_of("P01"), serial[:8], "", n)  # type: ignore[arg-type]
         for n, serial in enumerate(list(drives)[::2], 1)
     ]
-    compared = driveids.compare(found, half)
+    compared = ids.compare(found, half)
     assert [each.label for each in compared.identities][: len(half)] == [e.label for e in half]
     devices = [device for each in compared.identities for device in each.devices]
     assert sorted(devices) == sorted(device for each in found for device in each.devices)

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from poledata import drives, health, mounts
-from poledata.drives import Found
 from poledata.errors import UsageFault
-from poledata.health import Past
-from poledata.records import Health
+from poledata.models import Health
+from poledata.smart import rules, smartctl
+from poledata.smart.rules import Past
+from poledata.smart.smartctl import FoundDrive
+from poledata.system import mounts
 
 REPORTS = Path(__file__).parent / "reports"
 SMARTCTL = """\
@@ -64,14 +65,14 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return Machine(tmp_path, monkeypatch)
 
 
-def by_serial(found: list[Found]) -> dict[str | None, Found]:
+def by_serial(found: list[FoundDrive]) -> dict[str | None, FoundDrive]:
     return {each.drive.serial: each for each in found}
 
 
 def test_each_path_is_asked_once_and_left_asleep(machine: Machine) -> None:
     """One run a drive: pySMART, which asks a SCSI drive eleven times, reads from that."""
     machine.has("sata-good", "sas-good", "nvme-good")
-    assert len(drives.look()) == 3
+    assert len(smartctl.look()) == 3
     assert machine.calls()[0] == "--json --scan"
     assert sorted(machine.calls()[1:]) == [
         f"--json=o -n standby,3 -a -d megaraid,{n} /dev/bus/0" for n in range(3)
@@ -81,7 +82,7 @@ def test_each_path_is_asked_once_and_left_asleep(machine: Machine) -> None:
 def test_a_drive_is_described_by_its_json_and_by_pysmart(machine: Machine) -> None:
     """Model, serial, logical ID and numbers of every kind of drive."""
     machine.has("sata-good", "sas-grown", "nvme-good")
-    found = by_serial(drives.look())
+    found = by_serial(smartctl.look())
     sata, sas = found["ZA12JCHM"], found["ZL22PHAL0000C0048NEQ"]
     assert sata.drive.wwn == "0x5000c500858bfea7"
     assert sata.report.model == "ST8000NM0055-1RM112"
@@ -97,22 +98,24 @@ def test_a_drive_is_described_by_its_json_and_by_pysmart(machine: Machine) -> No
 def test_a_failed_self_test_of_a_scsi_drive_is_seen(machine: Machine) -> None:
     """smartctl 7.3 has it in its text alone: pySMART reads that."""
     machine.has("sas-test-failed")
-    (found,) = drives.look()
-    verdict = health.judge(found.report, Past(), time.time())
+    (found,) = smartctl.look()
+    verdict = rules.judge(found.report, Past(), time.time())
     assert (verdict.health, verdict.reasons) == (Health.FAILING, ("its newest self-test failed",))
 
 
 def test_a_hung_drive_delays_no_other(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its smartctl is ended and not waited for; nothing is known of the drive, and it says so."""
-    monkeypatch.setattr(drives, "ASK_TIMEOUT_S", 3.0)
+    monkeypatch.setattr(smartctl, "ASK_TIMEOUT_S", 3.0)
     machine.has(*["sata-good"] * 9, "sas-good", slow=9)
     began = time.monotonic()
-    found = drives.look()
+    found = smartctl.look()
     assert time.monotonic() - began < 15  # and not 27
-    mute = [each for each in found if each.drive.serial is None]
-    assert {each.report.says for each in mute} == {"no answer within 3 s"} and len(mute) == 9
-    assert mute[3].devices == ("/dev/bus/0 megaraid,3",)
-    verdicts = [health.judge(each.report, Past(), time.time()).health for each in mute]
+    unreadable_disks = [each for each in found if each.drive.serial is None]
+    assert {each.report.says for each in unreadable_disks} == {"no answer within 3 s"} and len(
+        unreadable_disks
+    ) == 9
+    assert unreadable_disks[3].devices == ("/dev/bus/0 megaraid,3",)
+    verdicts = [rules.judge(each.report, Past(), time.time()).health for each in unreadable_disks]
     assert set(verdicts) == {Health.UNKNOWN}
     assert found[-1].report.passed is True
 
@@ -122,7 +125,7 @@ def test_two_paths_to_one_drive_are_one_drive_and_the_better_answer_counts(
 ) -> None:
     """One path says who it is and no more; the other one how it is."""
     machine.has("sas-not-ready", "sas-good")
-    (found,) = drives.look()
+    (found,) = smartctl.look()
     assert found.devices == ("/dev/bus/0 megaraid,0", "/dev/bus/0 megaraid,1")
     assert found.report.passed is True
 
@@ -131,21 +134,21 @@ def test_smartctl_is_found_though_path_lacks_sbin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """cron's PATH is /usr/bin:/bin; smartctl is in /usr/sbin."""
-    assert "/usr/sbin" in drives._SBIN.split(":")
+    assert "/usr/sbin" in smartctl._SBIN.split(":")
     (tmp_path / "smartctl").touch(0o755)
-    monkeypatch.setattr(drives, "_SBIN", str(tmp_path))
+    monkeypatch.setattr(smartctl, "_SBIN", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-    assert drives.find_smartctl() == str(tmp_path / "smartctl")
+    assert smartctl.find_smartctl() == str(tmp_path / "smartctl")
 
 
 def test_without_smartctl_it_is_said_how_to_get_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Wrong usage: nothing was changed."""
-    monkeypatch.setattr(drives, "_SBIN", str(tmp_path))
+    monkeypatch.setattr(smartctl, "_SBIN", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageFault) as fault:
-        drives.look()
+        smartctl.look()
     assert str(fault.value) == (
         "smartctl is not installed. Nothing was changed. Debian, Ubuntu: "
         "sudo apt install smartmontools"
@@ -156,13 +159,13 @@ def test_an_old_smartctl_is_called_so(machine: Machine) -> None:
     """Before 7.0 it printed no JSON."""
     machine.has("sata-good")
     (machine.directory / "0.json").write_text("smartctl 6.6 …\nUNRECOGNIZED OPTION: json=o\n")
-    (found,) = drives.look()
+    (found,) = smartctl.look()
     assert found.report.says == "no JSON from smartctl: 7.0 or newer is needed"
 
 
 def test_named_devices_alone_are_asked(machine: Machine) -> None:
     """Also one that nobody lists."""
     machine.has("sata-good")
-    (found,) = drives.look(["/dev/sdz"])
+    (found,) = smartctl.look(["/dev/sdz"])
     assert found.devices == ("/dev/sdz",) and found.drive.serial is None
     assert machine.calls()[1:] == ["--json=o -n standby,3 -a /dev/sdz"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from poledata.finding import as_glob
+from poledata.maintenance.locate import as_glob
 from tests.loopdisks import SEARCHED, LoopWorld
 from tests.test_after_a_crash import needs_strace, strace
 from tests.test_command_line import POWERLESS

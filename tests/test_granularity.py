@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from poledata import buffer_marker
+from poledata.archive import buffer_marker
 from tests.loopdisks import LoopDisk
 
 WITHOUT_MARKER_S = 2.0

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poledata import health, smartjson
-from poledata.health import CONDITIONS, Past, Verdict
-from poledata.records import DiskState, Health, SmartCheck
-from poledata.smartjson import SelfReport
-from poledata.texts import utc
+from poledata.formatting import utc
+from poledata.models import DiskState, Health, SmartCheck
+from poledata.smart import rules
+from poledata.smart.report import SelfReport, read_report
+from poledata.smart.rules import CONDITIONS, DriveVerdict, Past
 
 REPORTS = Path(__file__).parent / "reports"
 NAMES = sorted(path.stem for path in REPORTS.glob("*.json"))
@@ -36,28 +36,28 @@ def read(name: str, *alter: Alter) -> SelfReport:
     report = copy.deepcopy(recorded(name))
     for change in alter:
         change(report)
-    return smartjson.read("/dev/sdq", report, report["smartctl"]["exit_status"])
+    return read_report("/dev/sdq", report, report["smartctl"]["exit_status"])
 
 
 def past(*seen: Mapping[str, int], age_s: float = 3600) -> Past:
     """Earlier checks that saw these numbers, the oldest first."""
     checks: list[SmartCheck] = []
     for n, numbers in enumerate(seen):
-        lowest = health.lowest(dict(numbers), Past(answers=tuple(checks[::-1][:2])))
+        lowest = rules.lowest(dict(numbers), Past(answers=tuple(checks[::-1][:2])))
         at = utc(NOW_S - (len(seen) - n) * age_s)
         checks.append(SmartCheck(at, Health.HEALTHY, 31, 100, dict(numbers), lowest, ()))
     newest = tuple(checks[::-1][:2])
     return Past(newest[0] if newest else None, newest, checks[0].at if checks else None)
 
 
-def mute(before: Health, age_s: float = 3600) -> Past:
+def unreadable_disks(before: Health, age_s: float = 3600) -> Past:
     """The last check came to this, without a number."""
     check = SmartCheck(utc(NOW_S - age_s), before, None, None, {}, {}, ())
     return Past(check, (), check.at)
 
 
-def judge(name: str, *alter: Alter, seen: Past | None = None) -> Verdict:
-    return health.judge(read(name, *alter), seen or Past(), NOW_S)
+def judge(name: str, *alter: Alter, seen: Past | None = None) -> DriveVerdict:
+    return rules.judge(read(name, *alter), seen or Past(), NOW_S)
 
 
 # --- what a test alters in a report --------------------------------------------------------
@@ -228,7 +228,7 @@ def rows() -> list[Any]:
 
 @pytest.mark.parametrize(("row", "verdict", "expected", "reason"), rows())
 def test_each_condition_is_shown_by_a_drive(
-    row: str, verdict: Verdict, expected: Health, reason: str
+    row: str, verdict: DriveVerdict, expected: Health, reason: str
 ) -> None:
     """Its health, and the reason in words with the old value and the new one."""
     assert verdict.health is expected
@@ -322,7 +322,7 @@ def test_a_mute_drive_is_unknown_and_the_second_time_missing(name: str, why: str
         (Health.UNKNOWN, Health.MISSING),
         (Health.MISSING, Health.MISSING),
     ):
-        verdict = judge(name, seen=mute(before))
+        verdict = judge(name, seen=unreadable_disks(before))
         assert (verdict.health, verdict.reasons) == (now, (why,))
 
 
@@ -337,7 +337,7 @@ def test_a_pass_without_smart_is_unknown() -> None:
     """A SCSI drive without SMART says that it passes, to a smartctl that says no more."""
     report = read("sas-no-smart", put({"passed": True}, "smart_status"), drop("smart_support"))
     assert report.is_supported is None
-    assert health.judge(report, Past(), NOW_S).health is Health.UNKNOWN
+    assert rules.judge(report, Past(), NOW_S).health is Health.UNKNOWN
 
 
 @pytest.mark.parametrize("name", ["sata-no-smart", "sas-no-smart", "sata-smart-off"])
@@ -351,7 +351,7 @@ def test_a_sleeping_drive_is_left_asleep_and_told_of_after_a_week() -> None:
     week = 7 * 86_400
     assert judge("sata-asleep").health is Health.ASLEEP
     assert judge("sata-asleep", seen=past({"pending": 0})).health is Health.ASLEEP
-    for seen in (past({"pending": 0}, age_s=week + 60), mute(Health.ASLEEP, week + 60)):
+    for seen in (past({"pending": 0}, age_s=week + 60), unreadable_disks(Health.ASLEEP, week + 60)):
         verdict = judge("sata-asleep", seen=seen)
         assert verdict.health is Health.WARNING
         assert verdict.reasons == (f"asleep at every check since {seen.first_at}",)
@@ -367,7 +367,7 @@ def test_a_sleeping_drive_is_left_asleep_and_told_of_after_a_week() -> None:
 )
 def test_only_a_disk_in_use_is_missed(state: DiskState, expected: Health) -> None:
     """A closed one is on the shelf; an absent spare is just not counted."""
-    assert health.absent(state).health is expected
+    assert rules.absent(state).health is expected
 
 
 # --- reading reports -----------------------------------------------------------------------
@@ -439,8 +439,8 @@ def test_the_lowest_value_is_that_of_all_checks(seen: list[dict[str, int]]) -> N
 def test_changes_are_listed_with_their_dates() -> None:
     """The first check is the baseline; temperatures are left out."""
     first, second = past({"pending": 0, "temperature_c": 30}, {"pending": 8}).answers[::-1]
-    found = health.changes([first, second])
+    found = rules.changes([first, second])
     assert found == [
-        health.Change(first.at, "health", None, "healthy"),
-        health.Change(second.at, "pending", 0, 8),
+        rules.Change(first.at, "health", None, "healthy"),
+        rules.Change(second.at, "pending", 0, 8),
     ]

@@ -8,11 +8,13 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from poledata import delivery, drives, isolation, smartwatch
-from poledata.drives import Found
 from poledata.errors import DiskRefused, PoleError
-from poledata.isolation import caught
-from poledata.records import Channel, Disk, Message
+from poledata.models import Channel, Disk, Message
+from poledata.notices import delivery, isolation
+from poledata.notices.isolation import caught
+from poledata.smart import check as smart_check
+from poledata.smart import smartctl
+from poledata.smart.smartctl import FoundDrive
 from tests.test_smartwatch import all_well, check
 from tests.world import World
 
@@ -63,17 +65,17 @@ def full(world: World) -> World:
 @pytest.mark.parametrize(
     ("module", "path"),
     [
-        ("poledata.bag", "why_not_carried"),
-        ("poledata.planning", "Planner._place"),
-        ("poledata.copying", "_must_agree"),
-        ("poledata.scribe", "Scribe.begin"),
-        ("poledata.scribe", "Scribe.link"),
-        ("poledata.scribe", "Scribe.add_to_manifest"),
-        ("poledata.catalogue", "register"),
-        ("poledata.batchwork", "BatchWork._judge"),
-        ("poledata.removal", "Removal._hide_if_proved"),
-        ("poledata.removal", "Removal._remove_hidden"),
-        ("poledata.removal", "may_remove"),
+        ("poledata.disks.bag", "why_not_carried"),
+        ("poledata.archive.planner", "Planner._place"),
+        ("poledata.archive.copier", "_must_agree"),
+        ("poledata.archive.disk_writer", "CopyWriter.begin"),
+        ("poledata.archive.disk_writer", "CopyWriter.link"),
+        ("poledata.archive.disk_writer", "CopyWriter.add_to_manifest"),
+        ("poledata.db.files", "register"),
+        ("poledata.archive.batch", "BatchWork._judge"),
+        ("poledata.archive.removal", "Removal._hide_if_proved"),
+        ("poledata.archive.removal", "Removal._remove_hidden"),
+        ("poledata.archive.removal", "may_remove"),
     ],
 )
 def test_a_bug_at_a_file_keeps_that_file_and_stops_no_other(
@@ -107,7 +109,9 @@ def test_a_bug_when_a_known_file_is_looked_at_keeps_it(full: World) -> None:
     full.configure(DeleteFromBuffer="no")
     full.run_pass(check=0)
     full.configure(DeleteFromBuffer="yes")
-    full.run_pass(check=3, prefix=with_bug("poledata.rereading", "Rereading.hashed_once", IS_BAD))
+    full.run_pass(
+        check=3, prefix=with_bug("poledata.archive.batch", "Rereading.hashed_once", IS_BAD)
+    )
     assert full.waiting() == {BAD}
     assert ("defect", BAD) in full.notices()
 
@@ -115,7 +119,7 @@ def test_a_bug_when_a_known_file_is_looked_at_keeps_it(full: World) -> None:
 def test_an_entry_that_can_not_be_looked_at_hides_no_other(full: World) -> None:
     """An I/O error at one file of a directory is that file's: the others are archived."""
     when = f"args[1] == {'0dd.g3'!r}"
-    bug = with_bug("poledata.buffer", "_stat_entry", when)
+    bug = with_bug("poledata.archive.buffer", "_stat_entry", when)
     prefix = (
         *bug[:2],
         bug[2].replace("RuntimeError('bo\\nom')", "OSError(5, 'Input/output error')"),
@@ -135,7 +139,7 @@ def test_an_entry_that_can_not_be_looked_at_hides_no_other(full: World) -> None:
 def test_a_bug_at_a_disk_lets_the_next_one_take_the_files(full: World) -> None:
     """That disk is refused; once the program is right the next look ends the notice."""
     when = "args[1].label == 'P01'"
-    full.run_pass(check=3, prefix=with_bug("poledata.shelf", "prove", when))
+    full.run_pass(check=3, prefix=with_bug("poledata.disks.mounted_disks", "prove", when))
     assert full.waiting() == set()
     assert full.archived("P02") == {*GOOD, BAD}
     assert ("defect", "P01") in full.notices()
@@ -146,14 +150,14 @@ def test_a_bug_at_a_disk_lets_the_next_one_take_the_files(full: World) -> None:
 @pytest.mark.parametrize(
     ("module", "path", "about"),
     [
-        ("poledata.watch", "_look_for_new_files", "new files"),
-        ("poledata.watch", "_look_at_buffer", "the buffer's room"),
-        ("poledata.diskwatch", "DiskWatch.end_of_pass", "failing disks"),
-        ("poledata.keepsake", "is_due", "P01: copying the database"),
-        ("poledata.lifecycle", "settle_no_good_copy", "files without a good copy"),
-        ("poledata.diskwatch", "DiskWatch.close_full", "full disks"),
-        ("poledata.archive", "_Pass._note_a_crash", "the last pass"),
-        ("poledata.sending", "heartbeat", "heartbeat"),
+        ("poledata.archive.monitor", "_look_for_new_files", "new files"),
+        ("poledata.archive.monitor", "_look_at_buffer", "the buffer's room"),
+        ("poledata.disks.disk_faults", "DiskWatch.end_of_pass", "failing disks"),
+        ("poledata.disks.catalog_copy", "is_due", "P01: copying the database"),
+        ("poledata.disks.lifecycle", "settle_no_good_copy", "files without a good copy"),
+        ("poledata.disks.disk_faults", "DiskWatch.close_full", "full disks"),
+        ("poledata.archive.run", "_Pass._note_a_crash", "the last pass"),
+        ("poledata.notices.channels", "heartbeat", "heartbeat"),
     ],
 )
 def test_a_bug_in_one_check_stops_neither_files_nor_other_checks(
@@ -172,7 +176,9 @@ def test_a_bug_in_one_check_stops_neither_files_nor_other_checks(
 
 def test_a_bug_outside_all_units_is_a_critical_notice_too(full: World) -> None:
     """Until a pass comes to its end."""
-    full.run_pass(check=3, prefix=with_bug("poledata.archive", "_Pass._count_what_is_left", "True"))
+    full.run_pass(
+        check=3, prefix=with_bug("poledata.archive.run", "_Pass._count_what_is_left", "True")
+    )
     assert ("defect", "the pass") in full.notices()
     full.run_pass(check=0)
     assert not any(kind == "defect" for kind, _ in full.notices())
@@ -182,7 +188,7 @@ def test_a_bug_in_the_page_leaves_the_metrics(full: World) -> None:
     """And the pass has done its work."""
     page, metrics = full.root / "page.html", full.root / "pole.prom"
     full.configure(StatusPage=str(page), MetricsFile=str(metrics))
-    full.run_pass(check=3, prefix=with_bug("poledata.publish", "write_page", "True"))
+    full.run_pass(check=3, prefix=with_bug("poledata.status.publish", "write_page", "True"))
     assert (page.exists(), metrics.exists()) == (False, True)
     assert ("defect", "status page") in full.notices()
     full.run_pass(check=0)
@@ -205,7 +211,7 @@ def test_a_bug_in_a_verification_is_kept_to_its_copy_or_disk(
     if path == "_verify_one":
         when = f"{when} and args[1].disk.label == 'P01'"
     run = full.run_pass("verify", "--json", "P01", "S01", check=3,
-                        prefix=with_bug("poledata.care", path, when))  # fmt: skip
+                        prefix=with_bug("poledata.maintenance.verify", path, when))  # fmt: skip
     assert sum(verdict["good"] for verdict in run.json()) == good
     assert any(kind == "defect" and key.startswith("P01: ") for kind, key in full.notices())
     full.run_pass("verify", "P01", "S01", check=0)
@@ -219,7 +225,9 @@ def test_a_bug_in_a_repair_is_kept_to_its_file(full: World) -> None:
         full.spoil("P01", name, "it is gone")
         (full.data("P01") / name).unlink()
     full.run_pass("verify", "P01", check=1)
-    full.run_pass("repair", check=3, prefix=with_bug("poledata.copying", "_must_agree", IS_BAD))
+    full.run_pass(
+        "repair", check=3, prefix=with_bug("poledata.archive.copier", "_must_agree", IS_BAD)
+    )
     assert full.archived("P01") == GOOD
     assert ("defect", f"repair: {BAD}") in full.notices()
     full.run_pass("repair", check=0)
@@ -233,7 +241,7 @@ def test_a_bug_at_a_line_leaves_the_rest_of_the_database(full: World) -> None:
     full.db_path.unlink()
     for place in full.disks.values():  # else the copy of the database there knows them all
         (place / "catalogue.sqlite").unlink(missing_ok=True)
-    bug = with_bug("poledata.bagreading", "judge", IS_BAD)
+    bug = with_bug("poledata.maintenance.read_bags", "judge", IS_BAD)
     full.run("generate_db.py", "--from-disks", check=3, prefix=bug)
     assert {row["name"] for row in full.sql("SELECT name FROM files")} == GOOD
     full.run("generate_db.py", "--from-disks", check=0)
@@ -249,19 +257,19 @@ def test_a_bug_at_one_drive_leaves_the_others_checked(
 ) -> None:
     """The others are judged and written down; the notice ends with the next check."""
     world.generate()
-    real = smartwatch.find
+    real = smart_check.find
 
-    def wrong(disk: Disk, found: Sequence[Found]) -> tuple[Found | None, str | None]:
+    def wrong(disk: Disk, found: Sequence[FoundDrive]) -> tuple[FoundDrive | None, str | None]:
         if disk.label == "P01":
             raise RuntimeError("boom")
         return real(disk, found)
 
-    monkeypatch.setattr(smartwatch, "find", wrong)
+    monkeypatch.setattr(smart_check, "find", wrong)
     assert check(world, *all_well(world)).keys() == {"P02", "S01", "S02"}
     assert world.sql("SELECT count(*) FROM smart_checks")[0][0] == 3
     assert world.notices() == {("defect", "P01: its SMART check")}
     assert bugs == ["P01: its SMART check"]
-    monkeypatch.setattr(smartwatch, "find", real)
+    monkeypatch.setattr(smart_check, "find", real)
     assert len(check(world, *all_well(world))) == 4
     assert world.notices() == set()
 
@@ -271,11 +279,11 @@ def test_an_answer_of_smartctl_that_hits_a_bug_is_none(
 ) -> None:
     """That drive says why; the others are asked as ever."""
 
-    def wrong(_smartctl: str, door: drives.Door) -> Found:
+    def wrong(_smartctl: str, door: smartctl.Door) -> FoundDrive:
         raise OverflowError(door.name)
 
-    monkeypatch.setattr(drives, "_asked", wrong)
-    found = drives._ask("smartctl", drives.Door("/dev/sdq"))
+    monkeypatch.setattr(smartctl, "_asked", wrong)
+    found = smartctl._ask("smartctl", smartctl.Door("/dev/sdq"))
     assert found.devices == ("/dev/sdq",)
     assert found.report.says == (
         "A bug of this program (OverflowError: /dev/sdq); the log has its traceback"
@@ -285,7 +293,7 @@ def test_an_answer_of_smartctl_that_hits_a_bug_is_none(
 
 @pytest.mark.parametrize(
     ("module", "path"),
-    [("poledata.report", "collect"), ("poledata.message", "compose")],
+    [("poledata.status.facts", "collect"), ("poledata.notices.message", "compose")],
 )
 def test_news_go_out_though_they_can_not_be_written_out(
     full: World, module: str, path: str

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from poledata.keepsake import Copy, by_knowledge
+from poledata.disks.catalog_copy import Copy, by_knowledge
 from tests.loopdisks import LoopWorld
 from tests.people import People
 from tests.test_rebuild import COPIES, DISKS, FILES, filled, lose_database, rebuilt, rows

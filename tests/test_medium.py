@@ -1,4 +1,4 @@
-"""poledata.medium: hashes that are right for every length, and reads that truly reach the disk."""
+"""Hashes that are right for every length, and reads that truly reach the disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from poledata.medium import (
+from poledata.models import VerifiedBy
+from poledata.system.direct_io import (
     BLOCK_BYTES,
     CHUNK_BYTES,
     HashingReader,
@@ -32,7 +33,6 @@ from poledata.medium import (
     set_direct,
     write_at,
 )
-from poledata.records import VerifiedBy
 from tests.loopdisks import LoopDisk
 
 MIB = 1 << 20

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poledata.kinds import DIGEST, KINDS
-from poledata.message import Item, News, compose, due, quiet_s
-from poledata.records import Delivery, Notice, Severity
-from poledata.texts import seconds, utc
+from poledata.formatting import seconds, utc
+from poledata.models import Delivery, Notice, Severity
+from poledata.notices.kinds import DIGEST, KINDS
+from poledata.notices.message import Item, News, compose, due, quiet_s
 
 NOW = seconds("2026-06-21T04:00:00Z")
 HOUR, DAY = 3600.0, 86_400.0

@@ -1,4 +1,4 @@
-"""poledata.metrics: the status in numbers, as Prometheus reads and names them."""
+"""The status in numbers, as Prometheus reads and names them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,16 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from poledata import metrics
-from poledata.records import HealthCheck, Notice, Pause, Severity
-from poledata.report import BufferStatus, DiskStatus, Status, Undelivered, Verdict, judged
+from poledata.models import HealthCheck, Notice, Pause, Severity
+from poledata.status import metrics
+from poledata.status.facts import (
+    ArchiveVerdict,
+    BufferStatus,
+    DiskStatus,
+    Status,
+    Undelivered,
+    judged,
+)
 from tests.sample_page import SAMPLE
 from tests.test_report import AT, NOON, STATUS
 
@@ -94,8 +101,11 @@ def test_the_numbers_of_the_status_are_there(name: str, number: float) -> None:
 def test_the_verdict_is_one_of_three() -> None:
     """So that ``pole_verdict{verdict="act_now"} == 1`` is an alert."""
     for status, verdict in ((STATUS, "all_well"), (SAMPLE, "look_today")):
-        told = {each: value(status, "pole_verdict", verdict=each.name.lower()) for each in Verdict}
-        assert told == {each: float(each.name.lower() == verdict) for each in Verdict}
+        told = {
+            each: value(status, "pole_verdict", verdict=each.name.lower())
+            for each in ArchiveVerdict
+        }
+        assert told == {each: float(each.name.lower() == verdict) for each in ArchiveVerdict}
 
 
 def test_what_is_not_known_has_no_line() -> None:

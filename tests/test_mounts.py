@@ -1,4 +1,4 @@
-"""poledata.mounts: what is mounted where, and which physical drive is below it."""
+"""What is mounted where, and which physical drive is below it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poledata import mounts
-from poledata.mounts import Drive, parse_lsblk, read_mounts, whole_drives
+from poledata.system import mounts
+from poledata.system.mounts import Drive, parse_lsblk, read_mounts, whole_drives
 from tests.loopdisks import LoopDisk, attach, detach, two_partitions
 
 REPO = Path(__file__).parents[1]
@@ -107,7 +107,7 @@ def test_the_systems_own_mounts_are_read(tmp_path: Path) -> None:
     odd = tmp_path / os.fsdecode(b"a b\tc\nd\\e#\rf\x85\xffg")
     odd.mkdir()
     script = (
-        "import os, subprocess, sys; from poledata.mounts import read_mounts; "
+        "import os, subprocess, sys; from poledata.system.mounts import read_mounts; "
         "subprocess.run(['mount', '--bind', '/dev', sys.argv[1]], check=True); "
         "print(ascii(sorted(mount.mount_point for mount in read_mounts().values())))"
     )

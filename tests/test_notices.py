@@ -8,10 +8,11 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from poledata import catalogue, db, dbfiles
-from poledata.notices import Board
-from poledata.records import Channel, Delivery, Severity
-from poledata.texts import seconds, utc
+from poledata import db
+from poledata.formatting import seconds, utc
+from poledata.models import Channel, Delivery, Severity
+from poledata.notices.kinds import DIGEST
+from poledata.notices.store import Board
 
 START = seconds("2026-06-21T04:00:00Z")
 MAIL = Channel("notify-1-mailto", "mailto://x")
@@ -35,7 +36,7 @@ class Clock:
 def conn() -> Iterator[db.Connection]:
     with TemporaryDirectory(dir="/dev/shm") as name:
         path = Path(name, "pole.sqlite")
-        dbfiles.create(path)
+        db.database_files.create(path)
         with db.connect(path) as opened:
             yield opened
 
@@ -51,14 +52,14 @@ def board(conn: db.Connection, clock: Clock) -> Board:
 
 
 def queued(conn: db.Connection, channel: Channel = MAIL) -> list[Delivery]:
-    return catalogue.deliveries(conn, channel.name)
+    return db.notices.deliveries(conn, channel.name)
 
 
 def send(conn: db.Connection, clock: Clock, channel: Channel = MAIL) -> None:
     """All that is queued goes out."""
     with db.transaction(conn):
         for one in queued(conn, channel):
-            catalogue.delivered(conn, one, utc(clock()))
+            db.notices.delivered(conn, one, utc(clock()))
 
 
 def test_a_notice_is_queued_for_each_channel_as_it_is_stored(
@@ -100,7 +101,7 @@ def test_what_comes_back_within_a_day_is_the_same_notice(
     board.settle(["disk-missing"], "P03")
     clock.after(86_400)
     board.tell("disk-missing", "P03", "It is away.")
-    assert [n.reopened for n in catalogue.open_notices(conn)] == [0]
+    assert [n.reopened for n in db.notices.open_notices(conn)] == [0]
 
 
 def test_whose_end_was_not_told_yet_is_not_told_again(
@@ -136,7 +137,7 @@ def test_an_acknowledgement_holds_until_it_gets_worse(
     send(conn, clock)
     until = utc(START + 7 * 86_400)
     with db.transaction(conn):
-        assert catalogue.acknowledge(conn, "spares-low", "copy", until)
+        assert db.notices.acknowledge(conn, "spares-low", "copy", until)
     board.tell("spares-low", "copy", "Still one.", value=1)
     assert queued(conn)[0].notice.acked_until == until
     board.tell("spares-low", "copy", "None.", value=2)
@@ -149,8 +150,8 @@ def test_only_an_open_notice_can_be_acknowledged(conn: db.Connection, board: Boa
     board.tell("spares-low", "copy", "One.")
     board.settle(["spares-low"], "copy")
     with db.transaction(conn):
-        assert not catalogue.acknowledge(conn, "spares-low", "copy", "2027")
-        assert not catalogue.acknowledge(conn, "spares-low", "primary", "2027")
+        assert not db.notices.acknowledge(conn, "spares-low", "copy", "2027")
+        assert not db.notices.acknowledge(conn, "spares-low", "primary", "2027")
 
 
 @pytest.mark.parametrize("change", ["back", "worse"])
@@ -164,7 +165,7 @@ def test_what_changes_while_a_message_is_under_way_is_due_again(
     (under_way,) = queued(conn)
     board.tell("buffer-full", "buffer", "96 %", Severity.CRITICAL)
     with db.transaction(conn):
-        catalogue.delivered(conn, under_way, utc(clock()))
+        db.notices.delivered(conn, under_way, utc(clock()))
     (one,) = queued(conn)
     assert one.sent_at is None
 
@@ -175,15 +176,15 @@ def test_a_new_channel_is_told_what_is_open(conn: db.Connection, board: Board) -
     board.tell("disk-missing", "P03", "Away.")
     board.settle(["disk-missing"], "P01")
     new = Channel("notify-2-slack", "slack://x")
-    missing = catalogue.not_queued(conn, new)
-    assert missing == [n.id for n in catalogue.open_notices(conn)] and len(missing) == 1
-    assert catalogue.not_queued(conn, Channel("pager-1", "x", is_pager=True)) == []
+    missing = db.notices.not_queued(conn, new)
+    assert missing == [n.id for n in db.notices.open_notices(conn)] and len(missing) == 1
+    assert db.notices.not_queued(conn, Channel("pager-1", "x", is_pager=True)) == []
 
 
 def test_a_digest_replaces_one_that_waits(conn: db.Connection) -> None:
     """Yesterday's news are not sent today."""
     with db.transaction(conn):
-        catalogue.add_digest(conn, "Monday", "text", "2026-06-21T04:00:00Z", [MAIL.name])
-        catalogue.add_digest(conn, "Tuesday", "text", "2026-06-22T04:00:00Z", [MAIL.name])
+        db.notices.add_digest(conn, DIGEST, "Monday", "text", "2026-06-21T04:00:00Z", [MAIL.name])
+        db.notices.add_digest(conn, DIGEST, "Tuesday", "text", "2026-06-22T04:00:00Z", [MAIL.name])
     assert [one.notice.key for one in queued(conn)] == ["Tuesday"]
-    assert catalogue.open_notices(conn) == []
+    assert db.notices.open_notices(conn) == []

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from poledata import buffer
-from poledata.records import FileStat
-from poledata.texts import people_time, seconds, utc
+from poledata.archive import buffer
+from poledata.formatting import people_time, seconds, utc
+from poledata.models import FileStat
 from tests.world import World
 
 LAST_NS, FIRST_NS = 2**63 - 1, -(2**63)

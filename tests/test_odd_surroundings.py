@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from poledata.texts import shown
+from poledata.formatting import shown
 from tests.test_drive_scripts import with_smartctl
 from tests.world import CRON_ENVIRONMENT, REPO, World
 

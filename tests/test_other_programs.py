@@ -260,10 +260,10 @@ def test_a_reader_of_hours_keeps_nobody_from_reading(
 
 def test_a_cut_file_is_still_found_when_it_comes_back_from_wal(tmp_path: Path) -> None:
     """Leaving WAL mode must not hide what a cut end was."""
-    from poledata import dbfiles
+    from poledata import db
 
     path = tmp_path / "pole.sqlite"
-    dbfiles.create(path)
+    db.database_files.create(path)
     with db.connect(path) as conn:
         conn.execute(TO_WAL)
     os.truncate(path, path.stat().st_size - 3000)

@@ -1,4 +1,4 @@
-"""poledata.page: the status in a browser, as a tired person, a phone and a screen reader see it."""
+"""The status in a browser, as a tired person, a phone and a screen reader see it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,9 @@ from typing import Any
 
 import pytest
 
-from poledata import db, page, pictures, screen, trends
-from poledata.kinds import KINDS
-from poledata.pictures import Column, Point
-from poledata.records import (
+from poledata import db
+from poledata.formatting import utc
+from poledata.models import (
     DayDone,
     DiskState,
     FileStat,
@@ -28,9 +27,11 @@ from poledata.records import (
     Severity,
     SmartCheck,
 )
-from poledata.report import BufferStatus, DiskStatus, Status, Undelivered, judged
-from poledata.texts import utc
-from poledata.trends import Curve, Trends
+from poledata.notices.kinds import KINDS
+from poledata.status import html
+from poledata.status.facts import BufferStatus, DiskStatus, Status, Undelivered, judged
+from poledata.status.html import Column, Curve, Point, Trends
+from poledata.status.text import HEAD, as_text
 from tests import browser
 from tests.browser import Browser
 from tests.sample_page import DAYS, SAMPLE, TRENDS, write
@@ -62,7 +63,7 @@ HOSTILE = judged(
 HOSTILE_TRENDS = Trends(
     DAYS,
     (
-        trends.DriveTrend(
+        html.DriveTrend(
             disk(EVIL), EVIL, AT, (EVIL,), (Curve(EVIL, (Point(NOON, 1), Point(NOON + 1, 2))),)
         ),
     ),
@@ -99,7 +100,7 @@ class Page(HTMLParser):
 
 
 def made(status: Status, shown: Trends = TRENDS) -> Page:
-    return Page(page.render(status, shown, full_percent=80))
+    return Page(html.render(status, shown, full_percent=80))
 
 
 def plain(text: str) -> str:
@@ -127,8 +128,8 @@ def test_what_the_screen_says_stands_on_the_page() -> None:
     """Every line of ``status``, but for what is drawn instead of written."""
     status = judged(replace(SAMPLE, pause=Pause(AT, "the rack is open", None)))
     words = made(status).words
-    for line in screen.as_text(status).splitlines():
-        text = line[screen.HEAD :] if re.match(r"[A-Z][a-z]+ |  {9}", line) else line
+    for line in as_text(status).splitlines():
+        text = line[HEAD:] if re.match(r"[A-Z][a-z]+ |  {9}", line) else line
         text = re.sub(r"^  \d\. ", "", text)  # a numbered list numbers its items itself
         text = re.sub(r"^(P07|S06)  (\w+)  \[[#-]+\] ", "", text)
         if not line.startswith("Archive ") and not re.match(r"[A-Z ]+: | +and |WARNING", line):
@@ -208,7 +209,7 @@ def test_no_text_becomes_a_part_of_the_page() -> None:
 
 def test_nothing_is_loaded_from_elsewhere() -> None:
     """No address anywhere; and the page's own policy forbids what is not in it."""
-    text = page.render(SAMPLE, TRENDS, full_percent=80)
+    text = html.render(SAMPLE, TRENDS, full_percent=80)
     for tag, attrs in Page(text).tags:
         assert not {"src", "href", "srcset", "action", "data", "background"} & attrs.keys(), tag
     assert not re.search(r"url\(|@import|https?:|//", text)
@@ -220,12 +221,12 @@ def test_nothing_is_loaded_from_elsewhere() -> None:
 
 def test_the_highest_column_is_as_high_as_the_picture() -> None:
     """The others in proportion; without anything all are flat."""
-    assert pictures.columns([5, 0, 10]) == (
+    assert html.columns([5, 0, 10]) == (
         Column(0, 50.0, 8, 50.0),
         Column(10, 100.0, 8, 0.0),
         Column(20, 0.0, 8, 100.0),
     )
-    assert [column.height for column in pictures.columns([0, 0])] == [0.0, 0.0]
+    assert [column.height for column in html.columns([0, 0])] == [0.0, 0.0]
 
 
 @pytest.mark.parametrize(
@@ -240,7 +241,7 @@ def test_a_curve_goes_from_its_lowest_value_to_its_highest(
     points: list[tuple[float, int]], line: str
 ) -> None:
     """Times as far apart as they were; a number that never changed is a line at the bottom."""
-    assert pictures.curve([Point(at_s * 4, value) for at_s, value in points]) == line
+    assert html.curve([Point(at_s * 4, value) for at_s, value in points]) == line
 
 
 def test_the_last_four_weeks_are_shown_day_by_day(world: World) -> None:
@@ -255,25 +256,25 @@ def test_the_last_four_weeks_are_shown_day_by_day(world: World) -> None:
                 f"{day}-{number}", 10, f"{day}T23:59:59Z",
             )  # fmt: skip
     with db.connect(world.db_path, read_only=True) as conn:
-        days = trends.collect(conn, STATUS).days
+        days = html.collect(conn, STATUS).days
     assert len(days) == 28
     assert days[0] == DayDone("2026-10-27", 2, 20)
     assert days[-2:] == (DayDone("2026-11-22", 3, 30), DayDone("2026-11-23", 4, 40))
     assert {day.files for day in days[1:-2]} == {0}
 
 
-def _checked(world: World, *checks: SmartCheck) -> tuple[trends.DriveTrend, ...]:
-    from poledata import catalogue
+def _checked(world: World, *checks: SmartCheck) -> tuple[html.DriveTrend, ...]:
+    from poledata import db
 
     make_db(world, "P01")
     with db.connect(world.db_path) as conn:
-        (one,) = catalogue.disks(conn)
+        (one,) = db.disks.disks(conn)
         with db.transaction(conn):
             for check in checks:
-                catalogue.add_smart_check(conn, one, check, 0, True, '{"long": "report"}')
+                db.smart.add_smart_check(conn, one, check, 0, True, '{"long": "report"}')
         last = HealthCheck(checks[-1].at, checks[-1].health.value, None)
         status = replace(STATUS, disks=(DiskStatus(one, True, health=last),))
-        return trends.collect(conn, status).drives
+        return html.collect(conn, status).drives
 
 
 def _check(days_ago: float, health: Health, reasons: tuple[str, ...], **numbers: int) -> SmartCheck:

@@ -15,9 +15,10 @@ from tempfile import TemporaryDirectory
 import hypothesis.strategies as st
 from hypothesis import given
 
-from poledata import bag, manifest, mounts
+from poledata.disks import bag, manifest
 from poledata.errors import ManifestDamaged
-from poledata.records import ManifestLine
+from poledata.models import ManifestLine
+from poledata.system import mounts
 
 HASHES = st.text("0123456789abcdef", min_size=128, max_size=128)
 NAMES = st.text(min_size=1, max_size=30).filter(

@@ -1,4 +1,4 @@
-"""poledata.publish: the page and the metrics are rewritten by passes, and never in their way."""
+"""The page and the metrics are rewritten by passes, and never in their way."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from poledata import lock, publish
 from poledata.config import load
 from poledata.errors import NotWritten
+from poledata.status import publish
+from poledata.system import locks
 from tests.test_command_line import POWERLESS
 from tests.world import CRON_ENVIRONMENT, World
 
@@ -83,7 +84,7 @@ def test_everybody_may_read_them(station: World) -> None:
 
 def test_a_pass_that_finds_another_at_work_writes_them_too(station: World) -> None:
     """A pass may last for hours, and the page must not look old meanwhile."""
-    with lock.one_pass(station.db_path) as turns:
+    with locks.one_pass(station.db_path) as turns:
         assert turns.is_ours
         station.put("a.g3")
         station.run_pass(check=0)
@@ -186,7 +187,7 @@ def test_a_page_that_cannot_be_written_harms_nothing_else(station: World) -> Non
 def test_where_a_write_hangs_later_passes_do_not_wait(station: World) -> None:
     """They leave it to the one that waits."""
     station.put("a.g3")
-    with lock.the_page(station.db_path) as is_ours:
+    with locks.the_page(station.db_path) as is_ours:
         assert is_ours
         station.run_pass(check=0, timeout_s=30)
     assert published(station) == set() and station.waiting() == set()

@@ -1,4 +1,4 @@
-"""poledata.records: names, times and sizes as text."""
+"""Names, times and sizes as text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from poledata.texts import seconds, shown, size_text, utc
+from poledata.formatting import seconds, shown, size_text, utc
 
 # Every name that a Linux directory can hold, and what looks like an escape.
 NAMES = st.binary(max_size=12).map(os.fsdecode) | st.text("\\xu0d1\n\x85\u202e\udc80é", max_size=6)

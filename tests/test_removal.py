@@ -1,4 +1,4 @@
-"""poledata.removal: what proves that a file may leave the buffer, and what keeps it there."""
+"""What proves that a file may leave the buffer, and what keeps it there."""
 
 from __future__ import annotations
 
@@ -17,11 +17,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poledata import bag, catalogue, db, dbfiles, manifest, medium, mounts, removal
-from poledata.buffer import Buffer
+from poledata import db
+from poledata.archive import removal
+from poledata.archive.buffer import Buffer
+from poledata.archive.removal import (
+    ArchivedFile,
+    CopySeen,
+    Evidence,
+    Removal,
+    RemovalResult,
+    may_remove,
+)
+from poledata.disks import bag, manifest
+from poledata.disks.identity import HeldDisk
 from poledata.errors import DiskRefused
-from poledata.identity import HeldDisk
-from poledata.records import (
+from poledata.models import (
     CopyState,
     Disk,
     DiskState,
@@ -35,7 +45,7 @@ from poledata.records import (
     Waiting,
     Written,
 )
-from poledata.removal import Archived, CopySeen, Evidence, Outcome, Removal, may_remove
+from poledata.system import direct_io, mounts
 from tests.loopdisks import LoopDisk
 
 REPO = Path(__file__).parents[1]
@@ -520,7 +530,7 @@ class Station:
         return self.root / label / "data" / NAME
 
     def disk(self, label: str) -> Disk:
-        return next(disk for disk in catalogue.disks(self.conn) if disk.label == label)
+        return next(disk for disk in db.disks.disks(self.conn) if disk.label == label)
 
     def hold(self, disk: Disk) -> HeldDisk:
         if disk.label in self.refused:
@@ -534,15 +544,15 @@ class Station:
 
     def read(self, known: KnownFile, copy: KnownCopy) -> ReadBack | None:
         self.readings.append(copy.disk.label)
-        with closing(medium.HashingReader()) as reader:
+        with closing(direct_io.HashingReader()) as reader:
             return self.hold(copy.disk).read_copy(known.name, reader, lambda _: None)
 
-    def remove_all(self, *files: Archived, **changed: Any) -> list[Outcome]:
+    def remove_all(self, *files: ArchivedFile, **changed: Any) -> list[RemovalResult]:
         given = {"conn": self.conn, "buf": self.buffer, "hold": self.hold, "read": self.read}
         return list(Removal(**given | changed).remove(files))
 
     def remove(self, sha512: str | None = None, lines: Any = None, **changed: Any) -> Any:
-        file = Archived(self.waiting, sha512 or self.sha512, lines or {})
+        file = ArchivedFile(self.waiting, sha512 or self.sha512, lines or {})
         (outcome,) = self.remove_all(file, **changed)
         if outcome.stays_as:
             self.waiting = outcome.stays_as
@@ -563,7 +573,7 @@ def station(tmp_path: Path) -> Iterator[Station]:
 
 
 def _read_back(path: Path, sha512: str) -> ReadBack:
-    return ReadBack(sha512, VerifiedBy.CACHED, FileStat.of(path.stat()), medium.boottime_s())
+    return ReadBack(sha512, VerifiedBy.CACHED, FileStat.of(path.stat()), direct_io.boottime_s())
 
 
 @contextmanager
@@ -574,16 +584,16 @@ def made(root: Path) -> Iterator[Station]:
     source.parent.mkdir(parents=True)
     source.write_bytes(content)
     stat = FileStat.of(source.stat())
-    dbfiles.create(root / "pole.sqlite")
+    db.database_files.create(root / "pole.sqlite")
     fds: dict[str, int] = {}
     with db.connect(root / "pole.sqlite") as conn:
         copies = []
         for number, (label, role) in enumerate((("P01", Role.PRIMARY), ("S01", Role.COPY))):
-            catalogue.add_disk(conn, label, role, f"Z{label}", f"0x{number + 1:016x}", True, AT)
+            db.disks.add_disk(conn, label, role, f"Z{label}", f"0x{number + 1:016x}", True, AT)
             (root / label).mkdir()
             fds[label] = os.open(root / label, os.O_RDONLY)
-            disk = catalogue.disks(conn)[-1]
-            catalogue.activate(conn, disk, AT)
+            disk = db.disks.disks(conn)[-1]
+            db.disks.activate(conn, disk, AT)
             bag.claim(fds[label], bag.Mark.of(disk, 0))
             copy = root / label / "data" / NAME
             copy.parent.mkdir(parents=True)
@@ -591,7 +601,7 @@ def made(root: Path) -> Iterator[Station]:
             os.utime(copy, ns=(stat.mtime_ns, stat.mtime_ns))
             (line,) = manifest.append(fds[label], [(sha512, NAME)])
             copies.append((disk, Written(_read_back(copy, sha512), line)))
-        catalogue.register(conn, NAME, sha512, stat, copies, AT)
+        db.files.register(conn, NAME, sha512, stat, copies, AT)
         fds["buffer"] = os.open(root / "buffer", os.O_RDONLY)
         buffer = Buffer(fds["buffer"], (".g3",), 0.0, True)
         yield Station(root, conn, buffer, Waiting(NAME, stat, 0o644), sha512, {}, fds)
@@ -837,7 +847,7 @@ def test_what_the_database_says_by_the_end_of_the_pause_counts(
 
 def test_a_copy_that_was_read_too_long_ago_is_read_again(station: Station) -> None:
     """A pass may be suspended between the copy and the removal."""
-    long_ago_s = medium.boottime_s() - removal.READ_WITHIN_S - 1
+    long_ago_s = direct_io.boottime_s() - removal.READ_WITHIN_S - 1
     read_backs = {
         station.disk(label).id: replace(
             _read_back(station.copy(label), station.sha512), at_s=long_ago_s
@@ -845,7 +855,7 @@ def test_a_copy_that_was_read_too_long_ago_is_read_again(station: Station) -> No
         for label in ("P01", "S01")
     }
     (outcome,) = station.remove_all(
-        Archived(station.waiting, station.sha512, read_backs=read_backs)
+        ArchivedFile(station.waiting, station.sha512, read_backs=read_backs)
     )
     assert outcome.is_removed
     assert station.readings == ["P01", "S01"]
@@ -891,30 +901,66 @@ def test_a_buffer_that_does_not_let_go_is_said(
 
 # Every place that takes a name away or replaces one: (module, function) → what it takes.
 TAKES_AWAY = {
-    ("poledata/removal.py", "_unlink_if_proved", "unlink"): "a proved file: the only one",
-    ("poledata/removal.py", "_give_back", "rename_new"): "a hidden name; replaces nothing",
-    ("poledata/hidden.py", "hide", "rename_new"): "a proved file's name; replaces nothing",
-    ("poledata/beneath.py", "rename_new", "renameat2"): "for these two",
-    ("poledata/bag.py", "sweep_incoming", "unlink"): "what an earlier pass left in .incoming/",
-    ("poledata/bag.py", "write_file", "rename"): "a file of ours on a disk, beside data/",
-    ("poledata/bag.py", "write_file", "unlink"): "its temporary name, when it can't be written",
-    ("poledata/bag.py", "set_aside", "rename"): "to a new, random name in .aside/",
-    ("poledata/manifest.py", "mend", "ftruncate"): "a torn last line",
-    ("poledata/buffer_marker.py", "write", "ftruncate"): "a marker of ours that a crash has cut",
-    ("poledata/driveids.py", "compare", "remove"): "from a list of what is left to compare",
-    ("poledata/restoring.py", "_copy_out", "unlink"): "a temporary name where files are restored",
-    ("poledata/scribe.py", "clear_away", "unlink"): "a temporary name in .incoming/",
+    ("poledata/archive/removal.py", "_unlink_if_proved", "unlink"): "a proved file: the only one",
+    ("poledata/archive/removal.py", "_give_back", "rename_new"): "a hidden name; replaces nothing",
     (
-        "poledata/dbfiles.py",
+        "poledata/archive/hidden_names.py",
+        "hide",
+        "rename_new",
+    ): "a proved file's name; replaces nothing",
+    ("poledata/system/paths.py", "rename_new", "renameat2"): "for these two",
+    (
+        "poledata/disks/bag.py",
+        "sweep_incoming",
+        "unlink",
+    ): "what an earlier pass left in .incoming/",
+    ("poledata/disks/bag.py", "write_file", "rename"): "a file of ours on a disk, beside data/",
+    (
+        "poledata/disks/bag.py",
+        "write_file",
+        "unlink",
+    ): "its temporary name, when it can't be written",
+    ("poledata/disks/bag.py", "set_aside", "rename"): "to a new, random name in .aside/",
+    ("poledata/disks/manifest.py", "mend", "ftruncate"): "a torn last line",
+    (
+        "poledata/archive/buffer_marker.py",
+        "write",
+        "ftruncate",
+    ): "a marker of ours that a crash has cut",
+    ("poledata/smart/ids.py", "compare", "remove"): "from a list of what is left to compare",
+    (
+        "poledata/maintenance/restore.py",
+        "_copy_out",
+        "unlink",
+    ): "a temporary name where files are restored",
+    ("poledata/archive/disk_writer.py", "clear_away", "unlink"): "a temporary name in .incoming/",
+    (
+        "poledata/db/database_files.py",
         "_forget",
         "unlink",
     ): "a temporary copy, or what a new database is made under",
-    ("poledata/dbfiles.py", "forget_unfinished", "unlink"): "what a killed upgrade had made",
-    ("poledata/db.py", "_back_up", "unlink"): "the temporary name of a copy before an upgrade",
-    ("poledata/delivery.py", "_note_that_database_is_back", "unlink"): "a stamp of ours",
-    ("poledata/publish.py", "_replace", "replace"): "the page or numbers of an earlier pass",
-    ("poledata/publish.py", "_replace", "unlink"): "their temporary name, of now or of a crash",
-    ("poledata/sealing.py", "keep_packing_list", "rename"): "a packing list beside the database",
+    (
+        "poledata/db/database_files.py",
+        "forget_unfinished",
+        "unlink",
+    ): "what a killed upgrade had made",
+    (
+        "poledata/db/connection.py",
+        "_back_up",
+        "unlink",
+    ): "the temporary name of a copy before an upgrade",
+    ("poledata/notices/delivery.py", "_note_that_database_is_back", "unlink"): "a stamp of ours",
+    ("poledata/status/publish.py", "_replace", "replace"): "the page or numbers of an earlier pass",
+    (
+        "poledata/status/publish.py",
+        "_replace",
+        "unlink",
+    ): "their temporary name, of now or of a crash",
+    (
+        "poledata/disks/closing.py",
+        "keep_packing_list",
+        "rename",
+    ): "a packing list beside the database",
 }
 TAKERS = {"unlink", "remove", "rmtree", "rename", "renames", "replace", "move"}
 TAKERS |= {"truncate", "ftruncate", "rename_new", "renameat2"}

@@ -1,4 +1,4 @@
-"""poledata.report: how the archive stands, said so that a tired person understands it."""
+"""How the archive stands, said so that a tired person understands it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poledata import catalogue, db, dbfiles, report
+from poledata import db
 from poledata.config import load
-from poledata.records import (
+from poledata.formatting import people_time, utc
+from poledata.models import (
     Disk,
     DiskState,
     FileStat,
@@ -28,18 +29,18 @@ from poledata.records import (
     Role,
     Severity,
 )
-from poledata.report import (
-    Archived,
+from poledata.status import facts
+from poledata.status.facts import (
+    ArchivedAmount,
+    ArchiveVerdict,
     BufferStatus,
     DiskStatus,
     Status,
     Undelivered,
-    Verdict,
     as_json,
     judged,
 )
-from poledata.screen import as_text, headline, state_lines
-from poledata.texts import people_time, utc
+from poledata.status.text import as_text, headline, state_lines
 from tests.loopdisks import LoopWorld
 from tests.world import World
 
@@ -89,7 +90,7 @@ STATUS = Status(
         DiskStatus(disk("S01", DiskState.SHIPPED), False),
         DiskStatus(disk("S02", held_by="person", held_reason="it clicks"), True),
     ),
-    archived=Archived(10, 2 * 10**12, 3, 10**12, 7, 7 * 10**12),
+    archived=ArchivedAmount(10, 2 * 10**12, 3, 10**12, 7, 7 * 10**12),
     lacking_copies=0,
     pending=(),
     notices=(),
@@ -382,7 +383,7 @@ def test_a_digest_has_the_verdict_in_its_subject() -> None:
     assert headline(worse) == (
         "2026-11-23 ACT NOW: P01: no disk of this role can take files (no-disk)"
     )
-    assert worse.verdict is Verdict.ACT_NOW
+    assert worse.verdict is ArchiveVerdict.ACT_NOW
 
 
 def test_a_message_ends_with_the_state_in_five_lines() -> None:
@@ -477,16 +478,16 @@ def test_json_has_every_field_under_its_own_name() -> None:
 
 def collect(world: World) -> Status:
     with db.connect(world.db_path, read_only=True) as conn:
-        return report.collect(load(world.config_path, {}), conn)
+        return facts.collect(load(world.config_path, {}), conn)
 
 
 def make_db(world: World, *labels: str) -> None:
-    dbfiles.create(world.db_path)
+    db.database_files.create(world.db_path)
     with db.connect(world.db_path) as conn, db.transaction(conn):
         for number, label in enumerate(labels):
             role = Role.PRIMARY if label.startswith("P") else Role.COPY
             is_stand_in = not world.require_mount
-            catalogue.add_disk(conn, label, role, f"Z{label}", f"0x{number:016x}", is_stand_in, AT)
+            db.disks.add_disk(conn, label, role, f"Z{label}", f"0x{number:016x}", is_stand_in, AT)
 
 
 def test_looking_changes_nothing(world: World) -> None:
@@ -515,7 +516,7 @@ def test_a_buffer_that_is_gone_is_no_defect(world: World) -> None:
     config = load(world.config_path, {})
     os.rename(world.buffer, world.root / "away")
     with db.connect(world.db_path, read_only=True) as conn:
-        status = report.collect(config, conn)
+        status = facts.collect(config, conn)
     assert status.buffer == BufferStatus(fault="No such file or directory")
     assert "Buffer     CAN'T BE READ: No such file or directory" in as_text(status)
     world.leave_unchecked("the buffer was taken away")
@@ -575,7 +576,7 @@ def test_odd_names_are_told_as_they_can_be_printed(world: World, tmp_path: Path)
     """A name that is not UTF-8 ends neither status nor its JSON."""
     make_db(world, "P01")
     with db.connect(world.db_path) as conn, db.transaction(conn):
-        catalogue.failed(conn, "a\\udcff.g3", None, "bad-name", "it is not UTF-8", NOON)
+        db.passes.failed(conn, "a\\udcff.g3", None, "bad-name", "it is not UTF-8", NOON)
     (world.buffer / os.fsdecode(b"\xff.g3")).touch()
     status = collect(world)
     as_text(status).encode()

@@ -20,12 +20,14 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from poledata import config, db, delivery, postman
-from poledata.kinds import KINDS
-from poledata.notices import Board
-from poledata.records import Channel, Message, Severity
-from poledata.sending import channels
-from poledata.texts import seconds
+from poledata import config, db
+from poledata.cli.common import state_lines
+from poledata.formatting import seconds
+from poledata.models import Channel, Message, Severity
+from poledata.notices import delivery, send_child
+from poledata.notices.channels import configured_channels
+from poledata.notices.kinds import KINDS
+from poledata.notices.store import Board
 from tests.post import Receiver, refused_port
 from tests.world import World
 
@@ -109,7 +111,7 @@ class Season:
     def __init__(self, world: World, conn: db.Connection, web: Receiver) -> None:
         urls = {"POLE_NOTIFY_URLS": web.http_url, "POLE_PAGER_COMMAND": "page"}
         self.config = config.load(world.config_path, urls)
-        self.channels = channels(self.config.secrets)
+        self.channels = configured_channels(self.config.secrets)
         self.conn, self.web, self.now_s = conn, web, START_S
         self.truth, self.random = Truth(), random.Random(SEED)
         self.dead = f"json://127.0.0.1:{refused_port()}"
@@ -131,7 +133,7 @@ class Season:
         self.web.mood = "ok" if self.link_is_up else "500"
         is_refused = not self.link_is_up and self.tries % 2
         target = self.dead if is_refused else channel.target
-        fault = postman.notify(target, message.subject, message.body)
+        fault = send_child.notify(target, message.subject, message.body)
         logging.getLogger("apprise").handlers.clear()  # in a process of its own it is one
         if fault is None:
             self.sent[channel.name].append((self.now_s, message))
@@ -143,7 +145,7 @@ class Season:
         for fault in all_faults:
             self._live(fault)
             self._tell(board, fault)
-        delivery.deliver(self.config, self.conn, self.now_s, self.carry)
+        delivery.deliver(self.config, self.conn, state_lines, self.now_s, self.carry)
 
     def _live(self, fault: Fault) -> None:
         if fault.until_s is not None and self.now_s >= fault.until_s:

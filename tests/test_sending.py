@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from poledata import sending
-from poledata.envfile import Secrets
-from poledata.postman import without_secrets
-from poledata.records import Channel, Message, Severity
+from poledata.config import Secrets
+from poledata.models import Channel, Message, Severity
+from poledata.notices import channels
+from poledata.notices.send_child import without_secrets
 from tests.post import WORD, Receiver, black_hole, refused_port, wait_for
 
 MESSAGE = Message("[pole-data] WARNING P03: it is away", "Körper\n  1. Nothing\n")
@@ -32,7 +32,7 @@ def command(target: str) -> Channel:
 
 def test_a_channel_is_named_by_use_number_and_kind_never_by_its_url() -> None:
     """Its name stands in the database, the log and on the screen."""
-    found = sending.channels(
+    found = channels.configured_channels(
         Secrets(("mailto://u:pw@h", "SLACK://a/b/c", "no url"), ("json://tok@h",), "page --now")
     )
     assert [c.name for c in found] == [
@@ -57,7 +57,7 @@ def test_a_pager_takes_the_critical_alone() -> None:
 
 def test_mail_arrives_whole(smtp: Receiver) -> None:
     """Through a real SMTP server."""
-    assert sending.carry(url(smtp.smtp_url), MESSAGE) is None
+    assert channels.send_through(url(smtp.smtp_url), MESSAGE) is None
     (mail,) = smtp.got
     assert mail.subject == MESSAGE.subject
     assert mail.body.splitlines()[:2] == ["Körper", "  1. Nothing"]
@@ -65,7 +65,7 @@ def test_mail_arrives_whole(smtp: Receiver) -> None:
 
 def test_a_web_service_gets_it_whole(web: Receiver) -> None:
     """Apprise's JSON stands for Slack and the rest."""
-    assert sending.carry(url(web.http_url), MESSAGE) is None
+    assert channels.send_through(url(web.http_url), MESSAGE) is None
     assert [(m.subject, m.body.strip()) for m in web.got] == [
         (MESSAGE.subject, MESSAGE.body.strip())
     ]
@@ -73,7 +73,7 @@ def test_a_web_service_gets_it_whole(web: Receiver) -> None:
 
 def test_a_command_gets_the_text_on_its_standard_input(tmp_path: Path) -> None:
     """The subject first: a pager shows hardly more."""
-    assert sending.carry(command(f"tee '{tmp_path}/a page'"), MESSAGE) is None
+    assert channels.send_through(command(f"tee '{tmp_path}/a page'"), MESSAGE) is None
     assert (tmp_path / "a page").read_text() == f"{MESSAGE.subject}\n\n{MESSAGE.body}\n"
 
 
@@ -89,7 +89,7 @@ def test_what_fails_is_said_without_a_secret(web: Receiver, mood: str) -> None:
         "refused": f"json://u:{WORD}@127.0.0.1:{refused_port()}/{WORD}",
         "not understood": f"nonsense://{WORD}",
     }[mood]
-    fault = sending.carry(url(target), MESSAGE)
+    fault = channels.send_through(url(target), MESSAGE)
     assert fault and WORD not in fault
     assert web.got == []
 
@@ -108,12 +108,12 @@ def test_what_fails_is_said_without_a_secret(web: Receiver, mood: str) -> None:
 )
 def test_a_command_that_fails_is_said(target: str, fault: str) -> None:
     """With its last line, but for the words of the command, which may be secret."""
-    assert sending.carry(command(target), MESSAGE) == fault
+    assert channels.send_through(command(target), MESSAGE) == fault
 
 
 def test_a_command_that_reads_nothing_of_a_long_text_does_not_block() -> None:
     """No pipe is filled: it reads a file in memory."""
-    assert sending.carry(command("true"), Message("s", "x" * 10**6)) is None
+    assert channels.send_through(command("true"), Message("s", "x" * 10**6)) is None
 
 
 @pytest.mark.parametrize("how", ["command", "black hole", "slow", "heartbeat"])
@@ -121,22 +121,22 @@ def test_what_hangs_is_killed_at_its_time_out(
     how: str, web: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With all its children; the time-out holds for the whole, not for each read."""
-    monkeypatch.setattr(sending, "SEND_TIMEOUT_S", 2.0)
-    monkeypatch.setattr(sending, "HEARTBEAT_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(channels, "SEND_TIMEOUT_S", 2.0)
+    monkeypatch.setattr(channels, "HEARTBEAT_TIMEOUT_S", 2.0)
     web.mood = "slow"
     began_s = time.monotonic()
     with black_hole() as port:
         if how == "command":
-            fault = sending.carry(
+            fault = channels.send_through(
                 command(f"sh -c 'sleep 61.5 & echo $! >{tmp_path}/pid; wait'"), MESSAGE
             )
             pid = (tmp_path / "pid").read_text().strip()
             wait_for(lambda: not _lives(pid))
         elif how == "heartbeat":
-            (fault,) = sending.heartbeat(Secrets(heartbeat_url=f"http://127.0.0.1:{port}/{WORD}"))
+            (fault,) = channels.heartbeat(Secrets(heartbeat_url=f"http://127.0.0.1:{port}/{WORD}"))
         else:
             target = web.http_url if how == "slow" else f"json://127.0.0.1:{port}/{WORD}"
-            fault = sending.carry(url(f"{target}?rto=60&cto=60"), MESSAGE)
+            fault = channels.send_through(url(f"{target}?rto=60&cto=60"), MESSAGE)
     assert fault and fault.endswith("no answer within 2 s") and WORD not in fault
     assert time.monotonic() - began_s < 30  # it would take 60
 
@@ -154,9 +154,9 @@ def test_a_broken_apprise_is_only_a_channel_that_fails(
     """In whatever way it is broken."""
     (tmp_path / "apprise.py").write_text(f"raise RuntimeError('{WORD}')")
     run = subprocess.run(
-        [sys.executable, "-m", "poledata.postman"],
+        [sys.executable, "-m", "poledata.notices.send_child"],
         input=f'{{"notify": "json://{WORD}@h", "subject": "s", "body": "b"}}',
-        env={"PYTHONPATH": f"{tmp_path}:{Path(sending.__file__).parents[1]}"},
+        env={"PYTHONPATH": f"{tmp_path}:{Path(channels.__file__).parents[1]}"},
         capture_output=True,
         text=True,
         check=False,
@@ -171,13 +171,13 @@ def test_a_broken_apprise_is_only_a_channel_that_fails(
 def test_no_secret_stands_in_the_process_list(web: Receiver) -> None:
     """Every user of the machine can read arguments and, of their own, environments."""
     web.mood = "slow"
-    sender = threading.Thread(target=sending.carry, args=(url(web.http_url), MESSAGE))
+    sender = threading.Thread(target=channels.send_through, args=(url(web.http_url), MESSAGE))
     sender.start()
-    wait_for(lambda: any("poledata.postman" in line for line in _process_list()))
+    wait_for(lambda: any("poledata.notices.send_child" in line for line in _process_list()))
     seen = "\n".join(_process_list())
     web.over.set()
     sender.join()
-    assert "poledata.postman" in seen
+    assert "poledata.notices.send_child" in seen
     assert WORD not in seen
 
 
@@ -214,7 +214,7 @@ def test_the_heartbeat_is_a_command_or_a_url_or_both(web: Receiver, tmp_path: Pa
         heartbeat_command=f"touch {tmp_path}/beat",
         heartbeat_url=f"http://127.0.0.1:{web.port}/ping/{WORD}",
     )
-    assert sending.heartbeat(both) == [] == sending.heartbeat(Secrets())
+    assert channels.heartbeat(both) == [] == channels.heartbeat(Secrets())
     assert (tmp_path / "beat").exists() and web.beats == [f"/ping/{WORD}"]
 
 
@@ -223,7 +223,7 @@ def test_a_heartbeat_that_fails_is_said_without_its_secret(
 ) -> None:
     """The watchdog rings by itself; this says why."""
     web.mood = "500"
-    said = sending.heartbeat(
+    said = channels.heartbeat(
         Secrets(heartbeat_command="false", heartbeat_url=f"http://127.0.0.1:{web.port}/{WORD}")
     )
     assert said == [

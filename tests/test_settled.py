@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poledata.buffer import DAY_S, is_settled
+from poledata.archive.buffer import DAY_S, is_settled
 from tests.loopdisks import SEARCHED, LoopDisk
 from tests.test_after_a_crash import HaltedPass, needs_strace, strace
 from tests.world import World

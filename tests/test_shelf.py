@@ -1,4 +1,4 @@
-"""poledata.shelf: no disk is used that is not proved to be the one that is meant."""
+"""No disk is used that is not proved to be the one that is meant."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from poledata import bag, catalogue, db, dbfiles, manifest, mounts
+from poledata import db
 from poledata.config import load
+from poledata.disks import bag, manifest
+from poledata.disks.identity import HeldDisk
+from poledata.disks.mounted_disks import MountedDisks
 from poledata.errors import DiskRefused, ExitCode
-from poledata.identity import HeldDisk
-from poledata.records import Disk, DiskState, Role
-from poledata.shelf import Shelf
+from poledata.models import Disk, DiskState, Role
+from poledata.system import mounts
 from tests.loopdisks import LoopWorld, two_partitions
 from tests.test_db import NOBODY, as_nobody
 from tests.world import World
@@ -51,36 +53,38 @@ class Rack:
     def __init__(self, world: World) -> None:
         self.world = world
         world.leave_unchecked("disks are set up by hand")
-        dbfiles.create(world.db_path)
+        db.database_files.create(world.db_path)
         with db.connect(world.db_path) as conn, db.transaction(conn):
             for label, serial in world.serials.items():
                 role = Role.PRIMARY if label.startswith("P") else Role.COPY
                 is_stand_in = not world.require_mount
                 logical_id = world.logical_id(label)
-                catalogue.add_disk(conn, label, role, serial, logical_id, is_stand_in, AT)
+                db.disks.add_disk(conn, label, role, serial, logical_id, is_stand_in, AT)
 
     def __getitem__(self, label: str) -> Path:
         return self.world.disks[label]
 
     @contextmanager
-    def batch(self, ready: set[int] | None = None) -> Iterator[tuple[Shelf, dict[str, Disk]]]:
+    def batch(
+        self, ready: set[int] | None = None
+    ) -> Iterator[tuple[MountedDisks, dict[str, Disk]]]:
         """A shelf, and the disks by label, as the database knows them now."""
         config = load(self.world.config_path, {})
         with db.connect(self.world.db_path) as conn:
-            disks = {disk.label: disk for disk in catalogue.disks(conn)}
-            with Shelf(config, conn, set() if ready is None else ready) as shelf:
-                yield shelf, disks
+            disks = {disk.label: disk for disk in db.disks.disks(conn)}
+            with MountedDisks(config, conn, set() if ready is None else ready) as mounted:
+                yield mounted, disks
 
     def use(self, *labels: str) -> None:
         """The first use of these disks: they are claimed and active."""
-        with self.batch() as (shelf, disks):
+        with self.batch() as (mounted, disks):
             for label in labels:
-                shelf.hold_for_writing(disks[label])
+                mounted.hold_for_writing(disks[label])
 
     def refusal(self, label: str, writing: bool = False) -> tuple[str, str]:
         """The kind of notice and the sentence with which a disk is refused."""
-        with self.batch() as (shelf, disks):
-            take = shelf.hold_for_writing if writing else shelf.hold
+        with self.batch() as (mounted, disks):
+            take = mounted.hold_for_writing if writing else mounted.hold
             with pytest.raises(DiskRefused) as caught:
                 take(disks[label])
             with pytest.raises(DiskRefused) as again:
@@ -116,14 +120,14 @@ def loop(rack: Rack) -> LoopWorld:
 
 def test_a_spare_is_claimed_when_it_is_first_written_to(rack: Rack) -> None:
     """Looking at it changes nothing; the first use makes it ours, and active."""
-    with rack.batch() as (shelf, disks):
-        held = shelf.hold(disks["P01"])
+    with rack.batch() as (mounted, disks):
+        held = mounted.hold(disks["P01"])
         assert (held.mark, held.direct, held.path) == (None, False, rack["P01"])
         assert os.listdir(rack["P01"]) == []
-        held = shelf.hold_for_writing(disks["P01"])
+        held = mounted.hold_for_writing(disks["P01"])
         assert held.mark is not None and held.mark.is_of(disks["P01"])
         assert bag.read_mark(held.root_fd) == held.mark
-        assert shelf.hold(disks["P01"]) == held
+        assert mounted.hold(disks["P01"]) == held
     assert rack.state("P01") == "active"
     assert rack.state("P02") == "spare"
     assert os.listdir(rack["P02"]) == []
@@ -155,8 +159,8 @@ def test_what_a_crash_left_is_cleared_once_a_pass(rack: Rack) -> None:
     manifest.write_text(line + line[:50])
     ready: set[int] = set()
     for is_first in (True, False):
-        with rack.batch(ready) as (shelf, disks):
-            shelf.hold_for_writing(disks["P01"])
+        with rack.batch(ready) as (mounted, disks):
+            mounted.hold_for_writing(disks["P01"])
         assert temporary.exists() != is_first
         assert manifest.read_text() == line
         temporary.touch()  # from now on it is a copy on its way
@@ -168,8 +172,8 @@ def test_a_look_clears_nothing(rack: Rack) -> None:
     rack.use("P01")
     temporary = rack["P01"] / ".incoming" / bag.new_temporary()
     temporary.touch()
-    with rack.batch() as (shelf, disks):
-        shelf.hold(disks["P01"])
+    with rack.batch() as (mounted, disks):
+        mounted.hold(disks["P01"])
     assert temporary.exists()
 
 
@@ -186,8 +190,8 @@ def test_room_is_what_is_free_less_the_headroom(drives: Rack) -> None:
     free_bytes = os.statvfs(drives["P01"]).f_bavail * os.statvfs(drives["P01"]).f_frsize
     for setting, kept_bytes in (("20 MB", 20 * 10**6), ("10 GB", 10**10)):
         drives.world.configure(MinFreeSpace=setting)
-        with drives.batch() as (shelf, disks):
-            assert shelf.room(shelf.hold(disks["P01"])).room_bytes == free_bytes - kept_bytes
+        with drives.batch() as (mounted, disks):
+            assert mounted.room(mounted.hold(disks["P01"])).room_bytes == free_bytes - kept_bytes
 
 
 def test_nothing_is_written_to_a_closed_bag_whatever_the_database_says(drives: Rack) -> None:
@@ -202,8 +206,8 @@ def test_nothing_is_written_to_a_closed_bag_whatever_the_database_says(drives: R
         "does not know: an older one was put back. Nothing was written. "
         "Complete it from the disks: generate_db.py --from-disks"
     )
-    with drives.batch() as (shelf, disks):
-        assert shelf.hold(disks["P01"]).mark
+    with drives.batch() as (mounted, disks):
+        assert mounted.hold(disks["P01"]).mark
     assert before.differences(drives.world.snapshot(drives["P01"])) == []
 
 
@@ -211,13 +215,13 @@ def test_a_disk_always_keeps_the_room_to_be_closed(drives: Rack) -> None:
     """Closing writes the manifest once more, whatever MinFreeSpace is."""
     drives.world.configure(MinFreeSpace="0")
     drives.use("P01")
-    with drives.batch() as (shelf, disks):
-        held = shelf.hold(disks["P01"])
-        before = shelf.room(held).room_bytes
+    with drives.batch() as (mounted, disks):
+        held = mounted.hold(disks["P01"])
+        before = mounted.room(held).room_bytes
         assert 0 < before < mounts.space(held.root_fd).free_bytes
         manifest.append(held.root_fd, [(SHA512, f"{n}.g3") for n in range(20_000)])
         line_bytes = len(SHA512) + len("  data/10000.g3\n")
-        assert before - shelf.room(held).room_bytes > 1.8 * 20_000 * line_bytes
+        assert before - mounted.room(held).room_bytes > 1.8 * 20_000 * line_bytes
 
 
 def test_a_disk_may_be_at_one_of_several_places(rack: Rack) -> None:
@@ -226,9 +230,9 @@ def test_a_disk_may_be_at_one_of_several_places(rack: Rack) -> None:
     other.mkdir()
     rack.world.configure(DiskMountPoints=f"{rack.world.mounts}, {other}/{{label}}-here")
     rack["P01"].rename(other / "P01-here")
-    with rack.batch() as (shelf, disks):
-        assert shelf.hold(disks["P01"]).path == other / "P01-here"
-        assert shelf.hold(disks["S01"]).path == rack["S01"]
+    with rack.batch() as (mounted, disks):
+        assert mounted.hold(disks["P01"]).path == other / "P01-here"
+        assert mounted.hold(disks["S01"]).path == rack["S01"]
 
 
 # --- refusals, on stand-ins -----------------------------------------------------------------
@@ -251,10 +255,10 @@ def test_a_refused_disk_is_looked_at_once_a_batch(rack: Rack) -> None:
     """A thousand files do not ask a dead disk a thousand times; the next batch asks again."""
     place = rack["P01"]
     place.rmdir()
-    with rack.batch() as (shelf, disks):
+    with rack.batch() as (mounted, disks):
         for _ in range(2):
             with pytest.raises(DiskRefused):
-                shelf.hold(disks["P01"])
+                mounted.hold(disks["P01"])
             place.mkdir(exist_ok=True)
     rack.use("P01")
 
@@ -276,9 +280,9 @@ def test_a_place_that_cannot_be_opened_leaves_no_descriptor_of_another(rack: Rac
     (rack.world.root / "other").mkdir()
     (rack.world.root / "other" / "P01").symlink_to("P01")
     rack.world.configure(DiskMountPoints=f"{rack.world.mounts}, {rack.world.root}/other")
-    with rack.batch() as (shelf, disks):
+    with rack.batch() as (mounted, disks):
         try:
-            shelf.hold(disks["P01"])
+            mounted.hold(disks["P01"])
         except DiskRefused as refusal:
             assert refusal.kind in ("disk-wrong", "disk-error")
 
@@ -393,8 +397,8 @@ def anybodys_rack() -> Iterator[Rack]:
 
 def nobodys_refusal(rack: Rack, writing: bool = True) -> str:
     def take() -> object:
-        with rack.batch() as (shelf, disks):
-            return (shelf.hold_for_writing if writing else shelf.hold)(disks["P01"]).path
+        with rack.batch() as (mounted, disks):
+            return (mounted.hold_for_writing if writing else mounted.hold)(disks["P01"]).path
 
     return as_nobody(take)
 
@@ -438,8 +442,8 @@ def test_a_drive_is_held_by_its_identity(
 ) -> None:
     """It reads past the page cache, and knows the drive below it."""
     rack = Rack(make_loop_world(primaries=("P01",), copies=(), primary_fs=fs))
-    with rack.batch() as (shelf, disks):
-        held = shelf.hold_for_writing(disks["P01"])
+    with rack.batch() as (mounted, disks):
+        held = mounted.hold_for_writing(disks["P01"])
         assert held.direct
         assert held.drives == {loop(rack).loops["P01"].device.name}
         assert (held.target.role, held.target.label, held.target.direct) == (
@@ -451,11 +455,11 @@ def test_a_drive_is_held_by_its_identity(
 
 def test_nothing_is_ever_written_below_a_mount_point(drives: Rack) -> None:
     """Unmounted in use, the held disk takes what comes; the next batch finds nothing mounted."""
-    with drives.batch() as (shelf, disks):
-        held = shelf.hold_for_writing(disks["P01"])
+    with drives.batch() as (mounted, disks):
+        held = mounted.hold_for_writing(disks["P01"])
         loop(drives).loops["P01"].lazy_unmount()
         manifest.append(held.root_fd, [(SHA512, "a.g3")])
-        assert shelf.hold(disks["P01"]) is held
+        assert mounted.hold(disks["P01"]) is held
     assert os.listdir(drives["P01"]) == []
     assert drives.refusal("P01", writing=True) == (
         "disk-missing",
@@ -469,8 +473,8 @@ def test_a_read_only_disk_is_refused_for_writing_alone(drives: Rack) -> None:
     """A kernel remounts a failing drive so; its copies still count."""
     drives.use("P01")
     loop(drives).loops["P01"].remount("ro")
-    with drives.batch() as (shelf, disks):
-        assert shelf.hold(disks["P01"]).direct
+    with drives.batch() as (mounted, disks):
+        assert mounted.hold(disks["P01"]).direct
     assert drives.refusal("P01", writing=True) == (
         "disk-read-only",
         f"P01: {drives['P01']} is mounted read-only. Nothing was written. "
@@ -515,7 +519,7 @@ def test_the_drive_of_the_buffer_or_the_database_is_no_archive(drives: Rack, pla
     subprocess.run(["mount", loop(drives).loops["P01"].device, other], check=True)
     try:
         if place == "db":
-            dbfiles.create(drives.world.db_path)
+            db.database_files.create(drives.world.db_path)
             drives.world.sql(
                 "INSERT INTO disks (label, role, serial, logical_id) VALUES (?, 'primary', ?, 'x')",
                 "P01",
@@ -576,8 +580,8 @@ def test_the_right_drive_is_held_by_its_logical_id(
 ) -> None:
     """It may report more than its printed serial."""
     lsblk(says("ztp01aa0000C822", drives.world.logical_id("P01")))
-    with drives.batch() as (shelf, disks):
-        held = shelf.hold_for_writing(disks["P01"])
+    with drives.batch() as (mounted, disks):
+        held = mounted.hold_for_writing(disks["P01"])
         device = loop(drives).loops["P01"].device.name
         assert held.drives == {"ZTP01AA0000C822", drives.world.logical_id("P01"), device}
 
@@ -605,9 +609,9 @@ def test_a_hanging_lsblk_never_ends_a_pass(
     drives.use("P01")
     monkeypatch.setattr(mounts, "_LSBLK_TIMEOUT_S", 0.3)
     lsblk(script)
-    with drives.batch() as (shelf, disks):
+    with drives.batch() as (mounted, disks):
         try:
-            shelf.hold_for_writing(disks["P01"])
+            mounted.hold_for_writing(disks["P01"])
         except DiskRefused as refusal:
             assert refusal.kind == "disk-error"
 
@@ -631,8 +635,8 @@ class Below:
         (top / "dm").mkdir()
         (top / "dm" / "uuid").write_text(f"{kind}-35000c500858bfea7\n")
         said = []
-        for letter, (serial, wwn) in zip("abc", drives, strict=False):
-            name = f"sd{letter}"
+        for due_message, (serial, wwn) in zip("abc", drives, strict=False):
+            name = f"sd{due_message}"
             (self._root / "sys" / name).mkdir()
             (top / "slaves" / name).symlink_to(self._root / "sys" / name)
             said.append({"kname": name, "serial": serial, "wwn": wwn, "size": 1})
@@ -677,8 +681,8 @@ def test_on_every_path_of_multipath_is_this_disks_drive(
 def test_two_paths_to_the_right_drive_are_the_disk(drives: Rack, below: Below) -> None:
     """Multipath over one SAS drive: also where one path tells its logical ID alone."""
     below.are("mpath", below.own, (None, below.own[1]))
-    with drives.batch() as (shelf, disks):
-        held = shelf.hold_for_writing(disks["P01"])
+    with drives.batch() as (mounted, disks):
+        held = mounted.hold_for_writing(disks["P01"])
         assert held.unsupported is None
         assert held.drives == {*below.own, "sda", "sdb"}
 
@@ -697,8 +701,8 @@ def test_a_disk_below_a_cache_on_another_drive_is_read_only_by_us(
     kind, said = drives.refusal("P01", writing=True)
     assert kind == "disk-wrong"
     assert said.startswith(f"P01: it is on several drives: sda (serial {below.own[0]}")
-    with drives.batch() as (shelf, disks):
-        held = shelf.hold(disks["P01"])
+    with drives.batch() as (mounted, disks):
+        held = mounted.hold(disks["P01"])
         assert "S437NC0R203374" in held.drives  # whoever is on that SSD is not apart from it
 
 
@@ -719,8 +723,8 @@ def test_a_sas_drive_that_old_lsblk_gives_its_wwn_as_serial_is_the_disk(
     """The logical ID agrees; what is called a serial is none (util-linux issues 750, 1143)."""
     logical_id = drives.world.logical_id("P01")
     lsblk(says(logical_id.removeprefix("0x"), logical_id))
-    with drives.batch() as (shelf, disks):
-        assert shelf.hold_for_writing(disks["P01"]).unsupported is None
+    with drives.batch() as (mounted, disks):
+        assert mounted.hold_for_writing(disks["P01"]).unsupported is None
 
 
 # --- two labels, one drive ------------------------------------------------------------------
@@ -746,10 +750,10 @@ def test_two_partitions_of_one_drive_take_no_two_copies(tmp_path: Path) -> None:
         assert "it is on the same physical drive as " in rows[0]["text"]
         rack = Rack.__new__(Rack)
         rack.world = world
-        with rack.batch() as (shelf, disks):
-            shelf.hold(disks["P01"])
+        with rack.batch() as (mounted, disks):
+            mounted.hold(disks["P01"])
             with pytest.raises(DiskRefused, match="on the same physical drive as P01"):
-                shelf.hold(disks["S01"])
+                mounted.hold(disks["S01"])
         world.close()
 
 
@@ -759,10 +763,10 @@ def test_two_labels_of_a_role_are_two_drives(tmp_path: Path) -> None:
     world = Partitions(tmp_path, ["P01", "P02"], [], AcceptUnidentifiedDrives="yes")
     with two_partitions(world.root / "two.img", (world.disks["P01"], world.disks["P02"])):
         rack = Rack(world)
-        with rack.batch() as (shelf, disks):
-            shelf.hold(disks["P01"])
+        with rack.batch() as (mounted, disks):
+            mounted.hold(disks["P01"])
             with pytest.raises(DiskRefused) as caught:
-                shelf.hold(disks["P02"])
+                mounted.hold(disks["P02"])
     assert caught.value.kind == "disk-wrong"
 
 
@@ -770,11 +774,11 @@ def test_stand_ins_are_apart_if_they_are_two_directories(rack: Rack) -> None:
     """A link makes no second disk; of a drive whose identity is unknown nothing can be said."""
     rack["S01"].rmdir()
     rack["S01"].symlink_to(rack["P01"])
-    with rack.batch() as (shelf, disks):
-        held = {label: shelf.hold(disks[label]) for label in ("P01", "P02")}
+    with rack.batch() as (mounted, disks):
+        held = {label: mounted.hold(disks[label]) for label in ("P01", "P02")}
         assert held["P01"].is_on_another_drive_than(held["P02"])
         with pytest.raises(DiskRefused, match="on the same physical drive as P01"):
-            shelf.hold(disks["S01"])
+            mounted.hold(disks["S01"])
 
 
 @pytest.mark.parametrize(

@@ -12,50 +12,54 @@ from typing import Any
 
 import pytest
 
-from poledata import catalogue, config, db, lifecycle, mounts, smartjson, smartwatch
-from poledata.drives import Found
-from poledata.house import House
-from poledata.notices import Board
-from poledata.records import DiskState, Health, Severity
-from poledata.smartwatch import Checked
-from poledata.texts import utc
+from poledata import config, db
+from poledata.context import Context
+from poledata.disks import lifecycle
+from poledata.formatting import utc
+from poledata.models import DiskState, Health, Severity
+from poledata.notices.store import Board
+from poledata.smart import check as smart_check
+from poledata.smart.check import Checked
+from poledata.smart.report import read_report
+from poledata.smart.smartctl import FoundDrive
+from poledata.system import mounts
 from tests.test_health import Alter, put, raw, recorded
 from tests.world import World
 
 FAILED = put({"passed": False}, "smart_status")
 
 
-def answer(world: World, label: str, name: str = "sata-good", *alter: Alter) -> Found:
+def answer(world: World, label: str, name: str = "sata-good", *alter: Alter) -> FoundDrive:
     """The drive of this label, saying what was recorded."""
     report = recorded(name)
     for change in alter:
         change(report)
     own = mounts.Drive("sdq", world.serials[label], world.logical_id(label), None)
-    read = smartjson.read("/dev/sdq", report, report["smartctl"]["exit_status"])
-    return Found(("/dev/sdq",), own, read, json.dumps(report))
+    read = read_report("/dev/sdq", report, report["smartctl"]["exit_status"])
+    return FoundDrive(("/dev/sdq",), own, read, json.dumps(report))
 
 
 @contextmanager
-def house_of(world: World) -> Iterator[House]:
+def house_of(world: World) -> Iterator[Context]:
     loaded = config.load(world.config_path, {})
     with db.connect(world.db_path) as conn:
-        yield House(loaded, conn, Board(conn))
+        yield Context(loaded, conn, Board(conn))
 
 
-def check(world: World, *found: Found, now_s: float | None = None) -> dict[str, Checked]:
+def check(world: World, *found: FoundDrive, now_s: float | None = None) -> dict[str, Checked]:
     """One check, as the script makes it."""
     now_s = now_s or time.time()
-    with house_of(world) as house:
-        disks = catalogue.disks(house.conn)
-        checked = smartwatch.check(house, disks, found, now_s)
-        smartwatch.tell(house, checked)
-        if smartwatch.may_change_holds(house, checked):
-            smartwatch.change_holds(house, checked, utc(now_s))
-        smartwatch.tell(house, checked)
+    with house_of(world) as context:
+        disks = db.disks.disks(context.conn)
+        checked = smart_check.check(context, disks, found, now_s)
+        smart_check.tell(context, checked)
+        if smart_check.may_change_holds(context, checked):
+            smart_check.change_holds(context, checked, utc(now_s))
+        smart_check.tell(context, checked)
     return {one.disk.label: one for one in checked}
 
 
-def all_well(world: World, *but: Found) -> list[Found]:
+def all_well(world: World, *but: FoundDrive) -> list[FoundDrive]:
     """Every drive of the station, those given instead of the good ones."""
     named = {each.drive.serial: each for each in but}
     return [named.get(world.serials[at]) or answer(world, at) for at in world.serials]
@@ -245,11 +249,11 @@ def test_a_warning_becomes_a_failure_and_ends_once(station: World) -> None:
 
 def test_a_mute_drive_is_told_of_at_the_second_check(station: World) -> None:
     """Once may be chance; what was said of its numbers stays open."""
-    mute = answer(station, "P01", "sata-dead")
+    unreadable_disks = answer(station, "P01", "sata-dead")
     check(station, *all_well(station, answer(station, "P01", "sata-good", raw(197, 8))))
-    check(station, *all_well(station, mute))
+    check(station, *all_well(station, unreadable_disks))
     assert station.notices() == {("smart-warning", "P01")}
-    check(station, *all_well(station, mute))
+    check(station, *all_well(station, unreadable_disks))
     assert station.notices() == {("smart-warning", "P01"), ("drive-missing", "P01")}
     assert holds(station) == {}
 
@@ -276,9 +280,9 @@ def test_a_lost_disks_notices_end_with_it(station: World) -> None:
     check(station, *all_well(station, answer(station, "P02", "sata-good", raw(197, 8))))
     station.run_pass("lost", "P02", "--why", "test", check=0)
     assert station.notices() == set()
-    with house_of(station) as house:
-        disks = [replace(disk, stand_in=False) for disk in catalogue.disks(house.conn)]
-    labels = [disk.label for disk in smartwatch.to_check(disks)]
+    with house_of(station) as context:
+        disks = [replace(disk, stand_in=False) for disk in db.disks.disks(context.conn)]
+    labels = [disk.label for disk in smart_check.to_check(disks)]
     assert labels == ["P01", "S01", "S02"]
     station.leave_unchecked("a spare was noted as lost")
 
@@ -316,26 +320,26 @@ def test_a_drive_that_is_not_quite_the_disk_is_unknown(station: World) -> None:
 
 def test_a_printed_serial_is_understood_and_an_ambiguous_one_refused(station: World) -> None:
     """The beginning of a SAS drive's serial, while one drive alone begins so."""
-    with house_of(station) as house:
-        disk = lifecycle.the_disk(house, "P01")
+    with house_of(station) as context:
+        disk = lifecycle.the_disk(context, "P01")
     own = answer(station, "P01")
     long = replace(own, drive=mounts.Drive("sdb", "ZTP01AA0000C0048NEQ", None, None))
     twin = replace(own, drive=mounts.Drive("sdc", "ZTP01AA0000C0048XXX", None, None))
-    assert smartwatch.find(disk, [long]) == (long, None)
-    found, why = smartwatch.find(disk, [long, twin])
+    assert smart_check.find(disk, [long]) == (long, None)
+    found, why = smart_check.find(disk, [long, twin])
     assert found is None and why and why.endswith("the disk-map needs the whole serial")
 
 
 def test_a_second_look_is_worth_it_only_for_a_disk_in_use(station: World) -> None:
     """A spare or closed disk is nobody's hurry."""
-    with house_of(station) as house:
-        disks = catalogue.disks(house.conn)
+    with house_of(station) as context:
+        disks = db.disks.disks(context.conn)
     found = all_well(station)
     states = {disk.label: disk.state for disk in disks}
     assert states["P01"] is DiskState.ACTIVE and states["P02"] is DiskState.SPARE
     for label, worth in (("P01", True), ("P02", False)):
         left = [each for each in found if each.drive.serial != station.serials[label]]
-        assert smartwatch.lacks_one_in_use(disks, left) is worth
+        assert smart_check.lacks_one_in_use(disks, left) is worth
 
 
 # --- writing down -------------------------------------------------------------------------

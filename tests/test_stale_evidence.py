@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from poledata import catalogue, db
+from poledata import db
 from poledata.config import load
+from poledata.disks.identity import prove
 from poledata.errors import TooFewDescriptors
-from poledata.identity import prove
-from poledata.records import Disk
+from poledata.models import Disk
 from tests.loopdisks import LoopDisk, LoopWorld
 from tests.test_promises import rot
 from tests.world import REAL_WAITS, World
@@ -156,14 +156,14 @@ def test_a_system_without_descriptors_blames_no_disk(
         raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
 
     with monkeypatch.context() as patched:
-        patched.setattr("poledata.mounts.os.open", full)
+        patched.setattr("poledata.system.mounts.os.open", full)
         with pytest.raises(TooFewDescriptors, match="Too many open files in system"):
             prove(config, disk, [disk])
 
 
 def list_disks(world: World) -> list[Disk]:
     with db.connect(world.db_path, read_only=True) as conn:
-        return catalogue.disks(conn)
+        return db.disks.disks(conn)
 
 
 def test_files_are_removed_in_groups_that_fit_the_descriptors(world: World) -> None:

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from poledata import mounts, support
-from poledata.mounts import Drive, Mount
-from poledata.support import why_unsupported
+from poledata.system import file_systems, mounts
+from poledata.system.file_systems import why_unsupported
+from poledata.system.mounts import Drive, Mount
 from tests.loopdisks import LoopWorld, attach, detach
 from tests.test_bad_input import notice_text
 
@@ -42,7 +42,7 @@ def _sdb_has_a_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request:
     (tmp_path / "jbd2" / "sdb-8").mkdir(parents=True)
     (tmp_path / "sys" / "8:16").mkdir(parents=True)
     (tmp_path / "sys" / "sdb").symlink_to("8:16")
-    monkeypatch.setattr(support, "_JBD2", tmp_path / "jbd2")
+    monkeypatch.setattr(file_systems, "_JBD2", tmp_path / "jbd2")
     monkeypatch.setattr(mounts, "blocks_of", lambda _: (tmp_path / "sdb",))
 
 
@@ -84,7 +84,7 @@ def test_an_ext4_whose_journal_is_not_seen_has_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, entries: tuple[str, ...]
 ) -> None:
     """Another device's journal is none of its own; nor is one that is a whole device."""
-    monkeypatch.setattr(support, "_JBD2", tmp_path / "other")
+    monkeypatch.setattr(file_systems, "_JBD2", tmp_path / "other")
     assert why_unsupported(mounted("ext4"), (SAS,), False) == "its ext4 has no journal inside"
     for entry in entries:
         (tmp_path / "other" / entry).mkdir(parents=True)

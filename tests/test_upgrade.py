@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from poledata import catalogue, db, dbfiles
+from poledata import db
 from poledata.errors import DatabaseTrouble, DatabaseUnusable
 from tests.world import World
 
@@ -69,7 +69,7 @@ def content(path: Path) -> dict[str, list[dict[str, object]]]:
 def test_an_upgraded_database_is_like_a_fresh_one(tmp_path: Path, version: int) -> None:
     """Table for table, index for index; and it says which version it is."""
     path = old(tmp_path / "old.sqlite", version)
-    dbfiles.create(tmp_path / "fresh.sqlite")
+    db.database_files.create(tmp_path / "fresh.sqlite")
     with db.connect(path) as conn:
         assert conn.execute("PRAGMA user_version").fetchone()[0] == db.SCHEMA_VERSION
         assert conn.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
@@ -135,13 +135,13 @@ def test_who_only_reads_an_older_database_sees_it_as_it_will_be(tmp_path: Path) 
     before = path.read_bytes()
     with db.connect(path, read_only=True) as conn:
         assert conn.execute("PRAGMA user_version").fetchone()[0] == db.SCHEMA_VERSION
-        labels = [disk.label for disk in catalogue.disks(conn)]
-        seen = catalogue.adopted_buffer(conn)
+        labels = [disk.label for disk in db.disks.disks(conn)]
+        seen = db.passes.adopted_buffer(conn)
         copy = Path(conn.execute("PRAGMA database_list").fetchone()["file"])
     assert seen is None and not copy.parent.exists()
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
     with db.connect(path) as conn:
-        assert [disk.label for disk in catalogue.disks(conn)] == labels
+        assert [disk.label for disk in db.disks.disks(conn)] == labels
 
 
 @pytest.mark.parametrize("command", ["check", "status", "status --json", "status --html"])

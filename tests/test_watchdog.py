@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from poledata import companion, config, db, lock
-from poledata.notices import Board
-from poledata.sending import channels
-from poledata.tally import Watcher
+from poledata import config, db
+from poledata.archive.tally import Watcher
+from poledata.cli import background
+from poledata.notices.channels import configured_channels
+from poledata.notices.store import Board
+from poledata.system import locks
 from tests.post import WORD, Receiver, wait_for
 from tests.test_after_a_crash import HaltedPass, needs_strace, ready_world
 from tests.test_delivery import BAD_NAME, put_bad_name
@@ -23,7 +25,7 @@ DEFECT = (
     sys.executable,
     "-c",
     "import runpy, sys; del sys.argv[:2]; sys.path.insert(0, sys.argv[0].rpartition('/')[0])\n"
-    "import poledata.watch; poledata.watch.look = None\n"
+    "import poledata.archive.monitor; poledata.archive.monitor.look = None\n"
     "runpy.run_path(sys.argv[0], run_name='__main__')",
 )
 
@@ -61,7 +63,7 @@ def test_a_pass_that_ended_with_0_or_1_gives_a_heartbeat(station: World, web: Re
 
 def test_a_pass_that_finds_another_at_work_gives_none(station: World, web: Receiver) -> None:
     """Else a pass that hangs would be kept alive by the next ones."""
-    with lock.one_pass(station.db_path) as turns:
+    with locks.one_pass(station.db_path) as turns:
         assert turns.is_ours
         station.run_pass(check=0)
     assert beats(station, web) == 0
@@ -128,18 +130,18 @@ def test_while_bytes_move_the_watchdog_is_fed_and_the_lock_is_young(
     station: World, web: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each minute and each five, here a few thousand times faster; none once it stands still."""
-    monkeypatch.setattr(companion, "LOOK_EVERY_S", 0.02)
-    monkeypatch.setattr(companion, "BEAT_EVERY_S", 0.06)
+    monkeypatch.setattr(background, "LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(background, "BEAT_EVERY_S", 0.06)
     got_on = threading.Semaphore(0)
     loaded = config.load(station.config_path, {"POLE_NOTIFY_URLS": web.http_url})
     with (
         db.connect(station.db_path) as conn,
-        companion.beside(loaded, got_on.release, Watcher()) as watching,
+        background.beside(loaded, got_on.release, Watcher()) as watching,
     ):
         while len(web.beats) < 3:
             watching.moved("P01", "a.g3", 1)
             assert got_on.acquire(timeout=60)
-        board = Board(conn, channels(loaded.secrets))
+        board = Board(conn, configured_channels(loaded.secrets))
         _has_looked(board, web, "P01")
         before = len(web.beats)
         _has_looked(board, web, "P02")
@@ -158,13 +160,13 @@ def test_what_is_told_in_a_long_pass_is_sent_while_it_works(
     station: World, web: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A pass may take hours."""
-    monkeypatch.setattr(companion, "LOOK_EVERY_S", 0.02)
+    monkeypatch.setattr(background, "LOOK_EVERY_S", 0.02)
     loaded = config.load(station.config_path, {"POLE_NOTIFY_URLS": web.http_url})
     with (
         db.connect(station.db_path) as conn,
-        companion.beside(loaded, lambda: None, Watcher()),
+        background.beside(loaded, lambda: None, Watcher()),
     ):
-        board = Board(conn, channels(loaded.secrets))
+        board = Board(conn, configured_channels(loaded.secrets))
         board.tell("disk-error", "P01", "It answers with errors.")
         wait_for(lambda: web.got)
         board.settle(["disk-error"], "P01")

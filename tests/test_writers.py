@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from poledata import writers
+from poledata.archive import writers
+from poledata.archive.writers import Facts, WriterRule, rule, writable_exports
 from poledata.settings import RemoteWriters
-from poledata.writers import Facts, WriterRule, rule, writable_exports
 from tests.loopdisks import LoopDisk, why_no_loop_disks
 from tests.world import World
 

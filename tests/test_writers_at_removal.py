@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
-from poledata import beneath, buffer, hidden, removal
-from poledata.removal import Archived, Outcome
+from poledata.archive import buffer, hidden_names, removal
+from poledata.archive.removal import ArchivedFile, RemovalResult
+from poledata.system import paths
 from tests.loopdisks import LoopDisk
 from tests.test_removal import NAME, Station, made
 
@@ -96,7 +97,7 @@ def steps(monkeypatch: pytest.MonkeyPatch, at: Callable[[int], None]) -> Iterato
         for owner, names in (
             (os, ("fstat", "unlink")),
             (removal.Removal, ("_look_at",)),
-            (beneath, ("rename_new",)),
+            (paths, ("rename_new",)),
             (buffer.fcntl, ("fcntl",)),
             (removal.time, ("sleep",)),
         ):
@@ -105,8 +106,8 @@ def steps(monkeypatch: pytest.MonkeyPatch, at: Callable[[int], None]) -> Iterato
         yield
 
 
-def remove(station: Station) -> Outcome:
-    (outcome,) = station.remove_all(Archived(station.waiting, station.sha512))
+def remove(station: Station) -> RemovalResult:
+    (outcome,) = station.remove_all(ArchivedFile(station.waiting, station.sha512))
     return outcome
 
 
@@ -199,18 +200,18 @@ def test_a_lease_that_has_run_out_removes_nothing(
     before = limit.read_text()
     with place(fs, loop_disk, tmp_path) as root, made(root / "station") as station:
         writer = LateWriter("append", station.source)
-        hide = hidden.hide
+        hide = hidden_names.hide
 
         def look_up_and_hide(parent_fd: int, base: str) -> str:
             writer.open_now()  # it has looked up the name, and waits for our lease
             return hide(parent_fd, base)
 
-        def remove_after_long(self: removal.Removal, here: Any) -> Outcome:
+        def remove_after_long(self: removal.Removal, here: Any) -> RemovalResult:
             assert writer.write() == "written"  # the kernel has ended the lease by then
             return remove_hidden(self, here)
 
         remove_hidden = removal.Removal._remove_hidden
-        monkeypatch.setattr(removal.hidden, "hide", look_up_and_hide)
+        monkeypatch.setattr(removal.hidden_names, "hide", look_up_and_hide)
         monkeypatch.setattr(removal.Removal, "_remove_hidden", remove_after_long)
         limit.write_text("1")
         try:
@@ -237,14 +238,14 @@ def test_without_the_second_look_a_writer_would_lose_its_bytes(
     """The control: if the proof after the pause is left out, this very writer loses."""
     with TemporaryDirectory(dir="/dev/shm") as memory, made(Path(memory)) as station:
         writer = LateWriter("append", station.source)
-        hide, judge = hidden.hide, removal.may_remove
+        hide, judge = hidden_names.hide, removal.may_remove
 
         def look_up_and_hide(parent_fd: int, base: str) -> str:
             writer.open_now()
             monkeypatch.setattr(removal, "may_remove", lambda _: ())
             return hide(parent_fd, base)
 
-        monkeypatch.setattr(removal.hidden, "hide", look_up_and_hide)
+        monkeypatch.setattr(removal.hidden_names, "hide", look_up_and_hide)
         outcome = remove(station)
         monkeypatch.setattr(removal, "may_remove", judge)
         assert outcome.is_removed and outcome.was_opened

@@ -199,10 +199,10 @@ class Winterover:
     def repair(self, *args: str) -> None:
         """With the disks from the shelf that it asks for, and spares if it finds no room."""
         station, here = self.station, set[str]()
-        with ExitStack() as shelf:
+        with ExitStack() as mounted:
             while (run := station.order("repair", *args, check={0, 1})).code:
                 wanted = set(re.findall(r"could be copied from (\S+): mount it", run.out)) - here
-                shelf.enter_context(station.fetched(*wanted))
+                mounted.enter_context(station.fetched(*wanted))
                 here |= wanted
                 station.counts["fetched for a repair"] += len(wanted)
                 is_full = "found no disk: mount a spare" in run.out

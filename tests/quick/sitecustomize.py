@@ -13,9 +13,9 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
 QUICK = {
-    "poledata.buffer": {"LEAST_SETTLE_S": 0.0},
-    "poledata.buffer_marker": {"UNKNOWN_GRANULARITY_S": 0.0, "_KERNEL_TICK_S": 0.0},
-    "poledata.removal": {"PAUSE_S": 0.01},
+    "poledata.archive.buffer": {"LEAST_SETTLE_S": 0.0},
+    "poledata.archive.buffer_marker": {"UNKNOWN_GRANULARITY_S": 0.0, "_KERNEL_TICK_S": 0.0},
+    "poledata.archive.removal": {"PAUSE_S": 0.01},
 }
 
 

@@ -1,0 +1,249 @@
+"""Which files go in the next batch, to which disks: what they lack, and what is there.
+
+Looks at disks through the shelf, and claims a spare when it is its turn; copies nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+from poledata.disks import bag, selection
+from poledata.disks.identity import HeldDisk
+from poledata.disks.mounted_disks import MountedDisks
+from poledata.errors import DiskRefused, FileFault
+from poledata.formatting import shown, size_text
+from poledata.models import (
+    CopyState,
+    Disk,
+    DiskState,
+    FileStat,
+    Job,
+    KnownCopy,
+    KnownFile,
+    Role,
+    Waiting,
+)
+from poledata.notices.kinds import DISK_KINDS
+from poledata.notices.store import Board
+from poledata.system import paths
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A waiting file, what the catalogue knows of it, and how often it was planned."""
+
+    waiting: Waiting
+    known: KnownFile | None
+    tries: int = 0
+
+
+@dataclass(slots=True)
+class Batch:
+    """What is done between two lettings-go of the disks."""
+
+    jobs: list[Job] = field(default_factory=list)
+    works: dict[str, Work] = field(default_factory=dict)  # by name, of the jobs
+    disks: dict[Role, HeldDisk] = field(default_factory=dict)
+    again: list[Work] = field(default_factory=list)  # both copies are known and there
+    interrupted: list[Work] = field(default_factory=list)  # hidden, and a copy is lacking
+    without_disk: list[Work] = field(default_factory=list)
+    full: list[Disk] = field(default_factory=list)  # in use, and a file found its room elsewhere
+    refused: list[tuple[Disk, DiskRefused]] = field(default_factory=list)
+    too_big: list[tuple[Work, FileFault]] = field(default_factory=list)
+    lost_copies: list[tuple[KnownFile, KnownCopy, CopyState]] = field(default_factory=list)
+
+    def bytes_by_label(self) -> dict[str, int]:
+        """How much is to be written to each disk."""
+        return {
+            held.disk.label: sum(j.waiting.stat.size_bytes for j in self.jobs if role in j.roles)
+            for role, held in self.disks.items()
+        }
+
+
+@dataclass(slots=True)
+class Planner:
+    """Fills batches; ``out`` are disks that are left alone for the rest of the pass."""
+
+    disks: list[Disk]
+    mounted: MountedDisks
+    board: Board
+    out: set[int]
+    promised_bytes: dict[int, int]  # in a dry run nothing is written: what would have been
+    is_dry: bool
+    lacking: Callable[[KnownFile | None], list[Role]] | None = None  # else: what can't be seen
+    what_is_safe: str = "Files stay safe in the buffer."
+    _batch: Batch = field(default_factory=Batch)
+    _limit: selection.BatchLimit = field(default_factory=lambda: selection.BatchLimit({}))
+    _none_from_bytes: dict[Role, int] = field(default_factory=dict)
+    _rooms: dict[int, selection.Room] = field(default_factory=dict)  # by disk id
+
+    def fill(self, todo: deque[Work]) -> Batch:
+        """Take files from ``todo``, in order, until a batch is full."""
+        while todo and self._place(todo[0]):
+            todo.popleft()
+        return self._batch
+
+    def _place(self, work: Work) -> bool:
+        """Find a file its place; False if it begins the next batch."""
+        lacking = (self.lacking or self._lacking_roles)(work.known)
+        if not lacking:
+            if len(self._batch.again) >= selection.BATCH_FILES:
+                return False
+            self._batch.again.append(work)
+            return True
+        if work.waiting.hidden_as:
+            self._batch.interrupted.append(work)
+            return True
+        try:
+            roles = frozenset(r for r in lacking if self._has_target(r, work))
+        except FileFault as fault:
+            self._batch.too_big.append((work, fault))
+            return True
+        if not roles:
+            self._batch.without_disk.append(work)
+            return True
+        inodes = selection.cost_inodes(work.waiting.name)
+        if not self._limit.take(work.waiting.stat.size_bytes, roles, inodes):
+            return False
+        self._batch.jobs.append(Job(work.waiting, roles, work.known.sha512 if work.known else None))
+        self._batch.works[work.waiting.name] = work
+        if len(roles) < len(lacking):
+            self._batch.without_disk.append(work)
+        return True
+
+    # --- what a file lacks ------------------------------------------------------------------
+
+    def _lacking_roles(self, known: KnownFile | None) -> list[Role]:
+        """The roles in which no copy of the file can be seen now."""
+        copies = known.copies if known else ()
+        return [
+            role
+            for role in Role
+            if not any(self._is_there(known, c) for c in copies if known and c.disk.role is role)
+        ]
+
+    def _is_there(self, known: KnownFile, copy: KnownCopy) -> bool:
+        if copy.state is not CopyState.GOOD or copy.disk.held_by is not None:
+            return False
+        try:
+            held = self.mounted.hold(copy.disk)
+            if held.unsupported:
+                return False  # no removal rests on it: archived anew
+            info = paths.stat(held.root_fd, f"{bag.DATA}/{known.name}")
+        except DiskRefused:
+            return False  # on the shelf, shipped, broken: archived anew, and said if it is in use
+        except OSError as fault:
+            log.warning("%s: %s can't be looked at: %s", copy.disk.label, shown(known.name), fault)
+            return False
+        stat = FileStat.of(info) if info else None
+        if stat and (stat.size_bytes, stat.mtime_ns) == (known.size_bytes, copy.mtime_ns):
+            return True
+        state = CopyState.DAMAGED if info else CopyState.MISSING
+        self._batch.lost_copies.append((known, copy, state))
+        return False
+
+    # --- which disk takes it ----------------------------------------------------------------
+
+    def _has_target(self, role: Role, work: Work) -> bool:
+        """Whether this batch has a disk of the role for the file."""
+        size_bytes = work.waiting.stat.size_bytes
+        if role not in self._batch.disks and size_bytes < self._none_from_bytes.get(role, math.inf):
+            held = self._pick(role, work.waiting)
+            if held is None:
+                self._none_from_bytes[role] = size_bytes  # a smaller file may still fit
+            else:
+                room = self._rooms[held.disk.id]
+                self._batch.disks[role] = held
+                self._limit.rooms_bytes[role] = room.room_bytes
+                self._limit.rooms_inodes[role] = room.room_inodes
+        return role in self._batch.disks
+
+    def _pick(self, role: Role, waiting: Waiting) -> HeldDisk | None:
+        """The disk to fill: the fullest in use that has room, else the first spare that has."""
+        size_bytes, inodes = waiting.stat.size_bytes, selection.cost_inodes(waiting.name)
+        candidates = [
+            d for d in selection.in_order_of_use(self.disks, role) if d.id not in self.out
+        ]
+        used = [d for d in candidates if d.state is DiskState.ACTIVE]
+        held = {h.disk.id: h for d in used if (h := self._usable(d)) is not None}
+        rooms = [self._rooms[disk_id] for disk_id in held]
+        best = selection.fullest_that_fits(rooms, size_bytes, inodes)
+        chosen = held[best.disk.id] if best else None
+        if chosen is None:
+            chosen = self._pick_spare(role, waiting, [d for d in candidates if d not in used])
+        if chosen:
+            self._batch.full += [r.disk for r in rooms if r.is_full_for(size_bytes, inodes)]
+        return chosen
+
+    def _pick_spare(self, role: Role, waiting: Waiting, spares: list[Disk]) -> HeldDisk | None:
+        size_bytes, inodes = waiting.stat.size_bytes, selection.cost_inodes(waiting.name)
+        too_small = 0
+        for disk in spares:
+            held = self._usable(disk)
+            if held is None:
+                continue
+            if not self._rooms[disk.id].takes(size_bytes, inodes):
+                too_small += 1
+                continue
+            if (claimed := self._claimed(held)) is not None:
+                return claimed
+        if too_small:
+            raise FileFault(
+                shown(waiting.name), f"its {size_bytes} bytes fit on no empty {role.value} disk"
+            )
+        self.board.tell(
+            "no-disk",
+            role.value,
+            f"No {role.value} disk can take {shown(waiting.name)} ({size_text(size_bytes)}). "
+            f"{self.what_is_safe} Mount a spare {role.value} disk."
+            f"{self._held_ones(role)}",
+        )
+        return None
+
+    def _held_ones(self, role: Role) -> str:
+        would_do = (DiskState.ACTIVE, DiskState.SPARE)
+        disks = [d for d in self.disks if d.role is role and d.state in would_do]
+        held = [f"{d.label} ({d.held_reason})" for d in disks if d.held_by]
+        return f" Or give one back that is held: {', '.join(held)}." if held else ""
+
+    def _usable(self, disk: Disk) -> HeldDisk | None:
+        """The disk, held, and ready for writing if it is in use; said if it can't be."""
+        try:
+            if disk.state is DiskState.ACTIVE or self.is_dry:
+                held = self._for_writing(disk)
+            else:
+                held = self.mounted.hold_to_copy_to(disk)
+            self._rooms[disk.id] = self._room(held)
+        except DiskRefused as refusal:
+            if disk.state is DiskState.ACTIVE or refusal.kind != "disk-missing":
+                self._batch.refused.append((disk, refusal))
+                self.board.tell_refused(refusal)
+            return None
+        self.board.settle(DISK_KINDS, disk.label)
+        return held
+
+    def _for_writing(self, disk: Disk) -> HeldDisk:
+        if self.is_dry:
+            return self.mounted.look_for_writing(disk)
+        return self.mounted.hold_for_writing(disk)
+
+    def _claimed(self, held: HeldDisk) -> HeldDisk | None:
+        try:
+            claimed = self._for_writing(held.disk)
+            self._rooms[held.disk.id] = self._room(claimed)
+            return claimed
+        except DiskRefused as refusal:
+            self._batch.refused.append((held.disk, refusal))
+            self.board.tell_refused(refusal)
+            return None
+
+    def _room(self, held: HeldDisk) -> selection.Room:
+        room = self.mounted.room(held)
+        promised_bytes = self.promised_bytes.get(held.disk.id, 0)
+        return replace(room, room_bytes=room.room_bytes - promised_bytes)

@@ -1,0 +1,1 @@
+"""What people type: the options that all scripts share, and the sub-commands."""

@@ -1,0 +1,59 @@
+"""Live progress of a pass on a terminal, by rich; only loaded when a person watches."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
+
+from poledata.archive.tally import Watcher
+from poledata.formatting import shown
+
+
+@contextmanager
+def on_terminal() -> Iterator[Watcher]:
+    """A watcher that draws a bar for each disk."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, transient=True) as bars:
+        yield _Bars(bars)
+
+
+class _Bars(Watcher):
+    """One bar a disk: the file it is at, bytes written and read back, rate and time left."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._tasks: dict[str, TaskID] = {}
+
+    def batch(self, bytes_by_label: dict[str, int]) -> None:
+        for task in self._tasks.values():
+            self._bars.remove_task(task)
+        self.reading({label: 2 * size_bytes for label, size_bytes in bytes_by_label.items()})
+
+    def reading(self, bytes_by_label: dict[str, int]) -> None:
+        self._tasks = {
+            label: self._bars.add_task(label, total=size_bytes)
+            for label, size_bytes in bytes_by_label.items()
+        }
+
+    def moved(self, label: str, name: str, n_bytes: int) -> None:
+        # rich locks for itself
+        if label in self._tasks:
+            what = f"{label} {escape(shown(name))}"
+            self._bars.update(self._tasks[label], description=what, advance=n_bytes)

@@ -1,0 +1,50 @@
+"""What every command works with: the configuration, the database, the notices."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from poledata import db
+from poledata.config import Config
+from poledata.errors import UsageFault
+from poledata.models import Disk
+from poledata.notices.store import Board
+from poledata.system import mounts
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The archive: its configuration, its database, its notices."""
+
+    config: Config
+    conn: db.Connection
+    board: Board
+
+    def place(self, disk: Disk) -> Path:
+        return self.config.mount_points(disk.label)[0]
+
+
+def must_fit_together(config: Config, disks: Iterable[Disk]) -> None:
+    """Raises UsageFault where stand-ins and drives would share a database."""
+    if any(disk.stand_in == config.require_mount for disk in disks):
+        setting, kind = ("yes", "stand-ins") if config.require_mount else ("no", "real drives")
+        raise UsageFault(
+            f"{config.path}: RequireMount: it is {setting}, but {config.db_path} is of {kind}. "
+            "Nothing was touched. Use another FilenameDB, or correct RequireMount."
+        )
+
+
+def is_here(config: Config, disk: Disk, mount_points: frozenset[str] | None) -> bool:
+    """Whether something is mounted where the disk belongs (None, stand-ins: a directory)."""
+    return bool(places_here(config, disk, mount_points))
+
+
+def places_here(config: Config, disk: Disk, mount_points: frozenset[str] | None) -> list[Path]:
+    """Where that is, without opening any place: behind an automount trigger may be nothing."""
+    places = config.mount_points(disk.label)
+    if mount_points is None:
+        return [place for place in places if mounts.device_at(place) is not None]
+    return [place for place in places if os.path.realpath(place) in mount_points]

@@ -1,0 +1,213 @@
+"""Queries on disks and on what happened to them."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from poledata.db.connection import Connection
+from poledata.models import Disk, DiskState, HealthCheck, Role
+
+# Events of a disk: verify could not read it to its end; it could again.
+NOT_READ, READ = "not read", "read again"
+BAD_BEFORE_LOSS = "bad copies"  # right before a disk is lost: which of its copies were not good
+_STATE_AFTER = {
+    "registered": DiskState.SPARE,
+    "came back": DiskState.SPARE,
+    "first use": DiskState.ACTIVE,
+    "closed": DiskState.CLOSED,
+    "shipped": DiskState.SHIPPED,
+}
+DISK_COLUMNS = (
+    "d.id, d.label, d.role, d.serial, d.logical_id, d.state, d.held_by, d.held_reason, "
+    "d.stand_in, d.capacity_bytes, d.used_bytes, d.free_bytes, d.first_used_at, d.last_used_at"
+)
+
+
+def disks(conn: Connection) -> list[Disk]:
+    """Every disk the database knows."""
+    rows = conn.execute(f"SELECT {DISK_COLUMNS} FROM disks d ORDER BY d.id")
+    return [disk_of(row) for row in rows]
+
+
+def add_disk(
+    conn: Connection, label: str, role: Role, serial: str, logical_id: str, stand_in: bool, at: str
+) -> None:
+    """Register a drive as a spare."""
+    cursor = conn.execute(
+        "INSERT INTO disks (label, role, serial, logical_id, stand_in) VALUES (?, ?, ?, ?, ?)",
+        (label, role.value, serial, logical_id, int(stand_in)),
+    )
+    note_event(conn, cursor.lastrowid, at, "registered", None)
+
+
+def find_disks(conn: Connection, label_or_serial: str) -> list[Disk]:
+    """The disk of this label at the station; else those of this serial, or gone label."""
+    here = "(d.state NOT IN ('shipped', 'lost'))"
+    rows = conn.execute(
+        f"SELECT {DISK_COLUMNS}, {here} AS here FROM disks d "
+        "WHERE d.label = ? OR upper(d.serial) = upper(?) ORDER BY here DESC, d.id",
+        (label_or_serial, label_or_serial),
+    ).fetchall()
+    return [disk_of(row) for row in rows if row["here"] == rows[0]["here"]]
+
+
+def set_state(conn: Connection, disk: Disk, state: DiskState, reason: str | None, at: str) -> None:
+    """The next step of a disk's life."""
+    conn.execute("UPDATE disks SET state = ? WHERE id = ?", (state.value, disk.id))
+    note_event(conn, disk.id, at, state.value, reason)
+
+
+def not_lost(conn: Connection, disk: Disk, state: DiskState, at: str) -> None:
+    """A disk was noted as lost by mistake."""
+    conn.execute("UPDATE disks SET state = ? WHERE id = ?", (state.value, disk.id))
+    note_event(conn, disk.id, at, "not lost", f"it is {state.value} again")
+
+
+def before_loss(conn: Connection, disk: Disk) -> tuple[DiskState, str | None]:
+    """What a lost disk was before, and which copies on it were not good (None: not known)."""
+    rows = conn.execute(
+        "SELECT event, reason FROM disk_events WHERE disk_id = ? AND id < (SELECT max(id) "
+        "FROM disk_events WHERE disk_id = ? AND event = 'lost') ORDER BY id DESC",
+        (disk.id, disk.id),
+    ).fetchall()
+    bad = rows[0]["reason"] if rows and rows[0]["event"] == BAD_BEFORE_LOSS else None
+    states = (_STATE_AFTER[row["event"]] for row in rows if row["event"] in _STATE_AFTER)
+    return next(states, DiskState.SPARE), bad
+
+
+def unsealed_disks(conn: Connection) -> list[Disk]:
+    """Closed disks whose bag is not known to be finished."""
+    rows = conn.execute(
+        f"SELECT {DISK_COLUMNS} FROM disks d WHERE d.state = 'closed' AND NOT EXISTS ("
+        "SELECT 1 FROM disk_events e WHERE e.disk_id = d.id AND e.event = 'sealed' AND e.id > "
+        "(SELECT max(id) FROM disk_events WHERE disk_id = d.id AND event = 'closed'))"
+    )
+    return [disk_of(row) for row in rows]
+
+
+def last_event(conn: Connection, disk: Disk, event: str) -> str | None:
+    """When something last happened to a disk."""
+    row = conn.execute(
+        "SELECT max(at) AS at FROM disk_events WHERE disk_id = ? AND event = ?", (disk.id, event)
+    ).fetchone()
+    return row["at"] if row else None
+
+
+def is_unread(conn: Connection, disk: Disk) -> bool:
+    """Whether a disk could not be read to its end, and was not since."""
+    last = last_event(conn, disk, NOT_READ)
+    return last is not None and last > (last_event(conn, disk, READ) or "")
+
+
+def last_health(conn: Connection) -> dict[int, HealthCheck]:
+    """The newest SMART check of each disk, by its id."""
+    rows = conn.execute(
+        "SELECT disk_id, max(at) AS at, health, temperature_c FROM smart_checks GROUP BY disk_id"
+    )
+    return {r["disk_id"]: HealthCheck(r["at"], r["health"], r["temperature_c"]) for r in rows}
+
+
+def made_at(conn: Connection) -> str | None:
+    """When the database got its first disk; None while it has none."""
+    row = conn.execute("SELECT at FROM disk_events ORDER BY id LIMIT 1").fetchone()
+    return row["at"] if row else None
+
+
+def hold(conn: Connection, disk: Disk, by: str, reason: str, at: str) -> None:
+    """Take a disk out of use; ``by`` is ``person`` or ``machine``."""
+    conn.execute(
+        "UPDATE disks SET held_by = ?, held_reason = ? WHERE id = ?", (by, reason, disk.id)
+    )
+    note_event(conn, disk.id, at, "hold", f"{by}: {reason}")
+
+
+def unhold(conn: Connection, disk: Disk, reason: str, at: str) -> None:
+    """Give it back."""
+    conn.execute(
+        "UPDATE disks SET held_by = NULL, held_reason = NULL, errors_running = 0 WHERE id = ?",
+        (disk.id,),
+    )
+    note_event(conn, disk.id, at, "unhold", reason)
+
+
+def forget_disk(conn: Connection, disk: Disk) -> None:
+    """Take a disk that was never used out of the database."""
+    conn.execute("DELETE FROM disk_events WHERE disk_id = ?", (disk.id,))
+    conn.execute("DELETE FROM smart_checks WHERE disk_id = ?", (disk.id,))
+    conn.execute("DELETE FROM disks WHERE id = ? AND state = 'spare'", (disk.id,))
+
+
+def revive_disk(conn: Connection, disk: Disk, label: str, role: Role, at: str) -> None:
+    """A lost drive came back, wiped: it is a spare again, under the label of its new sticker."""
+    conn.execute(
+        "UPDATE disks SET label = ?, role = ?, state = 'spare', held_by = NULL, "
+        "held_reason = NULL, errors_running = 0, first_used_at = NULL, last_used_at = NULL, "
+        "capacity_bytes = NULL, used_bytes = NULL, free_bytes = NULL, measured_at = NULL "
+        "WHERE id = ?",
+        (label, role.value, disk.id),
+    )
+    note_event(conn, disk.id, at, "came back", f"wiped; it was {disk.label}")
+
+
+def count_error(conn: Connection, disk: Disk) -> int:
+    """One more pass running in which this disk failed; returns how many by now."""
+    conn.execute("UPDATE disks SET errors_running = errors_running + 1 WHERE id = ?", (disk.id,))
+    row = conn.execute("SELECT errors_running FROM disks WHERE id = ?", (disk.id,)).fetchone()
+    return int(row["errors_running"])
+
+
+def forget_errors(conn: Connection, disk: Disk) -> None:
+    """The disk worked well for a pass."""
+    conn.execute(
+        "UPDATE disks SET errors_running = 0 WHERE id = ? AND errors_running > 0", (disk.id,)
+    )
+
+
+def activate(conn: Connection, disk: Disk, at: str) -> None:
+    """A spare's first use."""
+    conn.execute(
+        "UPDATE disks SET state = 'active', first_used_at = coalesce(first_used_at, ?) "
+        "WHERE id = ? AND state = 'spare'",
+        (at, disk.id),
+    )
+    note_event(conn, disk.id, at, "first use", None)
+
+
+def measure(
+    conn: Connection, disk: Disk, capacity_bytes: int, used_bytes: int, free_bytes: int, at: str
+) -> None:
+    """Note the room of a disk that was just used."""
+    conn.execute(
+        "UPDATE disks SET capacity_bytes = ?, used_bytes = ?, free_bytes = ?, measured_at = ?, "
+        "last_used_at = ? WHERE id = ?",
+        (capacity_bytes, used_bytes, free_bytes, at, at, disk.id),
+    )
+
+
+def note_event(
+    conn: Connection, disk_id: int | None, at: str, event: str, reason: str | None
+) -> None:
+    """Write down what happened to a disk."""
+    conn.execute(
+        "INSERT INTO disk_events (disk_id, at, event, reason) VALUES (?, ?, ?, ?)",
+        (disk_id, at, event, reason),
+    )
+
+
+def disk_of(row: sqlite3.Row) -> Disk:
+    return Disk(
+        id=row["id"],
+        label=row["label"],
+        role=Role(row["role"]),
+        serial=row["serial"],
+        logical_id=row["logical_id"],
+        state=DiskState(row["state"]),
+        held_by=row["held_by"],
+        held_reason=row["held_reason"],
+        stand_in=bool(row["stand_in"]),
+        capacity_bytes=row["capacity_bytes"],
+        used_bytes=row["used_bytes"],
+        free_bytes=row["free_bytes"],
+        first_used_at=row["first_used_at"],
+        last_used_at=row["last_used_at"],
+    )

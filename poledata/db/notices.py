@@ -1,0 +1,250 @@
+"""Queries on notices, and on what was said of them through which channel."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+
+from poledata.db.connection import Connection
+from poledata.formatting import seconds
+from poledata.models import Channel, Delivery, Notice, Severity
+
+SAME_AGAIN_S = 86_400.0  # what comes back so soon is the same notice
+NOTICE_COLUMNS = (
+    "n.id, n.kind, n.key, n.severity, n.text, n.value, n.opened_at, n.reopened, n.resolved_at, "
+    "n.acked_until, n.acked_value"
+)
+
+
+def open_notice(
+    conn: Connection,
+    kind: str,
+    key: str,
+    severity: Severity,
+    text: str,
+    at: str,
+    value: float | None = None,
+    channels: Iterable[str] = (),
+) -> bool:
+    """Open a notice, or renew the open one; True if it was not open.
+
+    It is to be told through ``channels``. What has become worse is told anew, and an
+    acknowledgement ends.
+    """
+    before = conn.execute(
+        f"SELECT {NOTICE_COLUMNS} FROM notices n WHERE kind = ? AND key = ? "
+        "ORDER BY resolved_at IS NULL DESC, resolved_at DESC LIMIT 1",
+        (kind, key),
+    ).fetchone()
+    if before and before["resolved_at"] is None:
+        notice_id, is_new = before["id"], False
+    elif before and abs(seconds(at) - seconds(before["resolved_at"])) < SAME_AGAIN_S:
+        notice_id, is_new = _reopen(conn, before), True
+    else:
+        notice_id, is_new, before = _insert(conn, kind, key, severity, text, at), True, None
+    if before and _is_worse(before, severity, value):
+        _tell_again(conn, before["id"])
+    conn.execute(
+        "UPDATE notices SET text = ?, severity = ?, value = ? WHERE id = ?",
+        (text, severity.value, value, notice_id),
+    )
+    queue(conn, notice_id, channels)
+    return is_new
+
+
+def _insert(
+    conn: Connection, kind: str, key: str, severity: Severity, text: str, at: str
+) -> int | None:
+    return conn.execute(
+        "INSERT INTO notices (kind, key, severity, text, opened_at) VALUES (?, ?, ?, ?, ?)",
+        (kind, key, severity.value, text, at),
+    ).lastrowid
+
+
+def _reopen(conn: Connection, before: sqlite3.Row) -> int:
+    """Who was told that it is over is told that it is back; then no acknowledgement holds."""
+    conn.execute(
+        "UPDATE notices SET acked_until = NULL, acked_value = NULL WHERE id = ? AND EXISTS ("
+        "SELECT 1 FROM deliveries WHERE notice_id = notices.id AND end_sent_at IS NOT NULL)",
+        (before["id"],),
+    )
+    conn.execute(
+        "UPDATE notices SET resolved_at = NULL, reopened = reopened + 1 WHERE id = ?",
+        (before["id"],),
+    )
+    conn.execute(
+        "UPDATE deliveries SET sent_at = NULL, end_sent_at = NULL "
+        "WHERE notice_id = ? AND end_sent_at IS NOT NULL",
+        (before["id"],),
+    )
+    return int(before["id"])
+
+
+def _is_worse(before: sqlite3.Row, severity: Severity, value: float | None) -> bool:
+    if severity.is_graver_than(Severity(before["severity"])):
+        return True
+    acked = before["acked_value"]
+    return acked is not None and value is not None and value > float(acked)
+
+
+def _tell_again(conn: Connection, notice_id: int) -> None:
+    conn.execute("UPDATE deliveries SET sent_at = NULL WHERE notice_id = ?", (notice_id,))
+    conn.execute(
+        "UPDATE notices SET acked_until = NULL, acked_value = NULL WHERE id = ?", (notice_id,)
+    )
+
+
+def queue(conn: Connection, notice_id: int | None, channels: Iterable[str]) -> None:
+    """A notice is to be told through these channels; done already for some of them, perhaps."""
+    conn.executemany(
+        "INSERT INTO deliveries (notice_id, channel) VALUES (?, ?) ON CONFLICT DO NOTHING",
+        [(notice_id, channel) for channel in channels],
+    )
+
+
+def resolve_notice(conn: Connection, kind: str, key: str, at: str) -> bool:
+    """End an open notice; True if there was one."""
+    ended = conn.execute(
+        "UPDATE notices SET resolved_at = ? WHERE kind = ? AND key = ? AND resolved_at IS NULL",
+        (at, kind, key),
+    )
+    return bool(ended.rowcount)
+
+
+def acknowledge(conn: Connection, kind: str, key: str, until: str) -> bool:
+    """Silence an open notice until then, or until it gets worse; True if there is one."""
+    acked = conn.execute(
+        "UPDATE notices SET acked_until = ?, acked_value = value "
+        "WHERE kind = ? AND key = ? AND resolved_at IS NULL",
+        (until, kind, key),
+    )
+    return bool(acked.rowcount)
+
+
+def open_notices(conn: Connection) -> list[Notice]:
+    """The open notices, the gravest first, then the oldest."""
+    rows = conn.execute(
+        f"SELECT {NOTICE_COLUMNS} FROM notices n WHERE resolved_at IS NULL ORDER BY "
+        "CASE severity WHEN 'critical' THEN 0 WHEN 'warning' THEN 1 ELSE 2 END, opened_at, id"
+    )
+    return [_notice(row) for row in rows]
+
+
+# --- deliveries ---------------------------------------------------------------------------
+
+
+def not_queued(conn: Connection, channel: Channel) -> list[int]:
+    """The ids of open notices that a channel, being new, is to be told of."""
+    rows = conn.execute(
+        "SELECT id, severity FROM notices WHERE resolved_at IS NULL AND NOT EXISTS ("
+        "SELECT 1 FROM deliveries WHERE notice_id = notices.id AND channel = ?) ORDER BY id",
+        (channel.name,),
+    )
+    return [row["id"] for row in rows if channel.takes(Severity(row["severity"]))]
+
+
+def add_digest(
+    conn: Connection, kind: str, key: str, text: str, at: str, channels: Iterable[str]
+) -> None:
+    """News that are over as soon as they are told; they replace what waits of earlier ones."""
+    conn.execute(
+        "DELETE FROM deliveries WHERE end_sent_at IS NULL AND notice_id IN ("
+        "SELECT id FROM notices WHERE kind = ?)",
+        (kind,),
+    )
+    row_id = _insert(conn, kind, key, Severity.INFO, text, at)
+    conn.execute("UPDATE notices SET resolved_at = opened_at WHERE id = ?", (row_id,))
+    queue(conn, row_id, channels)
+
+
+def deliveries(conn: Connection, channel: str) -> list[Delivery]:
+    """What may have to be said through a channel: of each notice whose end it was not told."""
+    rows = conn.execute(
+        f"SELECT {NOTICE_COLUMNS}, d.channel, d.attempts, d.tried_at, d.sent_at, d.last_error "
+        "FROM deliveries d JOIN notices n ON n.id = d.notice_id "
+        "WHERE d.channel = ? AND d.end_sent_at IS NULL ORDER BY n.opened_at, n.id",
+        (channel,),
+    )
+    return [_delivery(row) for row in rows]
+
+
+def told_often(conn: Connection, channel: str, since: str, until: str, often: int) -> set[str]:
+    """The kinds of which a channel got so many messages in this time."""
+    rows = conn.execute(
+        "SELECT n.kind FROM deliveries d JOIN notices n ON n.id = d.notice_id "
+        "WHERE d.channel = ? AND d.last_error IS NULL AND d.tried_at BETWEEN ? AND ? "
+        "GROUP BY n.kind HAVING count(DISTINCT d.tried_at) >= ?",
+        (channel, since, until, often),
+    )
+    return {row["kind"] for row in rows}
+
+
+def undelivered(conn: Connection) -> list[Delivery]:
+    """What could not be said when it was last tried, through any channel."""
+    rows = conn.execute(
+        f"SELECT {NOTICE_COLUMNS}, d.channel, d.attempts, d.tried_at, d.sent_at, d.last_error "
+        "FROM deliveries d JOIN notices n ON n.id = d.notice_id "
+        "WHERE d.end_sent_at IS NULL AND d.last_error IS NOT NULL ORDER BY d.channel, n.opened_at"
+    )
+    return [_delivery(row) for row in rows]
+
+
+def delivered(conn: Connection, of: Delivery, at: str) -> None:
+    """It was said, as it stood when ``of`` was read; what has changed since is due again."""
+    now = conn.execute(
+        f"SELECT {NOTICE_COLUMNS} FROM notices n WHERE id = ?", (of.notice.id,)
+    ).fetchone()
+    is_back = of.notice.resolved_at is not None and now["resolved_at"] is None
+    is_due = is_back or Severity(now["severity"]).is_graver_than(of.notice.severity)
+    is_over = of.notice.resolved_at is not None and not is_due
+    conn.execute(
+        "UPDATE deliveries SET attempts = ?, tried_at = ?, sent_at = ?, end_sent_at = ?, "
+        "last_error = NULL WHERE notice_id = ? AND channel = ?",
+        (
+            of.attempts_now,
+            at,
+            None if is_due else at,
+            at if is_over else None,
+            of.notice.id,
+            of.channel,
+        ),
+    )
+    conn.execute(
+        "UPDATE notices SET times_sent = times_sent + 1, last_sent_at = ? WHERE id = ?",
+        (at, of.notice.id),
+    )
+
+
+def not_delivered(conn: Connection, of: Delivery, at: str, error: str) -> None:
+    """It could not be said; it stays queued."""
+    conn.execute(
+        "UPDATE deliveries SET attempts = ?, tried_at = ?, last_error = ? "
+        "WHERE notice_id = ? AND channel = ?",
+        (of.attempts_now, at, error, of.notice.id, of.channel),
+    )
+
+
+def _notice(row: sqlite3.Row) -> Notice:
+    return Notice(
+        row["kind"],
+        row["key"],
+        Severity(row["severity"]),
+        row["text"],
+        row["opened_at"],
+        id=row["id"],
+        value=row["value"],
+        reopened=row["reopened"],
+        resolved_at=row["resolved_at"],
+        acked_until=row["acked_until"],
+    )
+
+
+def _delivery(row: sqlite3.Row) -> Delivery:
+    return Delivery(
+        _notice(row),
+        row["channel"],
+        row["attempts"],
+        row["tried_at"],
+        row["sent_at"],
+        row["last_error"],
+    )

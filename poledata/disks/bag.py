@@ -1,0 +1,326 @@
+"""The BagIt 1.0 files on a disk (RFC 8493): who the disk is, and what it holds.
+
+All is done relative to a descriptor of the disk's root that the caller holds.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from poledata.formatting import utc
+from poledata.models import Disk, Role
+from poledata.system import paths
+
+LONGEST_NAME_BYTES = 4000  # PATH_MAX is 4096, and the file also lies under data/ of a mount
+LONGEST_PART_BYTES = 255  # NAME_MAX of ext4 and XFS
+DATA = "data"
+INCOMING = ".incoming"
+ASIDE = ".aside"
+MANIFEST = "manifest-sha512.txt"
+MARK = "bag-info.txt"
+DECLARATION = "bagit.txt"
+README = "README.txt"
+TAG_MANIFEST = "tagmanifest-sha512.txt"  # only on a closed disk: nothing alters it
+CATALOGUE = "catalogue.sqlite"
+
+_DECLARATION_TEXT = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
+_NOT_OURS_BUT_HARMLESS = frozenset({"lost+found"})
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """Who a disk says it is, in ``bag-info.txt``."""
+
+    label: str
+    role: Role
+    serial: str
+    logical_id: str
+    stand_in: bool
+    opened_at: str
+    closed_at: str | None = None
+
+    @classmethod
+    def of(cls, disk: Disk, now_s: float) -> Mark:
+        return cls(disk.label, disk.role, disk.serial, disk.logical_id, disk.stand_in, utc(now_s))
+
+    def is_of(self, disk: Disk) -> bool:
+        """Whether this is that disk's mark."""
+        return (self.label, self.role, self.serial, self.logical_id, self.stand_in) == (
+            disk.label,
+            disk.role,
+            disk.serial,
+            disk.logical_id,
+            disk.stand_in,
+        )
+
+
+# --- names ------------------------------------------------------------------------------
+
+
+def why_not_carried(name: str) -> str | None:
+    """Why the manifest can't carry this name unescaped; None if it can.
+
+    ``name`` as from os.fsdecode. BagIt escapes % and line ends, GNU sha512sum the
+    backslash, and readers split lines where ``str.splitlines`` does: such names would
+    read differently in different tools.
+    """
+    if any("\udc80" <= c <= "\udcff" for c in name):
+        return "it is not UTF-8"
+    if "%" in name or "\\" in name:
+        return "it holds a % or a backslash"
+    if name.splitlines() != [name]:
+        return "it holds a character that ends a line"
+    if "\0" in name:
+        return "it holds a NUL byte"
+    if any(len(part) > LONGEST_PART_BYTES for part in os.fsencode(name).split(b"/")):
+        return f"a part of it is longer than a file system takes ({LONGEST_PART_BYTES} bytes)"
+    if len(os.fsencode(name)) > LONGEST_NAME_BYTES:
+        return f"its path is longer than other programs can open ({LONGEST_NAME_BYTES} bytes)"
+    if name.rstrip() != name:
+        return "it ends with white space"
+    return None
+
+
+def why_no_name(name: str) -> str | None:
+    """Why this is no path below data/ as we write it: carried, and without detours; else None."""
+    if {"", ".", ".."} & set(name.split("/")):
+        return "a part of its path is empty, . or .."
+    return why_not_carried(name)
+
+
+# --- the mark and the claim -------------------------------------------------------------
+
+
+def read_mark(root_fd: int) -> Mark | None:
+    """The disk's mark; None if it has none. Raises ValueError if it can't be understood."""
+    try:
+        text = read_small(root_fd, MARK).decode()
+    except FileNotFoundError:
+        return None
+    except OSError as fault:
+        if fault.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
+            raise
+        raise ValueError(f"its {MARK} is not a file") from fault
+    fields = dict(re.findall(r"^(Pole-[A-Za-z-]+): (.*)$", text, re.MULTILINE))
+    try:
+        return Mark(
+            fields["Pole-Label"],
+            Role(fields["Pole-Role"]),
+            fields["Pole-Serial"],
+            fields["Pole-Logical-ID"],
+            fields["Pole-Stand-In"] == "yes",
+            fields["Pole-Opened"],
+            fields.get("Pole-Closed"),
+        )
+    except KeyError as missing:
+        raise ValueError(f"its {MARK} has no line {missing.args[0]}") from None
+
+
+def do_not_empty(label: str, serial: str) -> str:
+    """What a person must know of a disk with this mark that the database does not know."""
+    return f"Its mark says that it is {label} ({serial}): do not empty it"
+
+
+def foreign_entries(root_fd: int) -> list[str]:
+    """What keeps a disk from its first use; [] if it is empty, or claimed and no more."""
+    entries = set(os.listdir(root_fd)) - _NOT_OURS_BUT_HARMLESS
+    foreign = [*(entries - _CLAIM_LEAVES.keys())]
+    for name in entries & _CLAIM_LEAVES.keys():
+        foreign += _CLAIM_LEAVES[name](root_fd, name)
+    return sorted(foreign)
+
+
+def _unless_empty(root_fd: int, name: str) -> list[str]:
+    return _unless_file(root_fd, name, lambda content: not content)
+
+
+def _unless_declaration(root_fd: int, name: str) -> list[str]:
+    return _unless_file(root_fd, name, lambda content: content == _DECLARATION_TEXT)
+
+
+def _unless_readme(root_fd: int, name: str) -> list[str]:
+    return _unless_file(root_fd, name, lambda content: content.startswith(b"This disk is "))
+
+
+def _unless_file(root_fd: int, name: str, is_ours: Callable[[bytes], bool]) -> list[str]:
+    info = os.stat(name, dir_fd=root_fd, follow_symlinks=False)
+    is_file = stat.S_ISREG(info.st_mode)
+    return [] if is_file and is_ours(read_small(root_fd, name)) else [name]
+
+
+def _what_is_in(root_fd: int, name: str) -> list[str]:
+    return _entries_unlike(root_fd, name, r"(?!)")
+
+
+def _all_but_temporaries(root_fd: int, name: str) -> list[str]:
+    return _entries_unlike(root_fd, name, r"[0-9a-f]{16}")
+
+
+def _entries_unlike(root_fd: int, name: str, pattern: str) -> list[str]:
+    if not stat.S_ISDIR(os.stat(name, dir_fd=root_fd, follow_symlinks=False).st_mode):
+        return [name]
+    with paths.directory(root_fd, name) as fd:
+        return [f"{name}/{e}" for e in os.listdir(fd) if not re.fullmatch(pattern, e)]
+
+
+_CLAIM_LEAVES: dict[
+    str, Callable[[int, str], list[str]]
+] = {  # what a claim puts on a disk → what of it is not ours
+    DATA: _what_is_in,
+    INCOMING: _all_but_temporaries,
+    MANIFEST: _unless_empty,
+    DECLARATION: _unless_declaration,
+    README: _unless_readme,
+    MARK: lambda root_fd, name: [],  # judged by itself
+}
+
+
+def claim(root_fd: int, mark: Mark) -> None:
+    """Make an empty disk ours. The mark comes last: without it the claim is begun again."""
+    paths.make_directories(root_fd, INCOMING)
+    sweep_incoming(root_fd)
+    paths.make_directories(root_fd, DATA)
+    write_file(root_fd, DECLARATION, _DECLARATION_TEXT)
+    write_file(root_fd, README, _readme(mark))
+    write_file(root_fd, MANIFEST, b"")
+    os.fsync(root_fd)
+    write_file(root_fd, MARK, _mark_text(mark))
+    os.fsync(root_fd)
+
+
+def write_file(root_fd: int, path: str, content: bytes | Iterable[bytes]) -> None:
+    """Put one file of ours in place, whole or not at all, replacing an older one.
+
+    Durable once the directory is fsynced, which is left to the caller.
+    """
+    temporary = new_temporary()
+    with paths.directory(root_fd, INCOMING) as incoming_fd:
+        fd = create(incoming_fd, temporary)
+        try:
+            for block in (content,) if isinstance(content, bytes) else content:
+                write_all(fd, block)
+            os.fchmod(fd, 0o644)
+            os.fsync(fd)
+            os.rename(temporary, path, src_dir_fd=incoming_fd, dst_dir_fd=root_fd)
+        except BaseException:
+            os.unlink(temporary, dir_fd=incoming_fd)
+            raise
+        finally:
+            os.close(fd)
+
+
+def _mark_text(mark: Mark) -> bytes:
+    return (
+        f"Bagging-Date: {mark.opened_at[:10]}\n"
+        f"External-Identifier: {mark.label}\n"
+        "Bag-Software-Agent: Pole Data Manager\n"
+        f"Pole-Label: {mark.label}\n"
+        f"Pole-Role: {mark.role.value}\n"
+        f"Pole-Serial: {mark.serial}\n"
+        f"Pole-Logical-ID: {mark.logical_id}\n"
+        f"Pole-Stand-In: {'yes' if mark.stand_in else 'no'}\n"
+        f"Pole-Opened: {mark.opened_at}\n"
+    ).encode()
+
+
+def _readme(mark: Mark) -> bytes:
+    template = Path(__file__).with_name("disk_readme.txt").read_text(encoding="utf-8")
+    return template.format(label=mark.label, role=mark.role.value, serial=mark.serial).encode()
+
+
+# --- unfinished copies ------------------------------------------------------------------
+
+
+def new_temporary() -> str:
+    """A short random name for something unfinished in ``.incoming/``."""
+    return os.urandom(8).hex()
+
+
+def create(directory_fd: int, name: str) -> int:
+    """A descriptor of a new, empty file; never of one that exists."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    return os.open(name, flags, 0o600, dir_fd=directory_fd)
+
+
+def write_all(fd: int, content: bytes | memoryview) -> None:
+    """Write every byte, or raise: a short write that says nothing ends as ENOSPC."""
+    left = memoryview(content)
+    while left:
+        n_bytes = os.write(fd, left)
+        if n_bytes == 0:
+            raise OSError(errno.ENOSPC, "nothing more is written")
+        left = left[n_bytes:]
+
+
+def sweep_incoming(root_fd: int) -> int:
+    """Remove what an earlier pass left unfinished; returns how many files that were.
+
+    Only for the holder of the pass lock: no one else writes there.
+    """
+    with paths.directory(root_fd, INCOMING) as fd:
+        leftovers = os.listdir(fd)
+        for name in leftovers:
+            os.unlink(name, dir_fd=fd)
+    return len(leftovers)
+
+
+def set_aside(root_fd: int, path: str, now_s: float) -> str:
+    """Move what stands where it should not into ``.aside/``, replacing nothing.
+
+    Returns its new path. Both directories are fsynced.
+    """
+    paths.make_directories(root_fd, ASIDE)
+    os.fsync(root_fd)
+    parent, _, base = path.rpartition("/")
+    short = base.encode()[-150:].decode(errors="ignore")
+    aside = f"{utc(now_s).replace(':', '')}-{os.urandom(4).hex()}-{short}"
+    with paths.directory(root_fd, parent) as from_fd, paths.directory(root_fd, ASIDE) as to_fd:
+        os.rename(base, aside, src_dir_fd=from_fd, dst_dir_fd=to_fd)  # the name is new: random
+        os.fsync(to_fd)
+        os.fsync(from_fd)
+    return f"{ASIDE}/{aside}"
+
+
+# --- reading what is ours -----------------------------------------------------------------
+
+_BLOCK_BYTES = 1 << 20
+
+
+def read_small(root_fd: int, path: str) -> bytes:
+    """One of our small files, whole."""
+    return next(blocks(root_fd, path), b"")
+
+
+def blocks(root_fd: int, path: str) -> Iterator[bytes]:
+    """One of our files in whole blocks. Raises OSError where it ends before its size."""
+    with paths.opened(root_fd, path) as fd:
+        yield from blocks_of(fd)
+
+
+def blocks_of(fd: int) -> Iterator[bytes]:
+    """An open file in whole blocks. Raises OSError where it ends before its size."""
+    size_bytes = os.fstat(fd).st_size
+    for at in range(0, size_bytes, _BLOCK_BYTES):
+        yield read_at(fd, min(_BLOCK_BYTES, size_bytes - at), at)
+
+
+def read_at(fd: int, n_bytes: int, at: int) -> bytes:
+    """Just these bytes: what is cut or sealed by them must never rest on a short read."""
+    parts, end = [], at + n_bytes
+    while at < end:
+        parts.append(os.pread(fd, end - at, at))
+        if not parts[-1]:
+            must_not_end(at, end)
+        at += len(parts[-1])
+    return b"".join(parts)
+
+
+def must_not_end(at_bytes: int, size_bytes: int) -> None:
+    if at_bytes < size_bytes:
+        raise OSError(errno.EIO, f"it ends at byte {at_bytes} of {size_bytes}")

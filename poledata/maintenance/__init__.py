@@ -1,0 +1,1 @@
+"""What is archived is looked after: verify, repair, restore, rebuild the database."""

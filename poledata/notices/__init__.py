@@ -1,0 +1,1 @@
+"""Notices: what kinds there are, which are open, and how they reach people."""

@@ -1,0 +1,42 @@
+"""A bug hit while working on one thing never stops the work on the others.
+
+``caught``, or ``Board.isolated`` which opens the notice too, is put around each unit of work: a
+file, a disk, a drive, a channel, a check. A script with a bug ends with 3 (cli.py), once
+everything else is done.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from poledata.db.connection import is_unusable
+from poledata.errors import PoleError
+
+BUGS: list[str] = []  # what each bug of this process was about
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def caught(about: str, passes: tuple[type[Exception], ...] = ()) -> Iterator[list[str]]:
+    """Keep a bug to this; what a person is to be told of it is in the list afterwards.
+
+    Faults that are foreseen pass (PoleError, a database that can't be used, what ``passes`` names):
+    whoever calls deals with them. Never put it between the evidence for a removal and the unlink.
+    """
+    bugs: list[str] = []
+    try:
+        yield bugs
+    except Exception as bug:
+        if isinstance(bug, (PoleError, *passes)) or is_unusable(bug):
+            raise
+        bugs.append(record(about, bug))
+
+
+def record(about: str, bug: Exception) -> str:
+    """Log a bug, let the script end with 3, and return what a person is told."""
+    log.critical("%s: a bug of this program", about, exc_info=bug)
+    BUGS.append(about)
+    what = " ".join(f"{type(bug).__name__}: {bug}".split())
+    return f"A bug of this program ({what}); the log has its traceback"

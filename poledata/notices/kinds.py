@@ -1,0 +1,220 @@
+"""Every kind of notice: how grave it is, its headline, what is safe, and what to do first.
+
+The steps are the short form for a message at 4 a.m.; docs/operators.md has a section of the
+same name with all of it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from poledata.models import Notice, Severity
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """``headline`` is of one notice (``{key}``: what it is about), ``many`` of several."""
+
+    severity: Severity
+    headline: str
+    many: str
+    safe: str
+    steps: tuple[str, ...]
+
+
+DIGEST = "daily-digest"  # no condition: told once, and over
+
+_C, _W, _I = Severity.CRITICAL, Severity.WARNING, Severity.INFO
+_IN_BUFFER = "The files wait in the buffer; nothing is lost."
+_ON_DISKS = "Nothing was written there. Other disks of the role go on."
+
+KINDS = {
+    "no-disk": Kind(
+        _C, "no disk of this role can take files", "roles have no disk that can take files",
+        f"{_IN_BUFFER} But the buffer fills up.",
+        ("data_manager.py status: which disks are here, which are full?",
+         "Mount a spare disk of this role. The next pass uses it by itself.",
+         "None is left? Tell the people up north at once."),
+    ),
+    "buffer-full": Kind(
+        _W, "the buffer is filling up", "the buffer is filling up",
+        "What is in the buffer is safe until it is full; then the telescope can't write.",
+        ("data_manager.py status: why do files wait? Follow that first.",
+         "Is the archive paused, or cron stopped? data_manager.py resume; crontab -l",
+         "Never remove files by hand. Tell the people up north how long it will last."),
+    ),
+    "defect": Kind(
+        _C, "the program has a bug", "bugs of the program",
+        "All other files and disks were worked on. A file that hit it stays in the buffer.",
+        ("Everything else goes on: nothing has to be done tonight.",
+         "Look up the traceback in the log; send it to the people up north.",
+         "It is about a file or disk that is odd? Set that aside, and the notice ends."),
+    ),
+    "buffer-wrong": Kind(
+        _C, "the buffer is not mounted, or another one is", "the buffer is not the right one",
+        "Nothing is archived, removed or forgotten until the right buffer is back.",
+        ("Is its file system mounted? findmnt and the path in the text; then mount it.",
+         "It does not mount? dmesg -T | tail -50. Tell the people up north at once.",
+         "It was moved or replaced on purpose: run the command in the text."),
+    ),
+    "pass-stuck": Kind(
+        _C, "the pass at work makes no progress", "the pass at work makes no progress",
+        _IN_BUFFER,
+        ("Look at the kernel's log: dmesg -T | tail -50. Does a disk hang?",
+         "End that pass: kill -TERM and its number; if it stays: kill -KILL. Both are safe.",
+         "Pull the disk that hangs, or reboot. The next pass goes on by itself."),
+    ),
+    "database-error": Kind(
+        _C, "the database does not respond, or is missing", "faults of the database",
+        "What is not registered stays in the buffer; what was registered is on two disks.",
+        ("Is its file system full? df -h. Make room, but not by removing the database.",
+         "Does another program hold it? sudo fuser -v and the database.",
+         "Lost, damaged or incomplete: never make a new one, and empty no disk. generate_db.py "
+         "--from-disks makes it from the disks; follow docs/operators.md."),
+    ),
+    "config-error": Kind(
+        _W, "can't be used as it is", "settings can't be used",
+        "No file is harmed. Unless the text says that no pass runs, archiving goes on.",
+        ("data_manager.py check names it too.",
+         "A directory is missing after a reboot? Make it, and mount what belongs there.",
+         "The log is full? Make room: df -h. The notice ends with the next pass."),
+    ),
+    "no-good-copy": Kind(
+        _C, "files of this disk have no good copy left", "disks have files without a good copy",
+        "Those still in the buffer are copied anew. The others may be gone but for these drives.",
+        ("Do not wipe the drives of their copies, and throw none away.",
+         "Tell the people up north today.",
+         "Look for the files in .aside/ of the disks, and at other media.",
+         "A drive is dead? Try it in another slot and another machine, read-only."),
+    ),
+    "copy-failed": Kind(
+        _W, "can't be archived", "files can't be archived",
+        "The file is in the buffer, untouched, and is tried again by itself.",
+        ("Read why in the text.",
+         "Permission denied: the cron user must own the buffer's files.",
+         "Input/output error: look at dmesg -T | tail -50 for the disk that fails."),
+    ),
+    "not-removed": Kind(
+        _W, "is archived but stays in the buffer", "archived files stay in the buffer",
+        "Everything: the file is in the buffer too.",
+        ("Read which condition did not hold.",
+         "A disk's label stands there? See to that disk: is it mounted?",
+         "Never remove the file by hand."),
+    ),
+    "opened-at-removal": Kind(
+        _C, "was opened for writing while it was removed", "files were opened while removed",
+        "What was archived before is on both disks. What was written afterwards is lost.",
+        ("Find the program that still writes to finished files, and who runs it.",
+         "Ask them to write that file again under a new name.",
+         "Make SettleTime longer than the longest pause of that program."),
+    ),
+    "name-conflict": Kind(
+        _W, "other content has this name", "names have other content",
+        "Nothing was overwritten, neither in the buffer nor on a disk.",
+        ("Compare the two files: size, time.",
+         "Ask whoever writes the data which one is right.",
+         "Both are wanted? Rename the one in the buffer."),
+    ),
+    "bad-name": Kind(
+        _W, "this name can't be archived", "names can't be archived",
+        "The file is in the buffer, and stays there until it is renamed.",
+        ("Find it: ls -b shows odd characters.",
+         "Rename it with the consent of whoever writes the data: mv -n"),
+    ),
+    "disk-missing": Kind(
+        _W, "the disk in use is not there", "disks in use are not there",
+        f"{_ON_DISKS} What is on it has its other copy elsewhere.",
+        ("Was it unmounted on purpose? Mount it again when you can.",
+         "Several at once? Power, cable or controller: see to that first.",
+         "It stays away for days? data_manager.py hold and its label."),
+    ),
+    "disk-wrong": Kind(
+        _W, "what is mounted is not this disk", "disks are not what they should be",
+        _ON_DISKS,
+        ("Compare sticker and serial with the text.",
+         "Unmount the wrong one; mount each drive at the place of its own label.",
+         "its file system or drive gets no copies: format an empty one with mkfs.xfs."),
+    ),
+    "disk-read-only": Kind(
+        _W, "the disk can't be written to", "disks can't be written to",
+        _ON_DISKS,
+        ("this user may not write: run the command in the text.",
+         "mounted read-only, and nobody did it: the drive may be failing: dmesg -T | tail -50"),
+    ),
+    "disk-error": Kind(
+        _W, "the disk answers with errors", "disks answer with errors",
+        "What is registered on it has its other copy elsewhere. Other disks go on.",
+        ("dmesg -T | tail -50: this drive, its cable, or a whole controller?",
+         "If it does not come again, do nothing more.",
+         "If it repeats: hold it, try another slot and cable, then verify and unhold."),
+    ),
+    "spares-low": Kind(
+        _W, "few spare disks of this role are left", "roles have few spare disks left",
+        "Everything: there is room now.",
+        ("Mount a new disk of this role: format it, mount it, generate_db.py.",
+         "No drive is left? Tell the people up north until when the room lasts."),
+    ),
+    "no-new-files": Kind(
+        _W, "nothing was archived for too long", "nothing was archived for too long",
+        _IN_BUFFER,
+        ("Does the telescope observe? If not, all is as it should be.",
+         "Nothing arrived: look at the program that writes to the buffer.",
+         "Files wait: data_manager.py status says why."),
+    ),
+    "smart-failing": Kind(
+        _W, "the drive says that it is failing", "drives say that they are failing",
+        "Files that have their other copy on another disk; the text counts those without.",
+        ("Several at once? Look for what they share: cable, power, controller.",
+         "Mount a spare disk of its role: the failing one is held, never a role's last one.",
+         "If it still works: data_manager.py hold it, repair it; then take it out."),
+    ),
+    "smart-warning": Kind(
+        _W, "a number of the drive is not as it should be", "drives should be watched",
+        "Everything. The disk goes on being used.",
+        ("cable or slot: push the drive in again, or try another slot.",
+         "temperature: look at the fans and at the room.",
+         "sectors, defects: have a spare of its role ready; read it: data_manager.py verify."),
+    ),
+    "drive-missing": Kind(
+        _W, "the drive of a disk in use is not found", "drives of disks in use are not found",
+        "Nothing is lost while the drive can be found.",
+        ("Did somebody take it out? Put it back.",
+         "Several at once: cable, power or controller.",
+         "Push it in again, try another slot; then get_SMART_status.py (root)."),
+    ),
+    "pass-crashed": Kind(
+        _W, "a pass ended without saying so", "passes ended without saying so",
+        "Everything: this pass goes on where that one stopped.",
+        ("A power cut or a restart? Then nothing has to be done.",
+         "Otherwise look for a traceback in the log, and report it."),
+    ),
+    "copy-damaged": Kind(
+        _W, "a copy is damaged or missing", "disks or files have bad copies",
+        "Nothing was changed or removed. A file with no good copy at all has its own notice.",
+        ("Do not write to that disk. Who changed it? dmesg -T | tail -50",
+         "Make the copies again from the good ones: data_manager.py repair",
+         "Read it whole when there is time: data_manager.py verify and its label.",
+         "More than a few are bad? data_manager.py hold and its label."),
+    ),
+    "disk-closed": Kind(
+        _I, "is full and closed: take it out", "disks are closed: take them out",
+        "Everything: its files are archived twice.",
+        ("umount it, take the drive out, compare the serial, store it.",
+         "Are there spares left of its role? Mount one."),
+    ),
+    "paused": Kind(
+        _I, "the archive is paused", "the archive is paused",
+        f"{_IN_BUFFER} But the buffer fills up.",
+        ("Is that work still going on? If not: data_manager.py resume",),
+    ),
+    DIGEST: Kind(_I, "{key}", "daily digests", "Everything: it is only news.", ()),
+}  # fmt: skip
+SEVERITIES = {name: kind.severity for name, kind in KINDS.items()}
+DISK_KINDS = ("disk-missing", "disk-wrong", "disk-read-only", "disk-error", "defect")
+SMART_KINDS = ("smart-failing", "smart-warning", "drive-missing")
+FILE_KINDS = ("copy-failed", "not-removed", "name-conflict", "bad-name")
+
+
+def says_it_itself(notice: Notice) -> bool:
+    """Whether its first sentence is the headline: the database itself answers."""
+    return notice.kind == "database-error" and notice.key != "database"

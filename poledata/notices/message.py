@@ -1,0 +1,174 @@
+"""What is due to be said through a channel, and how it reads. Pure: nothing is sent here.
+
+All that is due goes out as one message. Its subject says it all; the body has for each kind
+what, where, since when, what is safe, what to do, and at its end the state of the archive.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Container, Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from itertools import groupby
+
+from poledata.formatting import people_time, seconds, utc
+from poledata.models import Channel, Delivery, Message, Notice, Severity
+from poledata.notices.kinds import DIGEST, FILE_KINDS, KINDS, says_it_itself
+
+SUBJECT_CHARACTERS = 80
+NAMED = 10  # of many notices of one kind
+PREFIX = "[pole-data]"
+_KEY_CHARACTERS = 30
+_TEXT_CHARACTERS = 1500  # of one notice
+_ONE_LINE_CHARACTERS = 150  # of one among many
+QUIET_FIRST_S, QUIET_LAST_S = 3600.0, 86_400.0
+OF_FILES = (*FILE_KINDS, "copy-damaged")  # there may be thousands of them
+TRICKLE_MESSAGES, TRICKLE_S = 3, 10_800.0  # at most so many of one of these kinds in this time
+
+
+class News(Enum):
+    """What there is to say of a notice, in the order in which it is said."""
+
+    NEW = "new"
+    BACK = "again"
+    STILL = "still open"
+    OVER = "resolved"
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One notice that is due through a channel."""
+
+    news: News
+    of: Delivery
+
+    @property
+    def notice(self) -> Notice:
+        return self.of.notice
+
+    def is_for(self, channel: Channel) -> bool:
+        """Whether it is grave enough; what was told there, or tried, is followed by its end."""
+        is_known = bool(self.of.sent_at or self.of.last_error)
+        return channel.takes(self.notice.severity) or (self.news is News.OVER and is_known)
+
+
+def due(delivery: Delivery, now_s: float, repeat_s: float) -> Item | None:
+    """What is to be said of a notice now, if anything. A time in the future counts as due."""
+    notice = delivery.notice
+    if notice.kind == DIGEST:
+        return Item(News.NEW, delivery)
+    if notice.resolved_at is not None:
+        away_s = abs(now_s - seconds(notice.resolved_at))
+        is_due = delivery.sent_at is None or away_s >= quiet_s(notice.reopened)
+        return Item(News.OVER, delivery) if is_due else None
+    if notice.acked_until and notice.acked_until > utc(now_s):
+        return None
+    if delivery.sent_at is None:
+        return Item(News.BACK if notice.reopened else News.NEW, delivery)
+    is_due = abs(now_s - seconds(delivery.sent_at)) >= repeat_s
+    return Item(News.STILL, delivery) if is_due else None
+
+
+def quiet_s(reopened: int) -> float:
+    """How long a notice must have been over before that is said: what came back, longer."""
+    return min(QUIET_FIRST_S * 2.0 ** (reopened - 1), QUIET_LAST_S) if reopened else 0.0
+
+
+def without_trickle(items: Sequence[Item], told_often: Container[str]) -> tuple[Item, ...]:
+    """Without what can wait for more of its kind: where file after file fails, many messages of
+    one each would teach people to ignore them."""
+    return tuple(
+        i for i in items if i.notice.kind not in told_often or i.notice.kind not in OF_FILES
+    )
+
+
+def compose(items: Sequence[Item], state: Sequence[str], now_s: float) -> Message:
+    """One message of all that is due (at least one item); ``state`` are lines of text."""
+    items = sorted(items, key=_rank)
+    paragraphs = [
+        "\n".join(_paragraph(rank[-1], list(group), now_s))
+        for rank, group in groupby(items, key=_rank)
+    ]
+    return Message(_subject(items), "\n\n".join((*paragraphs, "\n".join(state))))
+
+
+def _rank(item: Item) -> tuple[bool, int, int, str, News]:
+    """The gravest first, though it be no news; what is over last."""
+    grave, order = list(Severity).index(item.notice.severity), list(News).index(item.news)
+    return item.news is News.OVER, grave, order, item.notice.kind, item.news
+
+
+# --- the subject --------------------------------------------------------------------------
+
+
+def _subject(items: Sequence[Item]) -> str:
+    """``[pole-data] CRITICAL P03: …``, of the gravest kind, and how many more there are."""
+    first = items[0]
+    alike = [i for i in items if _rank(i) == _rank(first)]
+    rest = len(items) - len(alike)
+    more = f" (+{rest} more)" if rest else ""
+    return f"{_cut(f'{PREFIX} {_word(first)} {_what(alike)}', len(more))}{more}"
+
+
+def _word(item: Item) -> str:
+    return "resolved" if item.news is News.OVER else item.notice.severity.value.upper()
+
+
+def _what(alike: Sequence[Item]) -> str:
+    kind = KINDS[alike[0].notice.kind]
+    key = "".join(c if c.isprintable() else "?" for c in alike[0].notice.key)
+    is_plain = alike[0].news in (News.NEW, News.OVER)
+    still = "" if is_plain else f"{alike[0].news.value}: "
+    if len(alike) > 1:
+        return f"{still}{len(alike)} {kind.many}"
+    if kind.headline == "{key}":
+        return key
+    if says_it_itself(alike[0].notice):
+        return f"{still}{alike[0].notice.text.partition('. ')[0]}"  # what the database lacks
+    shown = key if len(key) <= _KEY_CHARACTERS else f"…{key[1 - _KEY_CHARACTERS :]}"
+    return f"{shown}: {still}{kind.headline}"
+
+
+def _cut(text: str, reserved: int) -> str:
+    at_most = SUBJECT_CHARACTERS - reserved
+    return text if len(text) <= at_most else f"{text[: at_most - 1]}…"
+
+
+# --- the body -----------------------------------------------------------------------------
+
+
+def _paragraph(news: News, items: Sequence[Item], now_s: float) -> Iterator[str]:
+    """All items of one kind that have the same news."""
+    notice = items[0].notice
+    kind = KINDS[notice.kind]
+    if notice.kind == DIGEST:
+        yield notice.text
+        return
+    yield f"{news.value.upper()}  {notice.severity.value.upper()} {notice.kind}: {_what(items)}"
+    if len(items) == 1:
+        yield textwrap.indent(notice.text[:_TEXT_CHARACTERS], "  ")
+        yield f"  {_when(notice, now_s)}"
+    else:
+        yield from _named(items, now_s)
+    if news is News.OVER or not kind.steps:
+        return
+    yield f"  What is safe: {kind.safe}"
+    yield "  What to do:"
+    yield from (f"    {number}. {step}" for number, step in enumerate(kind.steps, start=1))
+    yield f"  All of it: section {notice.kind} in docs/operators.md"
+
+
+def _named(items: Sequence[Item], now_s: float) -> Iterator[str]:
+    for item in items[:NAMED]:
+        text = " ".join(item.notice.text.split())[:_ONE_LINE_CHARACTERS]
+        yield f"  {item.notice.key} ({_when(item.notice, now_s)}): {text}"
+    if len(items) > NAMED:
+        yield f"  … and {len(items) - NAMED} more: data_manager.py status --json lists all"
+
+
+def _when(notice: Notice, now_s: float) -> str:
+    since = people_time(seconds(notice.opened_at), now_s)
+    if notice.resolved_at is None:
+        return f"since {since}"
+    return f"from {since} to {people_time(seconds(notice.resolved_at), now_s)}"

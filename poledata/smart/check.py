@@ -1,0 +1,252 @@
+"""A check of the registered drives: judged, written down, told, and held where they fail."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from poledata import db
+from poledata.context import Context
+from poledata.disks import lifecycle
+from poledata.disks.lifecycle import SMART_HOLD
+from poledata.formatting import utc
+from poledata.models import GONE, Disk, DiskState, Health, Severity, SmartCheck
+from poledata.notices.kinds import SMART_KINDS
+from poledata.smart import rules
+from poledata.smart.rules import DriveVerdict, Past
+
+if TYPE_CHECKING:
+    from poledata.smart.smartctl import FoundDrive
+
+# A person should look. The others are as they may be, and said in the table.
+TROUBLE = (Health.WARNING, Health.FAILING, Health.UNKNOWN, Health.MISSING)
+_KIND = {
+    Health.FAILING: "smart-failing",
+    Health.WARNING: "smart-warning",
+    Health.UNSUPPORTED: "smart-warning",
+    Health.MISSING: "drive-missing",
+}
+_WELL = (Health.HEALTHY, Health.WARNING)
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """One registered disk and the verdict on its drive."""
+
+    disk: Disk
+    found: FoundDrive | None
+    verdict: DriveVerdict
+
+    @property
+    def needs_a_look(self) -> bool:
+        return self.verdict.health in TROUBLE
+
+
+def to_check(disks: Iterable[Disk]) -> list[Disk]:
+    """Those that may be at the station; a plain directory has no drive of its own."""
+    return [disk for disk in disks if disk.state not in GONE and not disk.stand_in]
+
+
+def find(disk: Disk, found: Iterable[FoundDrive]) -> tuple[FoundDrive | None, str | None]:
+    """The drive of a disk, by serial and logical ID; or why the one that looks like it is not."""
+    alike = [
+        each
+        for each in found
+        if each.drive.wwn == disk.logical_id or each.drive.begins_with(disk.serial)
+    ]
+    exact = [each for each in alike if not each.drive.contradicts(disk.serial, disk.logical_id)]
+    if len(exact) == 1:
+        return exact[0], None
+    if exact:
+        both = " and ".join(each.devices[0] for each in exact)
+        return None, f"{both} both look like it: the disk-map needs the whole serial"
+    if alike:
+        own = alike[0]
+        return None, f"{own.devices[0]} says it is {own.drive}, which is not quite this disk"
+    return None, None
+
+
+def lacks_one_in_use(disks: Iterable[Disk], found: Sequence[FoundDrive]) -> bool:
+    """Whether a disk in use was not found: worth a second look at all of them."""
+    in_use = (disk for disk in disks if disk.state is DiskState.ACTIVE)
+    return any(find(disk, found) == (None, None) for disk in in_use)
+
+
+def check(
+    context: Context, disks: Iterable[Disk], found: Sequence[FoundDrive], now_s: float
+) -> list[Checked]:
+    """Judge every disk, and write down what was seen of it."""
+    checked = []
+    for disk in disks:
+        with context.board.isolated(f"{disk.label}: its SMART check"):
+            checked.append(_check(context.conn, disk, found, now_s))
+    return checked
+
+
+def _check(conn: db.Connection, disk: Disk, found: Sequence[FoundDrive], now_s: float) -> Checked:
+    past = _past(conn, disk)
+    drive, confusion = find(disk, found)
+    if drive:
+        verdict = rules.judge(drive.report, past, now_s)
+    elif confusion:
+        verdict = rules.unknown(confusion, past)
+    else:
+        verdict = rules.absent(disk.state)
+    one = Checked(disk, drive, verdict)
+    if verdict.health is not Health.ABSENT:
+        _write_down(conn, one, past, utc(now_s))
+    return one
+
+
+def _past(conn: db.Connection, disk: Disk) -> Past:
+    return Past(
+        db.smart.last_smart_check(conn, disk),
+        db.smart.smart_answers(conn, disk),
+        db.smart.first_smart_check_at(conn, disk),
+    )
+
+
+def _write_down(conn: db.Connection, checked: Checked, past: Past, at: str) -> None:
+    verdict, report = checked.verdict, checked.found and checked.found.report
+    numbers = verdict.numbers
+    row = SmartCheck(
+        at,
+        verdict.health,
+        report.temperature_c if report else None,
+        report.power_on_hours if report else None,
+        numbers,
+        rules.lowest(numbers, past),
+        verdict.reasons,
+    )
+    changed = (
+        past.last is None
+        or past.last.health is not verdict.health
+        or rules.steady(past.numbers) != rules.steady(numbers)
+    )
+    raw = checked.found.raw if checked.found else "{}"
+    with db.transaction(conn):
+        db.smart.add_smart_check(conn, checked.disk, row, verdict.value, changed, raw)
+    log.log(
+        logging.WARNING if checked.needs_a_look else logging.INFO,
+        "%s: %s",
+        checked.disk.label,
+        "; ".join((verdict.health.value, *verdict.reasons, *verdict.notes)),
+    )
+
+
+# --- holding ------------------------------------------------------------------------------
+
+
+def may_change_holds(context: Context, checked: Iterable[Checked]) -> bool:
+    """Whether something is to be held or given back: worth waiting for the turn."""
+    were_several = "several" in context.board.open_keys("smart-failing")
+    is_well_again = any(_is_well_again(context, one) for one in checked)
+    return were_several or is_well_again or bool(_to_hold(context))
+
+
+def change_holds(context: Context, checked: Iterable[Checked], at: str) -> None:
+    """Hold what says that it fails, within bounds; give back what is well. Needs the turn."""
+    for one in checked:
+        if _is_well_again(context, one):
+            with db.transaction(context.conn):
+                db.disks.unhold(context.conn, one.disk, "its SMART report is well again", at)
+    why = f"{SMART_HOLD}the drive reports that it is failing"
+    lifecycle.hold_failing(context, _to_hold(context), why, "smart-failing")
+
+
+def _to_hold(context: Context) -> list[Disk]:
+    """Failing and not held; whose hold a person ended is left alone until it gets worse."""
+    return [
+        disk
+        for disk in db.smart.failing_disks(context.conn)
+        if disk.held_by is None and not _was_given_back(context.conn, disk)
+    ]
+
+
+def _was_given_back(conn: db.Connection, disk: Disk) -> bool:
+    then = db.smart.value_when_given_back(conn, disk)
+    now = db.smart.value_at_last_check(conn, disk)
+    return then is not None and now is not None and now <= then
+
+
+def _is_well_again(context: Context, one: Checked) -> bool:
+    is_well = one.verdict.health in _WELL and bool(one.verdict.numbers)
+    return is_well and lifecycle.is_held_for_smart(lifecycle.the_disk(context, one.disk.serial))
+
+
+# --- telling ------------------------------------------------------------------------------
+
+
+def tell(context: Context, checked: Iterable[Checked]) -> None:
+    """Open, renew and resolve the notices about these disks."""
+    for one in checked:
+        with context.board.isolated(f"{one.disk.label}: telling of its drive"):
+            _tell(context, one)
+
+
+def _tell(context: Context, one: Checked) -> None:
+    now = replace(one, disk=lifecycle.the_disk(context, one.disk.serial))
+    kind = _KIND.get(one.verdict.health)
+    context.board.settle(_over(one.verdict), one.disk.label)
+    if kind:
+        text = _text(context.conn, now)
+        severity, value = _severity(now), one.verdict.value
+        context.board.tell(kind, one.disk.label, text, severity, value)
+
+
+def _over(now: DriveVerdict) -> tuple[str, ...]:
+    """The kinds that don't hold any more: only a drive's own numbers end what was said of them."""
+    if now.health in (Health.UNKNOWN, Health.MISSING):
+        return ()
+    if not now.numbers and now.health is not Health.ABSENT:
+        return ("drive-missing",)  # asleep or without SMART, but there
+    return tuple(kind for kind in SMART_KINDS if kind != _KIND.get(now.health))
+
+
+def _severity(one: Checked) -> Severity | None:
+    if one.verdict.health is Health.UNSUPPORTED:
+        return Severity.INFO  # said once: nothing can be done about it
+    if one.verdict.health is Health.FAILING and one.disk.state is DiskState.ACTIVE:
+        return Severity.CRITICAL
+    return None
+
+
+def _text(conn: db.Connection, one: Checked) -> str:
+    disk = one.disk
+    state = {DiskState.ACTIVE: "in use", DiskState.SPARE: "spare"}.get(disk.state, "closed")
+    where = f", {', '.join(one.found.devices)}" if one.found else ""
+    who = f"{disk.label} (serial {disk.serial}, {disk.role.value}, {state}{where})"
+    said = {
+        Health.FAILING: "is failing",
+        Health.WARNING: "should be watched",
+        Health.UNSUPPORTED: "can't be watched",
+        Health.MISSING: "is missing",
+    }[one.verdict.health]
+    what = "; ".join(one.verdict.reasons)
+    return " ".join((f"{who} {said}: {what}.", _what_hangs_on_it(conn, disk), _next_step(one)))
+
+
+def _what_hangs_on_it(conn: db.Connection, disk: Disk) -> str:
+    files, _ = db.copies.count_on(conn, disk)
+    if not files:
+        return "No file is on it."
+    places = ", ".join(f"{label} ({n})" for label, n in db.smart.other_copies(conn, disk))
+    lacking = len(db.copies.lacking_another(conn, disk))
+    lack = f" {lacking} have no other copy!" if lacking else ""
+    return f"{files} files are on it; their other copies: {places or 'nowhere'}.{lack}"
+
+
+def _next_step(one: Checked) -> str:
+    if one.verdict.health is Health.MISSING:
+        return "Nothing is lost while the drive can be found: look at its slot, cable and power."
+    if one.verdict.health is not Health.FAILING:
+        return "It goes on being used."
+    if one.disk.held_by:
+        return "It is held: nothing more is written to it. Nothing was moved or deleted."
+    if one.disk.state is DiskState.CLOSED:
+        return "It is closed: nothing more is written to it. Nothing was moved or deleted."
+    return "It is not held: mount a spare disk of its role. Nothing was moved or deleted."

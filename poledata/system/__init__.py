@@ -1,0 +1,1 @@
+"""What the operating system offers: paths without links, direct reads, mounts, locks."""
