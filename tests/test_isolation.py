@@ -72,7 +72,7 @@ def full(world: World) -> World:
         ("poledata.archive.disk_writer", "CopyWriter.link"),
         ("poledata.archive.disk_writer", "CopyWriter.add_to_manifest"),
         ("poledata.db.files", "register"),
-        ("poledata.archive.batch", "BatchWork._judge"),
+        ("poledata.archive.batch", "Batches._judge"),
         ("poledata.archive.removal", "Removal._hide_if_proved"),
         ("poledata.archive.removal", "Removal._remove_hidden"),
         ("poledata.archive.removal", "may_remove"),
@@ -109,9 +109,7 @@ def test_a_bug_when_a_known_file_is_looked_at_keeps_it(full: World) -> None:
     full.configure(DeleteFromBuffer="no")
     full.run_pass(check=0)
     full.configure(DeleteFromBuffer="yes")
-    full.run_pass(
-        check=3, prefix=with_bug("poledata.archive.batch", "Rereading.hashed_once", IS_BAD)
-    )
+    full.run_pass(check=3, prefix=with_bug("poledata.archive.clear_buffer", "hash_once", IS_BAD))
     assert full.waiting() == {BAD}
     assert ("defect", BAD) in full.notices()
 

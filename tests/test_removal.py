@@ -66,7 +66,7 @@ PRIMARY = CopySeen(
     stat=ON_DISK,
     read_back=READ,
     read_age_s=1.0,
-    line_stands=True,
+    has_line=True,
     place=frozenset({"0x5000c500858bfea7"}),
 )
 COPY = replace(
@@ -200,7 +200,7 @@ COPY_FAULTS: dict[str, list[tuple[dict[str, Any], str]]] = {
         ({"read_age_s": 3601.0}, "it was read back 3601 s ago"),
         ({"read_age_s": -1.0}, "it was read back -1 s ago"),
     ],
-    "line_stands": [({"line_stands": False}, "its manifest line is not there")],
+    "has_line": [({"has_line": False}, "its manifest line is not there")],
     "place": [({"place": frozenset()}, "its physical drive is unknown")],
 }
 COPY_ROWS = [
@@ -339,7 +339,7 @@ def test_every_fault_is_said_at_once() -> None:
         hashed_sha512="9c" * 64,
         source_now=replace(HASHED, mtime_ns=1),
         finished="it is still open for writing",
-        copies=(replace(PRIMARY, line_stands=False), replace(COPY, held_by="machine")),
+        copies=(replace(PRIMARY, has_line=False), replace(COPY, held_by="machine")),
     )
     assert may_remove(wrong) == (
         "its content is not what was archived",
@@ -375,7 +375,7 @@ COPIES_SEEN = st.builds(
         replace(READ, sha512="9c" * 64),
     ),
     read_age_s=_mostly(1.0, None, 0.0, 3600.0, 3600.1, -0.1),
-    line_stands=_mostly(True, False),
+    has_line=_mostly(True, False),
     place=st.frozensets(st.sampled_from("abcd"), max_size=3),
 )
 EVIDENCE = st.builds(
@@ -418,7 +418,7 @@ def counts(copy: CopySeen, size_bytes: int, sha512: str) -> bool:
         and read.sha512 == sha512
         and now.size_bytes == size_bytes
         and as_read_back
-        and copy.line_stands
+        and copy.has_line
     )
 
 
@@ -904,7 +904,7 @@ TAKES_AWAY = {
     ("poledata/archive/removal.py", "_unlink_if_proved", "unlink"): "a proved file: the only one",
     ("poledata/archive/removal.py", "_give_back", "rename_new"): "a hidden name; replaces nothing",
     (
-        "poledata/archive/hidden_names.py",
+        "poledata/archive/buffer_names.py",
         "hide",
         "rename_new",
     ): "a proved file's name; replaces nothing",

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from poledata import config, db
-from poledata.archive.tally import Watcher
+from poledata.archive.pass_state import Watcher
 from poledata.cli import background
 from poledata.notices.channels import configured_channels
 from poledata.notices.store import Board

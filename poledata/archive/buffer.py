@@ -1,4 +1,4 @@
-"""Which files of the buffer are finished, and reading them without following links."""
+"""The buffer: scan it, tell which files are finished, and open them without following links."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 
-from poledata.archive import buffer_marker, hidden_names
+from poledata.archive import buffer_marker, buffer_names
 from poledata.errors import FileFault, SourceBusy, SourceChanged, SourceVanished
 from poledata.formatting import shown
 from poledata.models import FileStat, Waiting
@@ -26,7 +26,7 @@ WITHOUT_LEASE_FACTOR = 10
 
 @dataclass(slots=True)
 class Seen:
-    """What a scan of the buffer came across."""
+    """What a scan of the buffer found."""
 
     waiting: list[Waiting] = field(default_factory=list)  # the oldest, at most as many as asked
     settled_files: int = 0
@@ -40,12 +40,12 @@ class Seen:
 
     @property
     def is_whole(self) -> bool:
-        """Whether ``waiting`` holds every settled file."""
+        """True if ``waiting`` has every settled file."""
         return len(self.waiting) == self.settled_files
 
 
 class Writer(Enum):
-    """What the system can tell of a file's writers."""
+    """What the system knows about a file's writers."""
 
     NONE = "no one has it open for writing"
     OPEN = "it is open for writing"
@@ -60,9 +60,9 @@ def scan(
     at_most: int,
     after: tuple[int, str] | None = None,
 ) -> Seen:
-    """The oldest settled files below ``root_fd``, and counts of all else.
+    """Return the oldest settled files below ``root_fd``, and counts of everything else.
 
-    ``after``: only files that come after this age_key. Memory holds ``at_most`` files.
+    ``after``: only files that come after this age_key. At most ``at_most`` files are in memory.
     """
     seen = Seen(mounted=mounts.mount_points_below(root_fd))
 
@@ -85,22 +85,21 @@ def scan(
 
 
 def _is_data(path: str, extensions: tuple[str, ...]) -> bool:
-    """Whether a path is of a file to archive, or of one whose name was taken away."""
-    name = hidden_names.original(path)
+    """True for a file to archive, also under its hidden name."""
+    name = buffer_names.original(path)
     return path.endswith(extensions) if name is None else name == path or name.endswith(extensions)
 
 
 def _waiting(path: str, info: os.stat_result) -> Waiting:
-    name = hidden_names.original(path)
+    name = buffer_names.original(path)
     hidden_as = None if name is None else path
     return Waiting(name or path, FileStat.of(info), st.S_IMODE(info.st_mode), hidden_as)
 
 
 def is_settled(info: os.stat_result | FileStat, settle_s: float, now_s: float) -> bool:
-    """Whether a file has been left alone for long enough.
+    """True if a file has not changed for ``settle_s``.
 
-    A time in the future (a clock was set) can't tell; it counts as due, once it is as
-    far off as ``settle_s``.
+    A time in the future (a clock was set) says nothing; it counts like one as far in the past.
     """
     if isinstance(info, FileStat):
         times_ns = (info.mtime_ns, info.ctime_ns)
@@ -110,7 +109,7 @@ def is_settled(info: os.stat_result | FileStat, settle_s: float, now_s: float) -
 
 
 def _files(root_fd: int, seen: Seen) -> Iterator[tuple[str, os.stat_result]]:
-    """Every regular file below the root, by name; the rest is counted in ``seen``."""
+    """Yield every regular file below the root; everything else is counted in ``seen``."""
     directories = [""]
     while directories:
         path = directories.pop()
@@ -120,7 +119,7 @@ def _files(root_fd: int, seen: Seen) -> Iterator[tuple[str, os.stat_result]]:
         try:
             yield from _files_in(root_fd, path, directories, seen)
         except FileNotFoundError:
-            continue  # removed by the telescope since it was listed: nothing to archive
+            continue  # removed by the telescope since it was listed
         except OSError as fault:
             if path == "lost+found" and isinstance(fault, PermissionError):
                 continue  # root's own, on every ext4 file system
@@ -137,7 +136,7 @@ def _files_in(
                 continue
             try:
                 info = _looked_at(fd, name, entry, directories, seen)
-            except OSError as fault:  # of this entry alone: the others are well
+            except OSError as fault:  # only this entry: the others are fine
                 seen.unlistable[name] = fault.strerror or str(fault)
                 continue
             if info:
@@ -147,7 +146,7 @@ def _files_in(
 def _looked_at(
     fd: int, name: str, entry: os.DirEntry[str], directories: list[str], seen: Seen
 ) -> os.stat_result | None:
-    """The stat of a regular file; what else there is is noted."""
+    """Return the stat of a regular file; everything else is noted."""
     if entry.is_dir(follow_symlinks=False):
         directories.append(name)
     elif not entry.is_file(follow_symlinks=False):
@@ -169,14 +168,14 @@ def _stat_entry(fd: int, base: str) -> os.stat_result | None:
 
 
 def settle_s(configured_s: float, root_fd: int) -> float:
-    """How long a file must have been left alone: never below a second, nor within one step of
-    the times that the buffer's file system keeps, for a change in that step would not show."""
+    """Return how long a file must not have changed: at least 1 s, and more than one step of the
+    times that the buffer's file system keeps, because a change within a step does not show."""
     return max(configured_s, LEAST_SETTLE_S, 1.1 * buffer_marker.granularity_s(root_fd))
 
 
 @contextmanager
 def source(root_fd: int, waiting: Waiting) -> Iterator[int]:
-    """A descriptor of the very file that the scan saw.
+    """Open the very file that the scan saw.
 
     Raises SourceVanished, SourceChanged, FileFault (it can't be opened).
     """
@@ -186,7 +185,7 @@ def source(root_fd: int, waiting: Waiting) -> Iterator[int]:
 
 
 def must_be_same(fd: int, waiting: Waiting) -> None:
-    """Raises SourceChanged if the open file is not, or is no longer, what the scan saw."""
+    """Raises SourceChanged if the open file is not (or no longer) what the scan saw."""
     now = FileStat.of(os.fstat(fd))
     if now == waiting.stat:
         return
@@ -201,7 +200,7 @@ def must_be_same(fd: int, waiting: Waiting) -> None:
 
 
 def must_be_named(root_fd: int, waiting: Waiting) -> None:
-    """Raises SourceVanished or SourceChanged if the name leads elsewhere by now."""
+    """Raises SourceVanished or SourceChanged if the name leads to another file by now."""
     with _source_faults(waiting.path):
         info = paths.stat(root_fd, waiting.path)
     if info is None:
@@ -225,20 +224,20 @@ def _source_faults(name: str) -> Iterator[None]:
 def lease(fd: int) -> Iterator[Writer]:
     """Hold a read lease (fcntl(2), F_SETLEASE), so that no writer can open the file meanwhile.
 
-    Yields what can be told of writers; only with Writer.NONE is a lease held. A writer
-    that comes while it is held waits until we let go: do little inside.
+    Yields what is known about writers; only with Writer.NONE is a lease held. A writer that
+    comes while it is held waits until we release it: do little inside.
     """
     writer = _take_lease(fd)
     try:
         yield writer
     finally:
         if writer is Writer.NONE:
-            with suppress(BlockingIOError):  # EAGAIN: the kernel has ended it, for a writer
+            with suppress(BlockingIOError):  # EAGAIN: the kernel ended it because of a writer
                 fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
 
 def _take_lease(fd: int) -> Writer:
-    # The kernel tells the holder of a lease with SIGIO that somebody waits: by default deadly.
+    # The kernel sends SIGIO to the holder of a lease when somebody waits: deadly by default.
     signal.signal(signal.SIGIO, signal.SIG_IGN)
     try:
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
@@ -257,14 +256,14 @@ def _has_newer_beside(root_fd: int, waiting: Waiting, extensions: tuple[str, ...
 
 
 def is_lease_ours(fd: int) -> bool:
-    """Whether we still have the lease as it was given: nobody waits for its end, or ended it."""
+    """True if we still hold the lease as it was given: nobody waits for its end, or ended it."""
     return fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_RDLCK
 
 
 def lease_can_be_had(root_fd: int, waiting: Waiting, cron_uid: int) -> bool:
-    """Whether the cron user's passes can ask the system for writers of this file.
+    """True if the cron user's passes can get a lease on this file.
 
-    The user who asks now may be another one: then the file's owner decides (fcntl(2)).
+    If the user who asks now is another one, the file's owner decides (fcntl(2)).
     """
     try:
         with source(root_fd, waiting) as fd, lease(fd) as writer:
@@ -290,7 +289,7 @@ class Buffer:
 
     @contextmanager
     def finished(self, waiting: Waiting) -> Iterator[int]:
-        """A descriptor of the very file that was scanned, which no one writes to.
+        """Open the very file that was scanned, which nobody writes to.
 
         Raises SourceBusy, SourceChanged, SourceVanished, FileFault.
         """
@@ -300,7 +299,7 @@ class Buffer:
             yield fd
 
     def read_ahead(self, waiting: Waiting) -> None:
-        """This file is read soon. Raises OSError, which says nothing that its reading will not."""
+        """Start to fetch a file that is read soon. Raises OSError: reading it will say the same."""
         paths.read_ahead(self.root_fd, waiting.path)
 
     def must_be_untouched(self, fd: int, waiting: Waiting) -> None:
@@ -309,15 +308,15 @@ class Buffer:
         must_be_same(fd, waiting)
 
     def must_be_finished(self, fd: int, waiting: Waiting, writer: Writer) -> None:
-        """Raises SourceBusy while a writer has the file, or could have it for all we can tell."""
-        # Who waits in open(2) for our lease to end has the file in hand already.
+        """Raises SourceBusy while a writer has the file, or could have it as far as we know."""
+        # A writer that waits in open(2) for our lease to end has the file already.
         if writer is Writer.OPEN or (writer is Writer.NONE and not is_lease_ours(fd)):
             raise SourceBusy(shown(waiting.name), "it is still open for writing")
         if writer is Writer.UNKNOWN or not self.trusts_leases:
             self._must_look_finished(waiting)
 
     def _must_look_finished(self, waiting: Waiting) -> None:
-        """The longer rule, where the system can't tell of writers; by the times of the scan."""
+        """The longer rule, if the system does not know the writers; by the times of the scan."""
         now_s = time.time()
         if not is_settled(waiting.stat, WITHOUT_LEASE_FACTOR * self.settle_s, now_s):
             raise SourceBusy(shown(waiting.name), "it is too young to tell whether it is open")

@@ -17,8 +17,8 @@ from poledata import db
 from poledata.archive import copier
 from poledata.archive.buffer_marker import in_the_buffer
 from poledata.archive.copier import Result
+from poledata.archive.pass_state import Watcher
 from poledata.archive.planner import Batch, Planner, Work
-from poledata.archive.tally import Watcher
 from poledata.context import Context
 from poledata.disks import bag, lifecycle, manifest
 from poledata.disks.disk_faults import DiskWatch

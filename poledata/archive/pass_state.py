@@ -1,11 +1,18 @@
-"""What a pass did and what it left, and who is told while it goes on."""
+"""What every step of one pass works with, and what the pass counts."""
 
 from __future__ import annotations
 
+import threading
+import time
 from dataclasses import dataclass
 
+from poledata import db
+from poledata.archive.buffer import Buffer
+from poledata.archive.retry import Failures
+from poledata.context import Context
+from poledata.disks.disk_faults import DiskWatch
 from poledata.errors import ExitCode
-from poledata.formatting import size_text
+from poledata.formatting import size_text, utc
 from poledata.models import Job
 
 
@@ -63,16 +70,37 @@ class Tally:
 
 
 class Watcher:
-    """Is told how a pass goes on; this one does nothing (see progress.py)."""
+    """Hear how a pass gets on. This one does nothing; cli/progress.py draws bars."""
 
     def batch(self, bytes_by_label: dict[str, int]) -> None:
-        """A batch begins: so much is to be written to each disk, and read back."""
+        """A batch begins: so many bytes will be written to each disk, and read back."""
 
     def reading(self, bytes_by_label: dict[str, int]) -> None:
-        """A verification begins: so much is to be read of each disk."""
+        """A verification begins: so many bytes will be read from each disk."""
 
     def moved(self, label: str, name: str, n_bytes: int) -> None:
         """Bytes of a file were written to a disk or read back; called from any thread."""
 
     def would_copy(self, job: Job, labels: list[str]) -> None:
         """In a dry run: what a pass would do."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassState:
+    """One pass at work."""
+
+    context: Context
+    buffer: Buffer
+    stop: threading.Event  # once set, the pass ends between or inside files
+    watcher: Watcher
+    tally: Tally
+    failures: Failures
+    disks: DiskWatch
+    is_dry: bool
+
+    def note_removed(self, names: list[str]) -> None:
+        """Record that these files left the buffer."""
+        if names:
+            with db.transaction(self.context.conn):
+                for name in names:
+                    db.files.removed(self.context.conn, name, utc(time.time()))
