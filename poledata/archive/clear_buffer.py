@@ -8,10 +8,9 @@ from contextlib import closing
 from functools import partial
 
 from poledata import db
-from poledata.archive import removal
 from poledata.archive.buffer_names import Presence
 from poledata.archive.pass_state import PassState
-from poledata.archive.removal import ArchivedFile, Removal, RemovalResult
+from poledata.archive.removal import ArchivedFile, Removal, RemovalResult, give_name_back
 from poledata.disks.mounted_disks import MountedDisks
 from poledata.errors import DiskRefused, FileFault, NameConflict, NotRemoved, Stopped
 from poledata.formatting import shown, utc
@@ -31,10 +30,9 @@ def remove_archived(state: PassState, files: list[ArchivedFile], mounted: Mounte
         state.failures.forget([shown(file.waiting.path) for file in files])
         return
     isolated, read = state.failures.isolated, partial(_read_copy, state, mounted)
+    removal = Removal(state.context.conn, state.buffer, mounted.hold, read, isolated)
     removed = []
-    for result in Removal(state.context.conn, state.buffer, mounted.hold, read, isolated).remove(
-        files
-    ):
+    for result in removal.remove(files):
         with isolated(result.file.waiting):
             _report(state, result)
             removed += [result.file.waiting] if result.is_removed else []
@@ -53,7 +51,7 @@ def give_back(state: PassState, waiting: Waiting) -> None:
     """Give a hidden file that can't be removed now its own name again."""
     path = shown(waiting.path)
     try:
-        result = removal.give_back(state.buffer, waiting)
+        result = give_name_back(state.buffer, waiting)
     except OSError as fault:
         why = f"its name can't be given back ({fault.strerror or fault})"
         state.failures.note(waiting.path, waiting.stat, FileFault(path, why))

@@ -499,7 +499,7 @@ class Removal:
         return why
 
 
-def give_back(buf: buffer.Buffer, waiting: Waiting) -> RemovalResult:
+def give_name_back(buf: buffer.Buffer, waiting: Waiting) -> RemovalResult:
     """Give a hidden file its own name again. Raises OSError."""
     parent, _, base = waiting.path.rpartition("/")
     with (
