@@ -231,7 +231,7 @@ def test_a_transaction_that_is_open_for_hours_is_told_of(
     used: World, monkeypatch: pytest.MonkeyPatch, begin: str, first: list[str]
 ) -> None:
     """After the time-out: locked, in words, from every kind of door; sound again when it ends."""
-    monkeypatch.setattr(db, "BUSY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(db.connection, "BUSY_TIMEOUT_S", 0.2)
     with (
         held_open(used, *first, begin),
         pytest.raises(DatabaseTrouble, match=LOCKED),
@@ -247,7 +247,7 @@ def test_a_reader_of_hours_keeps_nobody_from_reading(
     used: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An open SELECT: readers go on; a commit waits, and says that it is locked."""
-    monkeypatch.setattr(db, "BUSY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(db.connection, "BUSY_TIMEOUT_S", 0.2)
     with held_open(used, "BEGIN", "SELECT * FROM files"):
         used.status(check=0)
         with (

@@ -205,7 +205,7 @@ def test_every_metric_stands_in_the_table_and_no_other() -> None:
     from poledata.models import HealthCheck
     from poledata.status import metrics
     from poledata.status.facts import Undelivered
-    from tests.test_report import AT, STATUS
+    from tests.helpers.sample_status import AT, STATUS
 
     checked = dataclasses.replace(STATUS.disks[0], health=HealthCheck(AT, "healthy", 31))
     status = dataclasses.replace(
@@ -260,7 +260,7 @@ def test_a_section_says_what_it_means_what_is_safe_and_what_to_do(kind: str) -> 
 def schema() -> dict[str, list[str]]:
     """Table or view → its columns, as the database itself knows them."""
     with closing(sqlite3.connect(":memory:")) as conn:
-        conn.executescript((REPO / "poledata/schema.sql").read_text())
+        conn.executescript((REPO / "poledata/db/schema.sql").read_text())
         tables = conn.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
         return {
             name: [row[1] for row in conn.execute(f"PRAGMA table_info({name})")]

@@ -34,7 +34,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits a minute for a lock in a test."""
-    monkeypatch.setattr(db, "BUSY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(db.connection, "BUSY_TIMEOUT_S", 0.1)
 
 
 def refusal(path: Path, read_only: bool = False) -> str:
@@ -431,7 +431,11 @@ def test_making_it_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Mo
     def fail(*args: object, **kwargs: object) -> None:
         raise OSError(28, "No space left on device")
 
-    for owner, name in ((os, "link"), (db.database_files, "_write_schema"), (db, "open_at")):
+    for owner, name in (
+        (os, "link"),
+        (db.database_files, "_write_schema"),
+        (db.connection, "open_at"),
+    ):
         with monkeypatch.context() as patched:
             patched.setattr(owner, name, fail)
             with pytest.raises(OSError):
