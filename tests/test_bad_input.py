@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from poledata.archive.buffer_marker import NAME as MARKER
+from poledata.archive.buffer import MARKER
 from tests.loopdisks import LoopWorld
 from tests.world import Run, World
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from poledata.archive import buffer_marker
+from poledata.archive.buffer import Presence
 from poledata.archive.buffer_marker import NoMarker
-from poledata.archive.buffer_names import Presence
 from tests.loopdisks import LoopDisk, LoopWorld
 from tests.world import MARKER, World
 

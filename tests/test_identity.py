@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from poledata.archive.buffer_marker import NAME as MARKER
+from poledata.archive.buffer import MARKER
 from tests.loopdisks import LoopDisk, LoopWorld, two_partitions
 from tests.test_bad_input import notice_text
 

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING
 
 from poledata import db
 from poledata.archive import buffer_marker, monitor, writers
-from poledata.archive.buffer import DAY_S, Buffer, settle_s
-from poledata.archive.buffer_names import Presence
+from poledata.archive.buffer import DAY_S, Buffer, Presence
 from poledata.archive.pass_state import PassState, Tally, Watcher
 from poledata.archive.retry import Failures
 from poledata.config import Config
@@ -97,7 +96,7 @@ def _open_buffer(config: Config) -> int:
 
 
 def _settle_s(config: Config, buffer_fd: int) -> float:
-    least_s = settle_s(config.settle_s, buffer_fd)
+    least_s = buffer_marker.settle_s(config.settle_s, buffer_fd)
     if least_s > config.settle_s:
         log.warning(
             "SettleTime is %g s; for this buffer at least %g s are used. Set it to 60 s.",

@@ -152,7 +152,7 @@ def _buffer(config: Config, conn: db.Connection) -> Iterator[CheckFinding]:
             text = buffer_marker.without_marker(config, proof.unmarked)
             yield CheckFinding(not config.delete_from_buffer, f"buffer: {text}")
         rule = writers.look(fd, config.remote_writers)
-        settle_s = buffer.settle_s(config.settle_s, fd)
+        settle_s = buffer_marker.settle_s(config.settle_s, fd)
         held = Buffer(fd, config.extensions, settle_s, rule.trusts_leases)
         seen = held.scan(time.time(), LOOK_AT_FILES)
         for name, why in seen.unlistable.items():

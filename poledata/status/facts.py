@@ -224,7 +224,7 @@ def _look_at_buffer(config: Config, conn: Connection) -> BufferStatus:
         if wrong := buffer_marker.prove(config, conn, fd, may_adopt=False).wrong:
             return BufferStatus(fault=wrong, is_wrong=True)
         rule = writers.look(fd, config.remote_writers)
-        settle_s = buffer.settle_s(config.settle_s, fd)
+        settle_s = buffer_marker.settle_s(config.settle_s, fd)
         seen = buffer.scan(fd, config.extensions, settle_s, time.time(), at_most=1)
         room = mounts.space(fd)
         cron_uid = _cron_uid(config)
