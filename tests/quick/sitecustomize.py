@@ -1,7 +1,7 @@
 """Shortens the two waits that protect a buffer against writers, for scripts that tests start.
 
-Python imports this at its start where this directory is in PYTHONPATH (tests/world.py puts it
-there). The product has no switch for it. Tests about these waits leave it out.
+Python imports this at its start where this directory is in PYTHONPATH (tests/helpers/world.py
+puts it there). The product has no switch for it. Tests about these waits leave it out.
 """
 
 from __future__ import annotations
