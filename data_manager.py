@@ -91,12 +91,12 @@ def data_manager(context: click.Context, dry_run: bool) -> ExitCode | None:
 
 
 def _one_pass() -> ExitCode:
-    app.SETTINGS.speaks = False
+    app.options().speaks = False
     try:
-        config = app.SETTINGS.config()
+        config = app.load_config()
     except ConfigFault as fault:
         if not is_watched():  # nobody reads what it prints
-            delivery.tell_of_config(app.SETTINGS.path, fault)
+            delivery.tell_of_config(app.config_path(), fault)
         raise
     app.must_be_cron_user(config)
     app.start_logging(config)
@@ -172,7 +172,7 @@ def _another_is_at_work(config: Config, turns: locks.PassLock) -> ExitCode:
 
 
 def _dry_run() -> ExitCode:
-    config = app.SETTINGS.config()
+    config = app.load_config()
     app.log_to_screen()
     stop = app.stop_on_signals()
     with db.connect(config.db_path, read_only=True) as conn:

@@ -76,7 +76,7 @@ def generate_db(
     With --from-disks it is made from the disks themselves, or completed: nothing is written to
     them. The disk-map, if one is given, then adds its other drives as spares.
     """
-    if db_path and app.SETTINGS.config_path:
+    if db_path and app.options().config_path:
         raise UsageFault("--db and --config: give one of them. Nothing was changed.")
     if is_from_disks:
         _must_go_together(db_path, returned, verify and dry_run)
@@ -92,7 +92,7 @@ def generate_db(
 def _from_map(
     db_path: Path | None, map_path: Path, returned: bool, dry_run: bool, as_json: bool
 ) -> ExitCode:
-    config = None if db_path else app.SETTINGS.config()
+    config = None if db_path else app.load_config()
     path = config.db_path if config else Path(str(db_path))
     entries = read(map_path, config.prefixes if config else DEFAULT_PREFIXES)
     known = _known(path, config)
@@ -109,7 +109,7 @@ def _from_map(
         rows = _looked_at_closer(config, rows)
     if as_json:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2))
-    elif not app.SETTINGS.quiet:
+    elif not app.options().quiet:
         click.echo(_summary(path, changes, dry_run))
         if rows:
             _print_table(rows)

@@ -31,39 +31,48 @@ log = logging.getLogger("poledata")
 
 
 @dataclass(slots=True)
-class Settings:
+class Options:
     """The options that every command takes."""
 
     config_path: Path | None = None
     log_file: Path | None = None
     verbose: bool = False
     quiet: bool = False
-    speaks: bool = True  # False: a pass, which without a terminal is silent but for exit 2 and 3
-
-    @property
-    def _named(self) -> Path | None:
-        named = self.config_path or os.environ.get("POLE_DATA_CONFIG")
-        return Path(named) if named else None
-
-    @property
-    def path(self) -> Path:
-        """--config, else $POLE_DATA_CONFIG, else the one beside the script."""
-        beside = Path(sys.argv[0]).resolve().parent / "basic_data_manager.config"
-        return self._named or beside
-
-    def config(self) -> Config:
-        """The configuration."""
-        beside = self.path
-        try:
-            return load(beside)
-        except ConfigFault as fault:
-            if self._named:
-                raise
-            hint = f"{beside}: this is the demo's. Name yours: --config FILE, or $POLE_DATA_CONFIG"
-            raise ConfigFault([*fault.faults, hint]) from fault
+    speaks: bool = True  # False: a pass, which without a terminal prints only exit codes 2 and 3
 
 
-SETTINGS = Settings()
+def options() -> Options:
+    """Return the options of the command that is running."""
+    return click.get_current_context().ensure_object(Options)
+
+
+def config_path() -> Path:
+    """Return --config, else $POLE_DATA_CONFIG, else the configuration beside the script."""
+    beside = Path(sys.argv[0]).resolve().parent / "basic_data_manager.config"
+    return _named_config() or beside
+
+
+def _named_config() -> Path | None:
+    named = options().config_path or os.environ.get("POLE_DATA_CONFIG")
+    return Path(named) if named else None
+
+
+def load_config() -> Config:
+    """Return the configuration. Raises ConfigFault."""
+    path = config_path()
+    try:
+        return load(path)
+    except ConfigFault as fault:
+        if _named_config():
+            raise
+        hint = f"{path}: this is the demo's. Name yours: --config FILE, or $POLE_DATA_CONFIG"
+        raise ConfigFault([*fault.faults, hint]) from fault
+
+
+def echo(text: str) -> None:
+    """Print ``text``, unless --quiet was given."""
+    if not options().quiet:
+        click.echo(text)
 
 
 def common_options(command: _Command) -> _Command:
@@ -81,7 +90,7 @@ def common_options(command: _Command) -> _Command:
 
 def output_options(command: _Command) -> _Command:
     """-v, --quiet and --log-file alone: for what needs no configuration."""
-    options = (
+    for option in (
         click.option(
             "--log-file",
             type=click.Path(path_type=Path, dir_okay=False, readable=False),
@@ -104,16 +113,15 @@ def output_options(command: _Command) -> _Command:
             callback=_keep("quiet"),
             help="Print nothing but faults.",
         ),
-    )
-    for option in options:
+    ):
         command = option(command)
     return command
 
 
 def _keep(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
-    def keep(_context: click.Context, _option: click.Parameter, value: Any) -> None:
+    def keep(ctx: click.Context, _option: click.Parameter, value: Any) -> None:
         if value:
-            setattr(SETTINGS, name, value)
+            setattr(ctx.ensure_object(Options), name, value)
 
     return keep
 
@@ -201,7 +209,8 @@ def start_logging(config: Config) -> None:
     A LogFile that can't be written has a notice; the log stands beside the database until then.
     """
     beside = config.db_path.with_name("data_manager.log")
-    log_to(SETTINGS.log_file or config.log_file, None if SETTINGS.log_file else beside)
+    named = options().log_file
+    log_to(named or config.log_file, None if named else beside)
     _screen_too()
     for warning in config.warnings:
         log.warning("%s", warning)
@@ -214,7 +223,7 @@ def log_to(path: Path, instead: Path | None = None) -> None:
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     log.addHandler(handler)
-    log.setLevel(logging.DEBUG if SETTINGS.verbose else logging.INFO)
+    log.setLevel(logging.DEBUG if options().verbose else logging.INFO)
 
 
 def log_faults() -> list[str]:
@@ -226,15 +235,15 @@ def log_faults() -> list[str]:
 
 
 def _screen_too() -> None:
-    if is_terminal(sys.stderr) and not SETTINGS.quiet:
+    if is_terminal(sys.stderr) and not options().quiet:
         screen = logging.StreamHandler()
-        screen.setLevel(logging.INFO if SETTINGS.verbose else logging.WARNING)
+        screen.setLevel(logging.INFO if options().verbose else logging.WARNING)
         log.addHandler(screen)
 
 
 def log_to_screen(about: str = log.name) -> None:
     """For what writes no log: warnings, of all modules or of one, go to the screen."""
-    if not SETTINGS.quiet:
+    if not options().quiet:
         logging.getLogger(about).addHandler(logging.StreamHandler())
         logging.getLogger(about).setLevel(logging.WARNING)
 
@@ -340,17 +349,17 @@ def enter(command: click.Command) -> NoReturn:
     """Run a script's command; every way out ends here, with an exit code of the contract."""
     logging.getLogger("poledata").addHandler(logging.NullHandler())
     os.umask(0o022)  # what we write may be read by everybody, as the tools of others expect
-    outlets = _open_outlets()
+    outlets, given = _open_outlets(), Options()
     try:
         _must_be_clear()
-        code = command.main(standalone_mode=False)
+        code = command.main(standalone_mode=False, obj=given)
     except click.ClickException as fault:
         fault.show()
         code = ExitCode.USAGE
     except (click.Abort, KeyboardInterrupt):
         code = ExitCode.INTERRUPTED
     except PoleError as fault:
-        code = _say(fault)
+        code = _report_fault(fault, given.speaks)
     except Exception as defect:
         code = _report_bug(defect)
     else:
@@ -359,11 +368,11 @@ def enter(command: click.Command) -> NoReturn:
     sys.exit(int(_exit_code_of(outlets, int(code or 0))))
 
 
-def _say(fault: PoleError) -> ExitCode:
+def _report_fault(fault: PoleError, speaks: bool) -> ExitCode:
     log.error("%s", fault)
     if any(type(handler) is logging.StreamHandler for handler in log.handlers):
         return fault.exit_code  # it is on the screen already
-    if SETTINGS.speaks or isinstance(fault, UsageFault) or is_terminal(sys.stderr):
+    if speaks or isinstance(fault, UsageFault) or is_terminal(sys.stderr):
         click.echo(str(fault), err=True)
     return fault.exit_code
 

@@ -70,20 +70,20 @@ class Would(Watcher):
 @contextmanager
 def context_of_command(turn: bool = True) -> Iterator[Context]:
     """The archive, for a command that changes its state: it waits for its turn."""
-    config = app.SETTINGS.config()
+    config = app.load_config()
     app.must_be_cron_user(config)
     app.start_logging(config)
     waiting = locks.between_batches(config.db_path) if turn else nullcontext()
     with waiting, db.connect(config.db_path) as conn:
         must_fit_together(config, db.disks.disks(conn))
-        if not app.SETTINGS.quiet:
+        if not app.options().quiet:
             click.echo(f"Database {config.db_path}", err=True)
         yield Context(config, conn, Board(conn, configured_channels(config.secrets)))
 
 
 def is_watched() -> bool:
     """Whether a person sits before the screen."""
-    return app.is_terminal(sys.stdout) and not app.SETTINGS.quiet
+    return app.is_terminal(sys.stdout) and not app.options().quiet
 
 
 def watcher() -> AbstractContextManager[Watcher]:

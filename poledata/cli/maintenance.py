@@ -63,7 +63,7 @@ def verify(labels: tuple[str, ...], how_long: float | None, as_json: bool) -> Ex
         click.echo(json.dumps([asdict(verdict) for verdict in verdicts], indent=2))
     else:
         for verdict in sorted(verdicts, key=lambda one: (not one.io_errors, one.fault is None)):
-            if not (app.SETTINGS.quiet and verdict.is_well):
+            if not (app.options().quiet and verdict.is_well):
                 print_verdict(verdict)
     if stop.is_set():
         return ExitCode.INTERRUPTED
@@ -186,7 +186,7 @@ def locate(patterns: tuple[str, ...], as_json: bool) -> ExitCode:
     """Where files are: a glob on their names (quote it), or a part of one. No disk is needed."""
     from poledata.maintenance import locate
 
-    config = app.SETTINGS.config()
+    config = app.load_config()
     with db.connect(config.db_path, read_only=True) as conn:
         answer = locate.locate(config, conn, map(_meant, patterns))
     if as_json:
@@ -239,7 +239,7 @@ def restore(names: tuple[str, ...], to: Path) -> ExitCode:
     """Get archived files back, from whichever mounted copy proves good; nothing is overwritten."""
     from poledata.maintenance import restore
 
-    config = app.SETTINGS.config()
+    config = app.load_config()
     stop = app.stop_on_signals()
     is_whole = True
     with db.connect(config.db_path, read_only=True) as conn:

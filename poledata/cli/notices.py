@@ -83,7 +83,7 @@ def notify(is_test: bool) -> ExitCode:
     """Send a test through every channel of .env, and say which worked."""
     from poledata.notices import delivery
 
-    config = app.SETTINGS.config()
+    config = app.load_config()
     app.must_be_cron_user(config)  # what root logs, that user could not go on with
     app.start_logging(config)
     for warning in config.warnings:

@@ -35,7 +35,7 @@ from poledata.system import locks
 
 def from_disks(map_path: Path | None, and_verify: bool, is_dry: bool, as_json: bool) -> ExitCode:
     """Make the database from the disks, or complete it, and say what was found."""
-    config = app.SETTINGS.config()
+    config = app.load_config()
     if not is_dry:
         app.must_be_cron_user(config)
         app.start_logging(config)
@@ -45,7 +45,7 @@ def from_disks(map_path: Path | None, and_verify: bool, is_dry: bool, as_json: b
     verdicts = _verify(config, done, stop) if and_verify else []
     if as_json:
         click.echo(json.dumps({**asdict(done), "verified": list(map(asdict, verdicts))}, indent=2))
-    elif not app.SETTINGS.quiet:
+    elif not app.options().quiet:
         _print(done, verdicts)
     if stop.is_set():
         return ExitCode.INTERRUPTED

@@ -41,7 +41,7 @@ def status(as_json: bool, html: Path | None, send: bool) -> ExitCode:
         return _send_digest()
     if html:
         return _write_page(html)
-    config = app.SETTINGS.config()
+    config = app.load_config()
     with _opened(config) as conn:
         found = facts.collect(config, conn)
     click.echo(json.dumps(facts.as_json(found), indent=2) if as_json else as_text(found))
@@ -57,12 +57,12 @@ def _opened(config: Config) -> Iterator[db.Connection]:
 
 
 def _write_page(path: Path) -> ExitCode:
-    config = app.SETTINGS.config()
+    config = app.load_config()
     for fault in page_faults(config, path):
         raise NotWritten(path, fault, "Nothing was changed.")
     with _opened(config) as conn:
         publish.write_page(path, config, conn, facts.collect(config, conn))
-    if not app.SETTINGS.quiet:
+    if not app.options().quiet:
         click.echo(f"{path}: look at it with a browser.")
     return ExitCode.DONE
 
@@ -87,7 +87,7 @@ def _send_digest() -> ExitCode:
 @JSON
 def check(as_json: bool) -> ExitCode:
     """Is everything as the archive needs it? Look before you trust it; changes nothing."""
-    config = app.SETTINGS.config()
+    config = app.load_config()
     with _opened(config) as conn:
         must_fit_together(config, db.disks.disks(conn))
         findings = list(checks.look(config, conn))
