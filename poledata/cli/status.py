@@ -90,7 +90,7 @@ def check(as_json: bool) -> ExitCode:
     config = app.SETTINGS.config()
     with _opened(config) as conn:
         must_fit_together(config, db.disks.disks(conn))
-        findings = list(checks.look(config, conn))
+        findings = list(checks.check_everything(config, conn))
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
     else:
