@@ -81,7 +81,7 @@ def check(as_json: bool) -> ExitCode:
     config = app.load_config()
     with _read_only(config) as conn:
         must_fit_together(config, db.disks.disks(conn))
-        findings = list(checks.look(config, conn))
+        findings = list(checks.check_everything(config, conn))
     faults = sum(not finding.is_well for finding in findings)
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
