@@ -152,10 +152,10 @@ def test_a_bug_at_a_disk_lets_the_next_one_take_the_files(full: World) -> None:
     [
         ("poledata.archive.monitor", "_look_for_new_files", "new files"),
         ("poledata.archive.monitor", "_look_at_buffer", "the buffer's room"),
-        ("poledata.disks.disk_faults", "DiskWatch.end_of_pass", "failing disks"),
+        ("poledata.disks.disk_faults", "DiskFaults.end_of_pass", "failing disks"),
         ("poledata.disks.catalog_copy", "is_due", "P01: copying the database"),
         ("poledata.disks.lifecycle", "settle_no_good_copy", "files without a good copy"),
-        ("poledata.disks.disk_faults", "DiskWatch.close_full", "full disks"),
+        ("poledata.disks.disk_faults", "DiskFaults.close_full", "full disks"),
         ("poledata.archive.run", "_Pass._note_a_crash", "the last pass"),
         ("poledata.notices.channels", "heartbeat", "heartbeat"),
     ],

@@ -20,7 +20,7 @@ from poledata.archive.retry import Failures
 from poledata.archive.tally import Tally, Watcher
 from poledata.context import Context
 from poledata.disks import lifecycle
-from poledata.disks.disk_faults import DiskWatch
+from poledata.disks.disk_faults import DiskFaults
 from poledata.disks.identity import HeldDisk
 from poledata.disks.mounted_disks import MountedDisks
 from poledata.errors import (
@@ -134,7 +134,7 @@ class BatchWork:
     watcher: Watcher
     tally: Tally
     failures: Failures
-    disks: DiskWatch
+    disks: DiskFaults
 
     @property
     def reread(self) -> Rereading:

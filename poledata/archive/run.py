@@ -23,7 +23,7 @@ from poledata.archive.retry import Failures
 from poledata.archive.tally import Tally, Watcher
 from poledata.config import Config
 from poledata.context import Context, must_fit_together
-from poledata.disks.disk_faults import DiskWatch
+from poledata.disks.disk_faults import DiskFaults
 from poledata.errors import UsageFault
 from poledata.formatting import utc
 from poledata.models import Severity
@@ -121,7 +121,7 @@ class _Pass:
         self._stop, self._watcher, self._is_dry = stop, watcher, is_dry
         self._proof, self._tally = proof, Tally()
         self._failures = Failures(self._conn, self._board, self._tally, is_dry)
-        self._disks = DiskWatch(context)
+        self._disks = DiskFaults(context)
         self._row: int | None = None
         self._saw_everything = True
 

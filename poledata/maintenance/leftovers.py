@@ -10,7 +10,7 @@ from contextlib import closing
 from poledata import db
 from poledata.context import Context
 from poledata.disks import bag, manifest
-from poledata.disks.disk_faults import DiskWatch
+from poledata.disks.disk_faults import DiskFaults
 from poledata.disks.identity import HeldDisk
 from poledata.disks.mounted_disks import MountedDisks
 from poledata.disks.selection import BatchLimit
@@ -25,7 +25,7 @@ class Leftovers:
     closed."""
 
     def __init__(
-        self, context: Context, role: Role, disks: DiskWatch, stop: threading.Event
+        self, context: Context, role: Role, disks: DiskFaults, stop: threading.Event
     ) -> None:
         self._context, self._role, self._disks, self._stop = context, role, disks, stop
         self.failed: dict[str, str] = {}  # shown name → why its bad copy stays where it is

@@ -22,7 +22,6 @@ from poledata import db
 from poledata.archive import buffer_marker
 from poledata.context import Context
 from poledata.disks import bag, manifest
-from poledata.disks.closing import entries_under_data
 from poledata.disks.identity import HeldDisk
 from poledata.errors import NO_SUCH_ERRNOS, ManifestDamaged, Stopped
 from poledata.formatting import shown, utc
@@ -259,7 +258,7 @@ class _Reading:
     def files_without_line(self) -> None:
         """One that is in the buffer still is on its way: the next pass goes on with it."""
         with buffer_marker.presence(self.context.config, self.context.conn) as buffer:
-            for name, _ in entries_under_data(self.held.root_fd):
+            for name, _ in bag.entries_under_data(self.held.root_fd):
                 if not self._is_known(name) and buffer.has_left(name):
                     self.report.without_line.append(shown(name))
         self.report.without_line.sort()

@@ -21,7 +21,7 @@ from poledata.archive.planner import Batch, Planner, Work
 from poledata.archive.tally import Watcher
 from poledata.context import Context
 from poledata.disks import bag, lifecycle, manifest
-from poledata.disks.disk_faults import DiskWatch
+from poledata.disks.disk_faults import DiskFaults
 from poledata.disks.identity import HeldDisk
 from poledata.disks.mounted_disks import MountedDisks
 from poledata.disks.selection import BATCH_FILES
@@ -330,7 +330,7 @@ class _Repair:
         self._context, self._stop, self._watcher = context, stop, watcher
         self._role, self._emptied, self._is_dry = role, emptied, is_dry
         self._outcome = outcome
-        self._disks = DiskWatch(context)
+        self._disks = DiskFaults(context)
         self._leftovers = Leftovers(context, role, self._disks, stop)
         self._ready: set[int] = set()
         self._chooser = Chooser(context, role, is_dry)

@@ -21,8 +21,7 @@ from poledata.archive import buffer_marker
 from poledata.config import Config
 from poledata.context import Context, is_here
 from poledata.disks import bag, lifecycle, manifest
-from poledata.disks.closing import entries_under_data
-from poledata.disks.identity import HeldDisk, disk_faults
+from poledata.disks.identity import HeldDisk, as_refusal
 from poledata.disks.lifecycle import settle_mended, the_disk
 from poledata.disks.mounted_disks import MountedDisks
 from poledata.errors import (
@@ -103,7 +102,7 @@ class VerifyResult:
 def reading_faults(disk: Disk) -> Iterator[None]:
     """Whatever keeps a disk from being read to its end becomes DiskRefused."""
     try:
-        with disk_faults(disk):
+        with as_refusal(disk):
             yield
     except DiskRefused as refusal:
         raise _as_it_is_read(disk, refusal, refusal.__cause__) from refusal.__cause__
@@ -422,7 +421,7 @@ def _unregistered(context: Context, held: HeldDisk) -> list[str]:
 
     One that is in the buffer still is on its way: a pass may be at work on it.
     """
-    names = [name for name, _ in entries_under_data(held.root_fd)]
+    names = [name for name, _ in bag.entries_under_data(held.root_fd)]
     known = {copy.name for copy in db.copies.copies_on(context.conn, held.disk)}
     strange = (name for name in sorted(names) if name not in known)
     with buffer_marker.presence(context.config, context.conn) as buffer:
