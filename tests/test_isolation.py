@@ -201,15 +201,18 @@ def test_a_bug_in_the_page_leaves_the_metrics(full: World) -> None:
 
 @pytest.mark.parametrize(
     ("path", "when", "good"),
-    [("_verify_one", "'0dd.g3' in repr(args[2])", 7), ("verify", "args[1].label == 'P01'", 4)],
+    [
+        ("_Reading.verify_one", "'0dd.g3' in repr(args[1])", 7),
+        ("verify", "args[1].label == 'P01'", 4),
+    ],
 )
 def test_a_bug_in_a_verification_is_kept_to_its_copy_or_disk(
     full: World, path: str, when: str, good: int
 ) -> None:
     """Everything else is read, and the command ends with 3."""
     full.run_pass(check=0)
-    if path == "_verify_one":
-        when = f"{when} and args[1].disk.label == 'P01'"
+    if path == "_Reading.verify_one":
+        when = f"{when} and args[0].held.disk.label == 'P01'"
     run = full.run_pass("verify", "--json", "P01", "S01", check=3,
                         prefix=with_bug("poledata.maintenance.verify", path, when))  # fmt: skip
     assert sum(verdict["good"] for verdict in run.json()) == good
