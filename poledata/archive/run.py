@@ -22,7 +22,7 @@ from poledata.archive.pass_state import PassState, Tally, Watcher
 from poledata.archive.retry import Failures
 from poledata.config import Config
 from poledata.context import Context, must_fit_together
-from poledata.disks.disk_faults import DiskWatch
+from poledata.disks.disk_faults import DiskFaults
 from poledata.errors import UsageFault
 from poledata.formatting import utc
 from poledata.models import Severity
@@ -68,7 +68,7 @@ def run_pass(
         buffer = Buffer(buffer_fd, config.extensions, settled_s, rule.trusts_leases)
         failures = Failures(conn, context.board, is_dry)
         state = PassState(
-            context, buffer, stop, watcher, Tally(), failures, DiskWatch(context), is_dry
+            context, buffer, stop, watcher, Tally(), failures, DiskFaults(context), is_dry
         )
         return _Pass(state, proof, give_way).run()
     finally:
