@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
 from poledata import db
-from poledata.archive import buffer_names, clear_buffer
-from poledata.archive.buffer_names import Presence
+from poledata.archive import clear_buffer
+from poledata.archive.buffer import Presence, original_of_hash
 from poledata.archive.copier import Result, copy_batch
 from poledata.archive.pass_state import PassState
 from poledata.archive.planner import Batch, Planner, Work
@@ -115,7 +115,7 @@ class Batches:
         """The removal of this file was interrupted: prove it again, or give its name back."""
         conn, name = self.state.context.conn, waiting.name
         if name == waiting.path:
-            found = buffer_names.original_of_hash(name, db.files.names_beside(conn, name))
+            found = original_of_hash(name, db.files.names_beside(conn, name))
             if found is None:
                 fault = NameConflict(shown(name), "the database does not know whose removal it was")
                 self.state.failures.note(name, waiting.stat, fault)

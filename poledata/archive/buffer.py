@@ -1,27 +1,38 @@
-"""The buffer: scan it, tell which files are finished, and open them without following links."""
+"""The buffer: scan it, tell which files are finished, and open them without following links.
+
+A file that will be removed is first renamed to ``.NAME.removing`` in its own directory, so that no
+writer can open it by its name. Then it is proved again, and removed or given its name back (see
+removal.py). After a crash such a file still counts as the buffer's, under its own name. If that
+hidden name is too long or taken, a hash of the name is used instead.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import heapq
+import logging
 import os
+import re
 import signal
 import stat as st
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 
-from poledata.archive import buffer_marker, buffer_names
 from poledata.errors import FileFault, SourceBusy, SourceChanged, SourceVanished
 from poledata.formatting import shown
 from poledata.models import FileStat, Waiting
 from poledata.system import mounts, paths
 
 DAY_S = 86_400.0
-LEAST_SETTLE_S = 1.0
 WITHOUT_LEASE_FACTOR = 10
+MARKER = ".poledata-buffer"  # see buffer_marker.py
+SUFFIX = ".removing"
+_HASHED = re.compile(rf"\.[0-9a-f]{{64}}{re.escape(SUFFIX)}")
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -86,12 +97,12 @@ def scan(
 
 def _is_data(path: str, extensions: tuple[str, ...]) -> bool:
     """True for a file to archive, also under its hidden name."""
-    name = buffer_names.original(path)
+    name = original(path)
     return path.endswith(extensions) if name is None else name == path or name.endswith(extensions)
 
 
 def _waiting(path: str, info: os.stat_result) -> Waiting:
-    name = buffer_names.original(path)
+    name = original(path)
     hidden_as = None if name is None else path
     return Waiting(name or path, FileStat.of(info), st.S_IMODE(info.st_mode), hidden_as)
 
@@ -132,7 +143,7 @@ def _files_in(
     with paths.directory(root_fd, path) as fd, os.scandir(fd) as entries:
         for entry in entries:
             name = f"{path}/{entry.name}" if path else entry.name
-            if name == buffer_marker.NAME:
+            if name == MARKER:
                 continue
             try:
                 info = _looked_at(fd, name, entry, directories, seen)
@@ -164,13 +175,105 @@ def _stat_entry(fd: int, base: str) -> os.stat_result | None:
     return info if st.S_ISREG(info.st_mode) else None
 
 
+# --- hidden names, and what has left ------------------------------------------------------
+
+
+def hide(parent_fd: int, base: str) -> str:
+    """Rename a file to its hidden name, and return that.
+
+    Raises OSError: EEXIST if both hidden names are taken, EINVAL where the file system can't rename
+    without replacing.
+    """
+    hidden = f".{base}{SUFFIX}"
+    try:
+        paths.rename_new(parent_fd, base, hidden)
+    except OSError as fault:
+        if fault.errno not in (errno.ENAMETOOLONG, errno.EEXIST):
+            raise
+        hidden = _hashed(base)
+        paths.rename_new(parent_fd, base, hidden)
+    return hidden
+
+
+def original(path: str) -> str | None:
+    """Return the name that a hidden path had; None if the path is not hidden.
+
+    For a hash it is the path itself: see ``original_of_hash``.
+    """
+    parent, slash, base = path.rpartition("/")
+    if not (base.startswith(".") and base.endswith(SUFFIX) and len(base) > len(SUFFIX) + 1):
+        return None
+    if _HASHED.fullmatch(base):
+        return path
+    return f"{parent}{slash}{base[1 : -len(SUFFIX)]}"
+
+
+def original_of_hash(path: str, names: Iterable[str]) -> str | None:
+    """Return which of these names the hidden path had; None if none."""
+    parent, _, base = path.rpartition("/")
+    own = (name for name in names if name.rpartition("/")[0] == parent)
+    return next((name for name in own if _hashed(name.rpartition("/")[2]) == base), None)
+
+
+def is_present(root_fd: int, name: str) -> bool:
+    """True if the buffer has a file of this name, hidden or not. Raises OSError."""
+    parent, slash, base = name.rpartition("/")
+    bases = (base, f".{base}{SUFFIX}", _hashed(base))
+    return any(_exists(root_fd, f"{parent}{slash}{each}") for each in bases)
+
+
+def _exists(root_fd: int, path: str) -> bool:
+    try:
+        return paths.stat(root_fd, path) is not None
+    except OSError as fault:
+        if fault.errno != errno.ENAMETOOLONG:
+            raise
+        return False  # no file can have this name
+
+
+def _hashed(base: str) -> str:
+    import hashlib  # a pass with nothing to do hashes nothing
+
+    return f".{hashlib.sha256(os.fsencode(base)).hexdigest()}{SUFFIX}"
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """Which names have surely left the buffer: an error is not absence.
+
+    ``root_fd`` None: the right buffer is not mounted, so nothing has left.
+    """
+
+    root_fd: int | None
+    covered: frozenset[str] = frozenset()  # below other file systems' mount points
+
+    @classmethod
+    def of(cls, root_fd: int) -> Presence:
+        return cls(root_fd, mounts.mount_points_below(root_fd))
+
+    def has_left(self, name: str) -> bool:
+        """True if the buffer has no file of this name; False also if that is unknown."""
+        if self.root_fd is None or any(name.startswith(f"{place}/") for place in self.covered):
+            return False
+        try:
+            return not is_present(self.root_fd, name) and self._has_no_link(name.split("/")[:-1])
+        except OSError as fault:
+            log.info("%s can't be looked at: %s", shown(name), fault)
+            return False
+
+    def _has_no_link(self, directories: list[str]) -> bool:
+        """False if one of the directories is a link: behind it the file may exist."""
+        assert self.root_fd is not None
+        for count in range(1, len(directories) + 1):
+            info = paths.stat(self.root_fd, "/".join(directories[:count]))
+            if info is None or st.S_ISREG(info.st_mode):
+                return True  # so nothing is below
+            if not st.S_ISDIR(info.st_mode):
+                return False
+        return True
+
+
 # --- one file ---------------------------------------------------------------------------
-
-
-def settle_s(configured_s: float, root_fd: int) -> float:
-    """Return how long a file must not have changed: at least 1 s, and more than one step of the
-    times that the buffer's file system keeps, because a change within a step does not show."""
-    return max(configured_s, LEAST_SETTLE_S, 1.1 * buffer_marker.granularity_s(root_fd))
 
 
 @contextmanager

@@ -19,15 +19,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from poledata import db
-from poledata.archive import buffer_names
-from poledata.archive.buffer_names import Presence
+from poledata.archive.buffer import MARKER, Presence, is_present
 from poledata.config import Config
 from poledata.errors import FULL_ERRNOS, Refused
 from poledata.formatting import shown, unshown, utc
 from poledata.models import Role
 from poledata.system import mounts, paths
 
-NAME = ".poledata-buffer"
 # Why no marker can be made here; the buffer itself may be fine.
 NO_MARKER_ERRNOS = FULL_ERRNOS | {errno.EACCES, errno.EPERM, errno.EROFS}
 _TEXT = (
@@ -42,6 +40,7 @@ _LONGEST_BYTES = 4096
 _PROBE_NS = 1_000_000_001_987_654_321
 _COARSEST_FIRST_NS = (2 * 10**9, 10**9, 10**8)
 _KERNEL_TICK_S = 0.01  # the clock behind nanoseconds still ticks at 100 Hz
+LEAST_SETTLE_S = 1.0
 UNKNOWN_GRANULARITY_S = 2.0  # FAT: no file system that Linux writes is coarser
 
 
@@ -62,15 +61,15 @@ def read(root_fd: int) -> str | None:
     Raises NoMarker, and OSError where the file system does not answer.
     """
     try:
-        info = os.stat(NAME, dir_fd=root_fd, follow_symlinks=False)
+        info = os.stat(MARKER, dir_fd=root_fd, follow_symlinks=False)
         if not stat.S_ISREG(info.st_mode) or info.st_size > _LONGEST_BYTES or info.st_nlink != 1:
-            raise NoMarker(f"{NAME} is not the file that a pass made")
-        with paths.opened(root_fd, NAME) as fd:
+            raise NoMarker(f"{MARKER} is not the file that a pass made")
+        with paths.opened(root_fd, MARKER) as fd:
             found = _ID.search(os.read(fd, _LONGEST_BYTES))
     except FileNotFoundError:
         return None
     if found is None:
-        raise NoMarker(f"{NAME} is empty or damaged", is_torn=True)
+        raise NoMarker(f"{MARKER} is empty or damaged", is_torn=True)
     return found[1].decode()
 
 
@@ -82,7 +81,7 @@ def write(root_fd: int) -> str:
     marker_id = os.urandom(16).hex()
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     is_torn = _is_torn(root_fd)
-    fd = os.open(NAME, flags | (0 if is_torn else os.O_EXCL), 0o644, dir_fd=root_fd)
+    fd = os.open(MARKER, flags | (0 if is_torn else os.O_EXCL), 0o644, dir_fd=root_fd)
     try:
         os.ftruncate(fd, 0)
         text = _TEXT.format(marker_id).encode()
@@ -100,7 +99,7 @@ def _is_torn(root_fd: int) -> bool:
     """True for a torn marker. Raises NoMarker if the file there must not be overwritten."""
     try:
         if read(root_fd) is not None:
-            raise NoMarker(f"{NAME} was made by another program meanwhile")
+            raise NoMarker(f"{MARKER} was made by another program meanwhile")
     except NoMarker as fault:
         if not fault.is_torn:
             raise
@@ -120,7 +119,7 @@ def granularity_s(root_fd: int) -> float:
     another time on it, ``UNKNOWN_GRANULARITY_S``.
     """
     try:
-        with paths.opened(root_fd, NAME) as fd:
+        with paths.opened(root_fd, MARKER) as fd:
             kept_ns = os.fstat(fd).st_mtime_ns
     except OSError:
         return UNKNOWN_GRANULARITY_S  # no marker (yet), or one that can't be looked at
@@ -128,6 +127,12 @@ def granularity_s(root_fd: int) -> float:
         return UNKNOWN_GRANULARITY_S
     kept_to_ns = next((ns for ns in _COARSEST_FIRST_NS if kept_ns % ns == 0), 0)
     return max(kept_to_ns / 1e9, _KERNEL_TICK_S)
+
+
+def settle_s(configured_s: float, root_fd: int) -> float:
+    """Return how long a file must not have changed: at least 1 s, and more than one step of the
+    times that the buffer's file system keeps, because a change within a step does not show."""
+    return max(configured_s, LEAST_SETTLE_S, 1.1 * granularity_s(root_fd))
 
 
 # --- is it the right buffer? ----------------------------------------------------------------
@@ -176,8 +181,8 @@ def prove(config: Config, conn: db.Connection, root_fd: int, may_adopt: bool) ->
 
 def _difference(found: str | None) -> str:
     if found is None:
-        return f"its marker ({NAME}) is not there"
-    return f"its marker ({NAME}) is another buffer's"
+        return f"its marker ({MARKER}) is not there"
+    return f"its marker ({MARKER}) is another buffer's"
 
 
 def _wrong(config: Config, root_fd: int, why: str) -> str:
@@ -194,7 +199,7 @@ def without_marker(config: Config, why: str) -> str:
     """Return the notice about a buffer that could not be given its marker."""
     place = shown(str(config.buffer))
     return (
-        f"{place} has no marker ({NAME}): {why}. Files are archived, but nobody can tell whether "
+        f"{place} has no marker ({MARKER}): {why}. Files are archived, but nobody can tell whether "
         f"the buffer is mounted. Let this user write to {place}, if only until the next pass."
     )
 
@@ -225,7 +230,7 @@ def _names_that_should_be_here(config: Config, conn: db.Connection) -> Iterator[
 
 def _is_seen(root_fd: int, name: str) -> bool:
     try:
-        return buffer_names.is_present(root_fd, name)
+        return is_present(root_fd, name)
     except OSError:
         return False  # not seen, whether it is there or not
 
@@ -303,7 +308,7 @@ def adopt(config: Config, conn: db.Connection, why: str) -> str:
         if fault.errno not in NO_MARKER_ERRNOS:
             raise Refused(
                 f"{place} can't be given a marker: {fault.strerror}. Nothing was changed. "
-                f"If something else has the name {NAME}, move it away first."
+                f"If something else has the name {MARKER}, move it away first."
             ) from fault
         _note(conn, None, why)
         return (
@@ -313,7 +318,7 @@ def adopt(config: Config, conn: db.Connection, why: str) -> str:
     finally:
         os.close(fd)
     _note(conn, marker, why)
-    return f"{place} is the buffer from now on; its marker is {NAME} with the ID {marker}."
+    return f"{place} is the buffer from now on; its marker is {MARKER} with the ID {marker}."
 
 
 def _read_or_write(root_fd: int) -> str:

@@ -8,7 +8,7 @@ from contextlib import closing
 from functools import partial
 
 from poledata import db
-from poledata.archive.buffer_names import Presence
+from poledata.archive.buffer import Presence
 from poledata.archive.pass_state import PassState
 from poledata.archive.removal import ArchivedFile, Removal, RemovalResult, give_name_back
 from poledata.disks.mounted_disks import MountedDisks

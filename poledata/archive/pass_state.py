@@ -10,7 +10,7 @@ from poledata import db
 from poledata.archive.buffer import Buffer
 from poledata.archive.retry import Failures
 from poledata.context import Context
-from poledata.disks.disk_faults import DiskWatch
+from poledata.disks.disk_faults import DiskFaults
 from poledata.errors import ExitCode
 from poledata.formatting import size_text, utc
 from poledata.models import Job
@@ -95,7 +95,7 @@ class PassState:
     watcher: Watcher
     tally: Tally
     failures: Failures
-    disks: DiskWatch
+    disks: DiskFaults
     is_dry: bool
 
     def note_removed(self, names: list[str]) -> None:

@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 
 from poledata import db
-from poledata.archive import buffer, buffer_names
+from poledata.archive import buffer
 from poledata.db.connection import Connection
 from poledata.disks import bag, manifest
 from poledata.disks.identity import HeldDisk
@@ -379,7 +379,7 @@ class Removal:
         if here.file.waiting.hidden_as:
             return here
         try:
-            base = buffer_names.hide(here.parent_fd, here.base)
+            base = buffer.hide(here.parent_fd, here.base)
         except OSError as fault:
             if fault.errno in _CAN_NOT_HIDE:  # a full buffer must never block a removal
                 log.warning("%s: removed at once: %s", shown(here.now.path), fault.strerror)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from poledata import db
-from poledata.archive.buffer_names import Presence
+from poledata.archive.buffer import Presence
 from poledata.errors import FileFault, HitBug
 from poledata.formatting import seconds, shown, unshown
 from poledata.models import FileStat, Waiting

@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING
 
 from poledata import db
 from poledata.archive import buffer_marker, monitor, writers
-from poledata.archive.buffer import DAY_S, Buffer, settle_s
-from poledata.archive.buffer_names import Presence
+from poledata.archive.buffer import DAY_S, Buffer, Presence
 from poledata.archive.pass_state import PassState, Tally, Watcher
 from poledata.archive.retry import Failures
 from poledata.config import Config
 from poledata.context import Context, must_fit_together
-from poledata.disks.disk_faults import DiskWatch
+from poledata.disks.disk_faults import DiskFaults
 from poledata.errors import UsageFault
 from poledata.formatting import utc
 from poledata.models import Severity
@@ -69,7 +68,7 @@ def run_pass(
         buffer = Buffer(buffer_fd, config.extensions, settled_s, rule.trusts_leases)
         failures = Failures(conn, context.board, is_dry)
         state = PassState(
-            context, buffer, stop, watcher, Tally(), failures, DiskWatch(context), is_dry
+            context, buffer, stop, watcher, Tally(), failures, DiskFaults(context), is_dry
         )
         return _Pass(state, proof, give_way).run()
     finally:
@@ -97,7 +96,7 @@ def _open_buffer(config: Config) -> int:
 
 
 def _settle_s(config: Config, buffer_fd: int) -> float:
-    least_s = settle_s(config.settle_s, buffer_fd)
+    least_s = buffer_marker.settle_s(config.settle_s, buffer_fd)
     if least_s > config.settle_s:
         log.warning(
             "SettleTime is %g s; for this buffer at least %g s are used. Set it to 60 s.",

@@ -287,7 +287,7 @@ def set_aside(root_fd: int, path: str, now_s: float) -> str:
     return f"{ASIDE}/{aside}"
 
 
-# --- reading what is ours -----------------------------------------------------------------
+# --- reading --------------------------------------------------------------------------------
 
 _BLOCK_BYTES = 1 << 20
 
@@ -324,3 +324,24 @@ def read_at(fd: int, n_bytes: int, at: int) -> bytes:
 def must_not_end(at_bytes: int, size_bytes: int) -> None:
     if at_bytes < size_bytes:
         raise OSError(errno.EIO, f"it ends at byte {at_bytes} of {size_bytes}")
+
+
+def entries_under_data(root_fd: int) -> Iterator[tuple[str, int | None]]:
+    """Yield (name, size in bytes) of everything except directories.
+
+    No size for a link or a special file. Raises OSError.
+    """
+    directories = [""]
+    while directories:
+        path = directories.pop()
+        with paths.directory(root_fd, f"{DATA}/{path}".rstrip("/")) as fd:
+            for base in os.listdir(fd):
+                name = f"{path}/{base}" if path else base
+                try:
+                    info = os.stat(base, dir_fd=fd, follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # set aside meanwhile
+                if stat.S_ISDIR(info.st_mode):
+                    directories.append(name)
+                else:
+                    yield name, info.st_size if stat.S_ISREG(info.st_mode) else None

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from poledata import db
-from poledata.archive import buffer_marker
+from poledata.archive import buffer
 from poledata.config import Config
 from poledata.disk_map import Entry
 from poledata.disks import bag
@@ -168,7 +168,7 @@ def _left_by_an_archive(config: Config, db_path: Path) -> Iterator[str]:
     anew = "another archive on purpose? Move that away first"
     for lists in {path.parent for path in db_path.parent.glob("packing-lists/*.sha512")}:
         yield f"{lists}: lists of disks that were archived to ({anew})"
-    marker = config.buffer / buffer_marker.NAME
+    marker = config.buffer / buffer.MARKER
     if not db_path.exists() and os.path.lexists(marker):
         yield f"{marker}: this buffer belongs to an archive ({anew})"
 

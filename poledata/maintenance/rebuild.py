@@ -311,10 +311,10 @@ def _add(conn: db.Connection, find: Find) -> Disk:
 
 def _keep_packing_list(context: Context, held: HeldDisk, report: BagReport) -> None:
     """The lists stand beside the database, and may be lost with it."""
-    lists, disk = context.config.db_path.with_name("packing-lists"), held.disk
+    disk = held.disk
     at = disk.last_used_at or _now()
     try:
-        closing.keep_packing_list(held.root_fd, lists, disk.label, disk.serial, at)
+        closing.keep_packing_list(context, held, at)
     except OSError as fault:
         report.faults.append(f"its packing list can't be kept: {fault.strerror or fault}")
 

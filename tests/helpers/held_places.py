@@ -20,7 +20,7 @@ def held(path: Path) -> Iterator[int]:
 
 
 def mark(root: Path) -> Path:
-    marker = root / buffer_marker.NAME
+    marker = root / buffer_marker.MARKER
     with open(marker, "w") as file:
         buffer_marker.set_probe_time(file.fileno())
     return marker

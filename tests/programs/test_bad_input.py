@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from poledata.archive.buffer_marker import NAME as MARKER
+from poledata.archive.buffer import MARKER
 from tests.helpers.loopdisks import LoopWorld
 from tests.helpers.other_users import POWERLESS
 from tests.helpers.stations import IMPATIENT, inode_and_times, notice_text, try_at_once

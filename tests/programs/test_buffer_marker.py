@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from poledata.archive import buffer_marker
-from poledata.archive.buffer_names import Presence
+from poledata.archive.buffer import Presence
 from tests.helpers.held_places import held
 from tests.helpers.loopdisks import LoopDisk, LoopWorld
 from tests.helpers.world import MARKER, World

@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from poledata.archive.buffer_marker import NAME as MARKER
+from poledata.archive.buffer import MARKER
 from tests.campaigns.shim import build, needs_shim
 from tests.helpers.world import CRON_ENVIRONMENT, World
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from poledata.archive import buffer_names
+from poledata.archive import buffer
 from tests.helpers.loopdisks import LoopDisk
 from tests.helpers.rack import rot
 from tests.helpers.world import World
@@ -23,7 +23,7 @@ def hide(world: World, name: str) -> Path:
     path = world.buffer / name
     fd = os.open(path.parent, os.O_RDONLY)
     try:
-        return path.with_name(buffer_names.hide(fd, path.name))
+        return path.with_name(buffer.hide(fd, path.name))
     finally:
         os.close(fd)
 

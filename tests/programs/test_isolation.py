@@ -125,10 +125,10 @@ def test_a_bug_at_a_disk_lets_the_next_one_take_the_files(full: World) -> None:
     [
         ("poledata.archive.monitor", "_look_for_new_files", "new files"),
         ("poledata.archive.monitor", "_look_at_buffer", "the buffer's room"),
-        ("poledata.disks.disk_faults", "DiskWatch.end_of_pass", "failing disks"),
+        ("poledata.disks.disk_faults", "DiskFaults.end_of_pass", "failing disks"),
         ("poledata.disks.catalog_copy", "is_due", "P01: copying the database"),
         ("poledata.disks.lifecycle", "settle_no_good_copy", "files without a good copy"),
-        ("poledata.disks.disk_faults", "DiskWatch.close_full", "full disks"),
+        ("poledata.disks.disk_faults", "DiskFaults.close_full", "full disks"),
         ("poledata.archive.run", "_Pass._note_a_crash", "the last pass"),
         ("poledata.notices.channels", "heartbeat", "heartbeat"),
     ],
@@ -174,15 +174,18 @@ def test_a_bug_in_the_page_leaves_the_metrics(full: World) -> None:
 
 @pytest.mark.parametrize(
     ("path", "when", "good"),
-    [("_verify_one", "'0dd.g3' in repr(args[2])", 7), ("verify", "args[1].label == 'P01'", 4)],
+    [
+        ("_Reading.verify_one", "'0dd.g3' in repr(args[1])", 7),
+        ("verify", "args[1].label == 'P01'", 4),
+    ],
 )
 def test_a_bug_in_a_verification_is_kept_to_its_copy_or_disk(
     full: World, path: str, when: str, good: int
 ) -> None:
     """Everything else is read, and the command ends with 3."""
     full.run_pass(check=0)
-    if path == "_verify_one":
-        when = f"{when} and args[1].disk.label == 'P01'"
+    if path == "_Reading.verify_one":
+        when = f"{when} and args[0].held.disk.label == 'P01'"
     run = full.run_pass("verify", "--json", "P01", "S01", check=3,
                         prefix=with_bug("poledata.maintenance.verify", path, when))  # fmt: skip
     assert sum(verdict["good"] for verdict in run.json()) == good

@@ -60,7 +60,7 @@ def by_serial(found: list[FoundDrive]) -> dict[str | None, FoundDrive]:
 def test_each_path_is_asked_once_and_left_asleep(machine: Machine) -> None:
     """One run a drive: pySMART, which asks a SCSI drive eleven times, reads from that."""
     machine.has("sata-good", "sas-good", "nvme-good")
-    assert len(smartctl.look()) == 3
+    assert len(smartctl.query_drives()) == 3
     assert machine.calls()[0] == "--json --scan"
     assert sorted(machine.calls()[1:]) == [
         f"--json=o -n standby,3 -a -d megaraid,{n} /dev/bus/0" for n in range(3)
@@ -70,7 +70,7 @@ def test_each_path_is_asked_once_and_left_asleep(machine: Machine) -> None:
 def test_a_drive_is_described_by_its_json_and_by_pysmart(machine: Machine) -> None:
     """Model, serial, logical ID and numbers of every kind of drive."""
     machine.has("sata-good", "sas-grown", "nvme-good")
-    found = by_serial(smartctl.look())
+    found = by_serial(smartctl.query_drives())
     sata, sas = found["ZA12JCHM"], found["ZL22PHAL0000C0048NEQ"]
     assert sata.drive.wwn == "0x5000c500858bfea7"
     assert sata.report.model == "ST8000NM0055-1RM112"
@@ -86,17 +86,17 @@ def test_a_drive_is_described_by_its_json_and_by_pysmart(machine: Machine) -> No
 def test_a_failed_self_test_of_a_scsi_drive_is_seen(machine: Machine) -> None:
     """smartctl 7.3 has it in its text alone: pySMART reads that."""
     machine.has("sas-test-failed")
-    (found,) = smartctl.look()
+    (found,) = smartctl.query_drives()
     verdict = rules.judge(found.report, Past(), time.time())
     assert (verdict.health, verdict.reasons) == (Health.FAILING, ("its newest self-test failed",))
 
 
 def test_a_hung_drive_delays_no_other(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its smartctl is ended and not waited for; nothing is known of the drive, and it says so."""
-    monkeypatch.setattr(smartctl, "ASK_TIMEOUT_S", 3.0)
+    monkeypatch.setattr(smartctl, "QUERY_TIMEOUT_S", 3.0)
     machine.has(*["sata-good"] * 9, "sas-good", slow=9)
     began = time.monotonic()
-    found = smartctl.look()
+    found = smartctl.query_drives()
     assert time.monotonic() - began < 15  # and not 27
     unreadable_disks = [each for each in found if each.drive.serial is None]
     assert {each.report.says for each in unreadable_disks} == {"no answer within 3 s"} and len(
@@ -113,7 +113,7 @@ def test_two_paths_to_one_drive_are_one_drive_and_the_better_answer_counts(
 ) -> None:
     """One path says who it is and no more; the other one how it is."""
     machine.has("sas-not-ready", "sas-good")
-    (found,) = smartctl.look()
+    (found,) = smartctl.query_drives()
     assert found.devices == ("/dev/bus/0 megaraid,0", "/dev/bus/0 megaraid,1")
     assert found.report.passed is True
 
@@ -122,13 +122,13 @@ def test_an_old_smartctl_is_called_so(machine: Machine) -> None:
     """Before 7.0 it printed no JSON."""
     machine.has("sata-good")
     (machine.directory / "0.json").write_text("smartctl 6.6 …\nUNRECOGNIZED OPTION: json=o\n")
-    (found,) = smartctl.look()
+    (found,) = smartctl.query_drives()
     assert found.report.says == "no JSON from smartctl: 7.0 or newer is needed"
 
 
 def test_named_devices_alone_are_asked(machine: Machine) -> None:
     """Also one that nobody lists."""
     machine.has("sata-good")
-    (found,) = smartctl.look(["/dev/sdz"])
+    (found,) = smartctl.query_drives(["/dev/sdz"])
     assert found.devices == ("/dev/sdz",) and found.drive.serial is None
     assert machine.calls()[1:] == ["--json=o -n standby,3 -a /dev/sdz"]

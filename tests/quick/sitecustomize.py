@@ -13,8 +13,11 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
 QUICK = {
-    "poledata.archive.buffer": {"LEAST_SETTLE_S": 0.0},
-    "poledata.archive.buffer_marker": {"UNKNOWN_GRANULARITY_S": 0.0, "_KERNEL_TICK_S": 0.0},
+    "poledata.archive.buffer_marker": {
+        "LEAST_SETTLE_S": 0.0,
+        "UNKNOWN_GRANULARITY_S": 0.0,
+        "_KERNEL_TICK_S": 0.0,
+    },
     "poledata.archive.removal": {"PAUSE_S": 0.01},
 }
 

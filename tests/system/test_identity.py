@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from poledata.archive.buffer_marker import NAME as MARKER
+from poledata.archive.buffer import MARKER
 from tests.helpers.loopdisks import LoopDisk, LoopWorld, two_partitions
 from tests.helpers.rack import below_the_mounts, go_on, sh, swap
 from tests.helpers.stations import notice_text

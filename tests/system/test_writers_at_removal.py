@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from poledata.archive import buffer, buffer_names, removal
+from poledata.archive import buffer, removal
 from poledata.archive.removal import ArchivedFile, RemovalResult
 from poledata.system import paths
 from tests.helpers.loopdisks import LoopDisk
@@ -198,7 +198,7 @@ def test_a_lease_that_has_run_out_removes_nothing(
     before = limit.read_text()
     with place(fs, loop_disk, tmp_path) as root, made(root / "station") as station:
         writer = LateWriter("append", station.source)
-        hide = buffer_names.hide
+        hide = buffer.hide
 
         def look_up_and_hide(parent_fd: int, base: str) -> str:
             writer.open_now()  # it has looked up the name, and waits for our lease
@@ -209,7 +209,7 @@ def test_a_lease_that_has_run_out_removes_nothing(
             return remove_hidden(self, here)
 
         remove_hidden = removal.Removal._remove_hidden
-        monkeypatch.setattr(removal.buffer_names, "hide", look_up_and_hide)
+        monkeypatch.setattr(removal.buffer, "hide", look_up_and_hide)
         monkeypatch.setattr(removal.Removal, "_remove_hidden", remove_after_long)
         limit.write_text("1")
         try:
@@ -235,14 +235,14 @@ def test_without_the_second_look_a_writer_would_lose_its_bytes(
     """The control: if the proof after the pause is left out, this very writer loses."""
     with TemporaryDirectory(dir="/dev/shm") as memory, made(Path(memory)) as station:
         writer = LateWriter("append", station.source)
-        hide, judge = buffer_names.hide, removal.may_remove
+        hide, judge = buffer.hide, removal.may_remove
 
         def look_up_and_hide(parent_fd: int, base: str) -> str:
             writer.open_now()
             monkeypatch.setattr(removal, "may_remove", lambda _: ())
             return hide(parent_fd, base)
 
-        monkeypatch.setattr(removal.buffer_names, "hide", look_up_and_hide)
+        monkeypatch.setattr(removal.buffer, "hide", look_up_and_hide)
         outcome = remove(station)
         monkeypatch.setattr(removal, "may_remove", judge)
         assert outcome.is_removed and outcome.was_opened

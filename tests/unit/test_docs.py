@@ -17,12 +17,13 @@ import pytest
 from data_manager import data_manager
 from generate_db import generate_db
 from get_drive_IDs import get_drive_ids
-from get_SMART_status import Row, get_smart_status
+from get_SMART_status import get_smart_status
 from poledata.errors import ExitCode
 from poledata.notices.kinds import SEVERITIES
 from poledata.settings import KEYS
 from poledata.smart.ids import Identity
 from poledata.smart.rules import Change
+from poledata.smart.table import DriveRow
 from tests.helpers.documents import OPERATORS, codes, first_codes, rows, section
 from tests.helpers.world import REPO
 
@@ -281,7 +282,7 @@ def test_every_table_and_column_is_explained_and_no_other() -> None:
 def test_the_keys_of_what_is_said_of_drives_are_those_of_the_tables() -> None:
     """``get_drive_IDs.py``, ``get_SMART_status.py`` and its ``--history``: in their order."""
     _, *texts = re.split(r"^`.*\.py.* --json`", section(README, "### JSON"), flags=re.MULTILINE)
-    for text, record in zip(texts[6:], (Identity, Row, Change), strict=True):
+    for text, record in zip(texts[6:], (Identity, DriveRow, Change), strict=True):
         assert set(first_codes(text)) == {field.name for field in dataclasses.fields(record)}
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from poledata.archive import buffer_marker
+from poledata.archive.buffer import Presence
 from poledata.archive.buffer_marker import NoMarker
-from poledata.archive.buffer_names import Presence
 from tests.helpers.held_places import held
 from tests.helpers.world import MARKER
 

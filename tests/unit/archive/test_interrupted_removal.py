@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from poledata.archive import buffer_names
+from poledata.archive import buffer
 
 # --- names ----------------------------------------------------------------------------------
 
@@ -30,7 +30,7 @@ from poledata.archive import buffer_names
 )
 def test_a_hidden_path_tells_its_name(path: str, name: str | None) -> None:
     """None for any other path; the path itself where only a hash of the name is left."""
-    assert buffer_names.original(path) == name
+    assert buffer.original(path) == name
 
 
 @pytest.mark.parametrize("base", ["0000.g3", "x" * 245, "x" * 246, "x" * 255, "ü" * 127])
@@ -38,14 +38,14 @@ def test_a_name_is_found_again_by_its_hidden_one(tmp_path: Path, base: str) -> N
     """However long: the longest has a hash in its place, which leads to it among others."""
     (tmp_path / base).write_bytes(b"data")
     fd = os.open(tmp_path, os.O_RDONLY)
-    hidden_base = buffer_names.hide(fd, base)
+    hidden_base = buffer.hide(fd, base)
     assert os.listdir(tmp_path) == [hidden_base]
-    assert buffer_names.is_present(fd, base)
-    found = buffer_names.original(hidden_base)
+    assert buffer.is_present(fd, base)
+    found = buffer.original(hidden_base)
     if found == hidden_base:
-        found = buffer_names.original_of_hash(hidden_base, ["other", f"below/{base}", base])
+        found = buffer.original_of_hash(hidden_base, ["other", f"below/{base}", base])
     assert found == base
-    assert buffer_names.original_of_hash("." + "0f" * 32 + ".removing", [base]) is None
+    assert buffer.original_of_hash("." + "0f" * 32 + ".removing", [base]) is None
     os.close(fd)
 
 
@@ -57,7 +57,7 @@ def test_a_name_is_never_taken_from_another_file(tmp_path: Path) -> None:
         (tmp_path / taken).write_bytes(b"earlier")
     fd = os.open(tmp_path, os.O_RDONLY)
     with pytest.raises(OSError) as raised:
-        buffer_names.hide(fd, "a")
+        buffer.hide(fd, "a")
     assert raised.value.errno == errno.EEXIST
     assert (tmp_path / "a").read_bytes() == b"data"
     assert (tmp_path / ".a.removing").read_bytes() == b"earlier"

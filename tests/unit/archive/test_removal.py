@@ -791,7 +791,7 @@ TAKES_AWAY = {
     ("poledata/archive/removal.py", "_unlink_if_proved", "unlink"): "a proved file: the only one",
     ("poledata/archive/removal.py", "_give_back", "rename_new"): "a hidden name; replaces nothing",
     (
-        "poledata/archive/buffer_names.py",
+        "poledata/archive/buffer.py",
         "hide",
         "rename_new",
     ): "a proved file's name; replaces nothing",

@@ -22,11 +22,11 @@ def test_an_answer_of_smartctl_that_hits_a_bug_is_none(
 ) -> None:
     """That drive says why; the others are asked as ever."""
 
-    def wrong(_smartctl: str, door: smartctl.Door) -> FoundDrive:
+    def wrong(_smartctl: str, door: smartctl.DrivePath) -> FoundDrive:
         raise OverflowError(door.name)
 
-    monkeypatch.setattr(smartctl, "_asked", wrong)
-    found = smartctl._ask("smartctl", smartctl.Door("/dev/sdq"))
+    monkeypatch.setattr(smartctl, "_answer", wrong)
+    found = smartctl._query("smartctl", smartctl.DrivePath("/dev/sdq"))
     assert found.devices == ("/dev/sdq",)
     assert found.report.says == (
         "A bug of this program (OverflowError: /dev/sdq); the log has its traceback"

@@ -31,7 +31,7 @@ def test_without_smartctl_it_is_said_how_to_get_it(
     monkeypatch.setattr(smartctl, "_SBIN", str(tmp_path))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(UsageFault) as fault:
-        smartctl.look()
+        smartctl.query_drives()
     assert str(fault.value) == (
         "smartctl is not installed. Nothing was changed. Debian, Ubuntu: "
         "sudo apt install smartmontools"

@@ -17,7 +17,7 @@ from poledata.notices.kinds import KINDS
 from poledata.status import html
 from poledata.status.facts import BufferStatus, DiskStatus, Status, judged
 from poledata.status.html import Column, Point, Trends
-from poledata.status.text import HEAD, as_text
+from poledata.status.text import SUBJECT_CHARACTERS, as_text
 from tests.helpers.hostile_page import EVIL, HOSTILE, HOSTILE_TRENDS
 from tests.helpers.sample_page import SAMPLE, TRENDS
 from tests.helpers.sample_status import AT, STATUS, disk
@@ -82,7 +82,7 @@ def test_what_the_screen_says_stands_on_the_page() -> None:
     status = judged(replace(SAMPLE, pause=Pause(AT, "the rack is open", None)))
     words = made(status).words
     for line in as_text(status).splitlines():
-        text = line[HEAD:] if re.match(r"[A-Z][a-z]+ |  {9}", line) else line
+        text = line[SUBJECT_CHARACTERS:] if re.match(r"[A-Z][a-z]+ |  {9}", line) else line
         text = re.sub(r"^  \d\. ", "", text)  # a numbered list numbers its items itself
         text = re.sub(r"^(P07|S06)  (\w+)  \[[#-]+\] ", "", text)
         if not line.startswith("Archive ") and not re.match(r"[A-Z ]+: | +and |WARNING", line):
