@@ -1,4 +1,4 @@
-# Needs only make, git and Python 3.10 or newer: each target sets up what it uses, once, in .venv.
+# Needs only make, git and Python 3.11 or newer: each target sets up what it uses, once, in .venv.
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
@@ -52,8 +52,8 @@ clean:  ## remove .venv, demo/ and everything else that make has made
 
 # A stamp is touched only after its step went through, so an interrupted set-up is done again.
 .venv/made:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
-	  echo 'Python 3.10 or newer is needed; "$(PYTHON)" is not. Name one: make PYTHON=python3.12 …' >&2; \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'Python 3.11 or newer is needed; "$(PYTHON)" is not. Name one: make PYTHON=python3.12 …' >&2; \
 	  exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo '"$(PYTHON)" cannot make a virtual environment. Debian, Ubuntu: apt install python3-venv' >&2; \

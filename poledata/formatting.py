@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 
@@ -42,9 +42,7 @@ def is_utf8(text: str) -> bool:
 
 def utc(seconds: float) -> str:
     """Seconds since 1970 as the database's ISO 8601 text, e.g. ``2026-11-23T18:20:57Z``."""
-    return datetime.fromtimestamp(_in_calendar(seconds), timezone.utc).strftime(
-        "%Y-%m-%dT%H:%M:%SZ"
-    )
+    return datetime.fromtimestamp(_in_calendar(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def utc_now() -> str:

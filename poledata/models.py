@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 
 
-class Role(str, Enum):
+class Role(StrEnum):
     """Which of its two copies of a file a disk takes."""
 
     PRIMARY = "primary"
     COPY = "copy"
 
 
-class DiskState(str, Enum):
+class DiskState(StrEnum):
     """The life of a disk, in order; ``lost`` may end it at any time."""
 
     SPARE = "spare"
@@ -73,7 +73,7 @@ class Disk:
         return self.serial if self.state is DiskState.SHIPPED else self.label
 
 
-class CopyState(str, Enum):
+class CopyState(StrEnum):
     """What the last look at a copy found."""
 
     GOOD = "good"
@@ -81,7 +81,7 @@ class CopyState(str, Enum):
     MISSING = "missing"
 
 
-class VerifiedBy(str, Enum):
+class VerifiedBy(StrEnum):
     """How a copy was read back: only the first two prove the medium."""
 
     DIRECT = "direct"
@@ -247,7 +247,7 @@ class Written:
     line: ManifestLine
 
 
-class Health(str, Enum):
+class Health(StrEnum):
     """What a check of a drive came to."""
 
     HEALTHY = "healthy"
@@ -282,7 +282,7 @@ class SmartCheck:
     reasons: tuple[str, ...]
 
 
-class Severity(str, Enum):
+class Severity(StrEnum):
     """How loud a notice is."""
 
     CRITICAL = "critical"
