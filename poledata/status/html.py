@@ -137,6 +137,8 @@ def render(status: Status, trends: Trends, full_percent: float) -> str:
         curve=curve,
         size_text=size_text,
         level_text=text.level_text,
+        pending_text=text.pending_text,
+        undelivered_text=text.undelivered_text,
         used_part=text.used_part,
         version=__version__,
     )
@@ -166,8 +168,8 @@ def _slot(item: DiskStatus) -> _Slot:
     on_shelf = disk.state is DiskState.CLOSED and not item.is_mounted
     words = [use, *[f"{level} full"] * bool(percent), *["on the shelf"] * on_shelf, *flaws]
     mark = flaws[0] if flaws else "shelf" if on_shelf else level if use == "in use" else use
-    said = f"{disk.label}, serial {disk.serial}: {', '.join(words)}"
-    return _Slot(item, bool(flaws), percent, mark, said)
+    description = f"{disk.label}, serial {disk.serial}: {', '.join(words)}"
+    return _Slot(item, bool(flaws), percent, mark, description)
 
 
 def _flaws(item: DiskStatus) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -26,9 +26,7 @@ _Rows = Iterable[tuple[tuple[str, ...], float | None]]
 
 def render(status: Status) -> str:
     """Return the whole file."""
-    registry = CollectorRegistry()
-    registry.register(_StatusCollector(status))
-    return generate_latest(registry).decode()
+    return generate_latest(_StatusCollector(status)).decode()
 
 
 class _StatusCollector(Collector):
