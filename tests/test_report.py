@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,6 @@ from poledata.status.facts import (
     DiskStatus,
     Status,
     Undelivered,
-    as_json,
     judged,
 )
 from poledata.status.text import as_text, headline, state_lines
@@ -462,7 +461,7 @@ def test_no_line_ends_with_a_blank() -> None:
 
 def test_json_has_every_field_under_its_own_name() -> None:
     """The keys are stable; enums are their words, in JSON as everywhere."""
-    told = json.loads(json.dumps(as_json(replace(STATUS, pending=(_pending(1),)))))
+    told = json.loads(json.dumps(asdict(replace(STATUS, pending=(_pending(1),)))))
     assert set(told) == {field.name for field in fields(Status)}
     assert set(told["buffer"]) == {field.name for field in fields(BufferStatus)}
     assert told["disks"][0]["disk"]["label"] == "P01"
@@ -580,6 +579,6 @@ def test_odd_names_are_told_as_they_can_be_printed(world: World, tmp_path: Path)
     (world.buffer / os.fsdecode(b"\xff.g3")).touch()
     status = collect(world)
     as_text(status).encode()
-    json.dumps(as_json(status)).encode()
+    json.dumps(asdict(status)).encode()
     assert "  a\\udcff.g3: it is not UTF-8 " in as_text(status)
     world.leave_unchecked("a file was put by hand")

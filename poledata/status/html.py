@@ -113,6 +113,7 @@ def render(status: Status, trends: Trends, full_percent: float) -> str:
     )
     script = (_HERE / "status_page.js").read_text(encoding="utf-8")
     template = environment.from_string((_HERE / "status_page.html").read_text(encoding="utf-8"))
+    at_station = [item for item in status.disks if item.disk.state not in GONE]
     archive = Fact("Archive", (f"{status.db_path} ({status.config_path})",))
     return BEGINNING + template.render(
         status=status,
@@ -129,7 +130,10 @@ def render(status: Status, trends: Trends, full_percent: float) -> str:
         columns_width=len(trends.days) * COLUMN_WIDTH,
         most=max(trends.days, key=lambda day: day.size_bytes),
         in_use=[item for item in status.disks if item.disk.state is DiskState.ACTIVE],
-        arrays=[(role.value, tuple(_slots(status, role))) for role in Role],
+        arrays=[
+            (role.value, [_slot(item) for item in at_station if item.disk.role is role])
+            for role in Role
+        ],
         drives=trends.drives,
         facts=[archive, *text.archive_facts(status), *text.disk_facts(status)],
         since=lambda at: people_time(seconds(at), status.at_s),
@@ -153,12 +157,6 @@ class _Slot:
     percent: float
     mark: str
     words: str
-
-
-def _slots(status: Status, role: Role) -> Iterator[_Slot]:
-    for item in status.disks:
-        if item.disk.role is role and item.disk.state not in GONE:
-            yield _slot(item)
 
 
 def _slot(item: DiskStatus) -> _Slot:
