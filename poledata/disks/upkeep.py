@@ -12,7 +12,7 @@ from poledata.context import Context
 from poledata.disks import catalog_copy, closing, lifecycle
 from poledata.disks.mounted_disks import MountedDisks
 from poledata.errors import FULL_ERRNOS, CannotClose, DiskRefused, ManifestDamaged
-from poledata.formatting import seconds, utc
+from poledata.formatting import seconds, utc_now
 from poledata.models import Disk, DiskState
 from poledata.notices.kinds import DISK_KINDS
 
@@ -84,8 +84,7 @@ class Upkeep:
     def _tell_not_closed(self, disk: Disk, fault: Exception) -> None:
         if disk.state is DiskState.ACTIVE:  # a half closed one is tried in every pass
             with db.transaction(self._conn):
-                at = utc(time.time())
-                db.disks.note_event(self._conn, disk.id, at, REFUSED_TO_CLOSE, str(fault))
+                db.disks.note_event(self._conn, disk.id, utc_now(), REFUSED_TO_CLOSE, str(fault))
         text = f"{disk.label} is full but can't be closed: {fault}."
         self._board.tell("copy-damaged", disk.label, text)
 

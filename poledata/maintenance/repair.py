@@ -7,7 +7,6 @@ import logging
 import os
 import stat
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -36,7 +35,7 @@ from poledata.errors import (
     SourceChanged,
     Stopped,
 )
-from poledata.formatting import shown, utc
+from poledata.formatting import shown, utc_now
 from poledata.maintenance.examine import examine
 from poledata.maintenance.leftovers import Leftovers
 from poledata.models import (
@@ -491,7 +490,7 @@ class _Repair:
         copy = result.copies.get(self._role)
         if result.sha512 is None or not isinstance(copy, Written):
             return
-        source, conn, now = result.job.waiting.stat, self._context.conn, utc(time.time())
+        source, conn, now = result.job.waiting.stat, self._context.conn, utc_now()
         db.files.register(conn, result.job.name, result.sha512, source, [(disk, copy)], now)
         self._disks.used(disk)
         self._outcome.to_labels.add(disk.label)
