@@ -55,9 +55,6 @@ class Mark:
         return replace(self, opened_at=own.opened_at, closed_at=None) == own
 
 
-# --- names ------------------------------------------------------------------------------
-
-
 def why_not_carried(name: str) -> str | None:
     """Return why the manifest can't carry this name unescaped; None if it can.
 
@@ -87,9 +84,6 @@ def why_no_name(name: str) -> str | None:
     if {"", ".", ".."} & set(name.split("/")):
         return "a part of its path is empty, . or .."
     return why_not_carried(name)
-
-
-# --- the mark and the claim -------------------------------------------------------------
 
 
 def read_mark(root_fd: int) -> Mark | None:
@@ -160,7 +154,9 @@ def claim(root_fd: int, mark: Mark) -> None:
     sweep_incoming(root_fd)
     paths.make_directories(root_fd, DATA)
     write_file(root_fd, DECLARATION, _DECLARATION_TEXT)
-    write_file(root_fd, README, _readme(mark))
+    template = Path(__file__).with_name("disk_readme.txt").read_text(encoding="utf-8")
+    readme = template.format(label=mark.label, role=mark.role.value, serial=mark.serial)
+    write_file(root_fd, README, readme.encode())
     write_file(root_fd, MANIFEST, b"")
     os.fsync(root_fd)
     write_file(root_fd, MARK, _mark_text(mark))
@@ -200,14 +196,6 @@ def _mark_text(mark: Mark) -> bytes:
         f"Pole-Stand-In: {'yes' if mark.stand_in else 'no'}\n"
         f"Pole-Opened: {mark.opened_at}\n"
     ).encode()
-
-
-def _readme(mark: Mark) -> bytes:
-    template = Path(__file__).with_name("disk_readme.txt").read_text(encoding="utf-8")
-    return template.format(label=mark.label, role=mark.role.value, serial=mark.serial).encode()
-
-
-# --- unfinished copies ------------------------------------------------------------------
 
 
 def new_temporary() -> str:
@@ -259,8 +247,6 @@ def set_aside(root_fd: int, path: str, now_s: float) -> str:
         os.fsync(from_fd)
     return f"{ASIDE}/{aside}"
 
-
-# --- reading --------------------------------------------------------------------------------
 
 _BLOCK_BYTES = 1 << 20
 

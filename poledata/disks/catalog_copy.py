@@ -100,9 +100,6 @@ def _beside(conn: db.Connection, held: HeldDisk) -> Iterator[bool]:
         yield is_there
 
 
-# --- which copy knows most ----------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Copy:
     """A copy of the database: where it is, what it knows, and its open file."""

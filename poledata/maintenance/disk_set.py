@@ -133,9 +133,6 @@ def _one_begins_the_other(one: str, other: str) -> bool:
     return one.startswith(other) or other.startswith(one)
 
 
-# --- what a new entry must not hide -------------------------------------------------------
-
-
 def must_know(
     config: Config, known: Sequence[Disk], changes: Changes, source: Path, db_path: Path
 ) -> None:
@@ -186,9 +183,6 @@ def _is_of(mark: bag.Mark | None, entries: Iterable[Entry]) -> bool:
         mark.logical_id == entry.logical_id or _one_begins_the_other(mark.serial, entry.serial)
         for entry in entries
     )
-
-
-# --- which drives are ready ---------------------------------------------------------------
 
 
 def readiness(config: Config, entries: Iterable[Entry], cron_uid: int) -> list[Readiness]:

@@ -85,7 +85,7 @@ def rebuild(
     _note_begin(context)
     _register_disks(context, inventory, spares)
     rows = {disk.serial: disk for disk in db.disks.disks(context.conn)}
-    helds = [replace(find.held, disk=rows[_serial(find)]) for find in inventory.finds]
+    helds = [replace(find.held, disk=rows[find.held.disk.serial]) for find in inventory.finds]
     reports = read_bags.read_all(context, helds, stop)
     for held, report in zip(helds, reports, strict=True):
         if held.disk.state is DiskState.CLOSED and not is_dry:
@@ -142,10 +142,6 @@ def _tell(context: Context, disk: Disk, report: BagReport) -> None:
 
 
 # --- registering disks --------------------------------------------------------------------
-
-
-def _serial(find: Find) -> str:
-    return find.known.serial if find.known else find.marked.mark.serial
 
 
 def _register_disks(context: Context, inventory: Inventory, spares: Sequence[Entry]) -> None:

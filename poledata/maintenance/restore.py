@@ -78,9 +78,6 @@ def _must_not_be_ours(config: Config, conn: db.Connection, to: Path, to_fd: int)
             )
 
 
-# --- one file -----------------------------------------------------------------------------
-
-
 class _NotGood(Exception):
     """What a disk returned is not what was archived."""
 
