@@ -258,9 +258,10 @@ class Batches:
 
     def _end_notices(self, names: list[str]) -> None:
         """In the transaction that archives the files: no kill leaves a notice behind."""
+        board = self.state.context.board
         self.state.failures.forget(names)
-        for name in names:
-            self.state.context.board.settle(["copy-damaged"], name)
+        for name in set(board.open_keys("copy-damaged")) & set(names):
+            board.settle(["copy-damaged"], name)
 
     def _measure(self, held: HeldDisk) -> None:
         try:

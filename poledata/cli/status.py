@@ -44,7 +44,7 @@ def status(as_json: bool, html: Path | None, send: bool) -> ExitCode:
         config = app.load_config()
         with _read_only(config) as conn:
             found = facts.collect(config, conn)
-        click.echo(json.dumps(facts.as_json(found), indent=2) if as_json else as_text(found))
+        click.echo(json.dumps(asdict(found), indent=2) if as_json else as_text(found))
     return ExitCode.DONE
 
 

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import logging
 import os
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from poledata.disks.identity import HeldDisk, must_be_writable
 from poledata.disks.lifecycle import must_be, refused, the_disk
 from poledata.disks.mounted_disks import MountedDisks, seal_bytes
 from poledata.errors import FULL_ERRNOS, CannotClose, ManifestDamaged
-from poledata.formatting import seconds, shown, size_text, utc
+from poledata.formatting import seconds, shown, size_text, utc_now
 from poledata.models import CopyOnDisk, CopyState, Disk, DiskState, ManifestLine, Written
 from poledata.notices.kinds import DISK_KINDS
 from poledata.system import direct_io, mounts, paths
@@ -48,7 +47,7 @@ def close(context: Context, disk: Disk, reason: str) -> str:
         _reconcile(context, held)
         _sort_manifest(held.root_fd)  # without room for it nothing has changed yet
         with db.transaction(context.conn):
-            db.disks.set_state(context.conn, disk, DiskState.CLOSED, reason, _now())
+            db.disks.set_state(context.conn, disk, DiskState.CLOSED, reason, utc_now())
         _keep_catalog(context, held)
         return _finish(context, held, reason)
 
@@ -93,7 +92,7 @@ def _keep_catalog(context: Context, held: HeldDisk) -> None:
 
 
 def _finish(context: Context, held: HeldDisk, reason: str) -> str:
-    disk, closed_at = held.disk, _now()
+    disk, closed_at = held.disk, utc_now()
     payload = _seal(held.root_fd, closed_at)
     try:
         packing_list = keep_packing_list(context, held, closed_at)
@@ -120,7 +119,7 @@ def _how_to_remove(
     disk = held.disk
     disks = [d for d in db.disks.disks(context.conn) if d.role is disk.role]
     states = {state: sum(d.state is state for d in disks) for state in DiskState}
-    first, last = disk.first_used_at or _now(), disk.last_used_at or _now()
+    first, last = disk.first_used_at or utc_now(), disk.last_used_at or utc_now()
     days = (seconds(last) - seconds(first)) / 86_400
     rate = f", {size_text(payload.size_bytes / days)} a day" if days >= 1 else ""
     return (
@@ -229,7 +228,7 @@ def _adopt(
         line = manifest.append(held.root_fd, [(copy.sha512, name)])[0]
     with db.transaction(conn):
         copies = [(held.disk, Written(copy, line))]
-        db.files.register(conn, name, copy.sha512, copy.stat, copies, _now())
+        db.files.register(conn, name, copy.sha512, copy.stat, copies, utc_now())
     log.warning("%s: data/%s was not registered in full; it is now", held.disk.label, shown(name))
 
 
@@ -335,7 +334,3 @@ def _holds(path: Path, blocks: Iterable[bytes]) -> bool:
     """True if a file holds exactly this."""
     with path.open("rb") as file:
         return all(file.read(len(block)) == block for block in blocks) and not file.read(1)
-
-
-def _now() -> str:
-    return utc(time.time())

@@ -80,8 +80,6 @@ class DiskFaults:
             if is_in_use and refusal.kind in ("disk-error", "disk-read-only"):
                 self._failed[disk.id] = disk
 
-    # --- with disks to work on ----------------------------------------------------------------
-
     @cached_property
     def _upkeep(self) -> Upkeep:
         from poledata.disks.upkeep import Upkeep

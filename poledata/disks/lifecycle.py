@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import shlex
-import time
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from poledata.disks.identity import mounted_at
 from poledata.disks.mounted_disks import MountedDisks
 from poledata.disks.selection import in_order_of_use, label_key
 from poledata.errors import DiskRefused, Refused
-from poledata.formatting import counted, shown, size_text, utc
+from poledata.formatting import counted, shown, size_text, utc_now
 from poledata.models import GONE, Disk, DiskState, Role, Severity
 from poledata.notices.kinds import DISK_KINDS, SMART_KINDS
 
@@ -72,7 +71,7 @@ def ship(context: Context, disks: Iterable[Disk]) -> str:
         _may_be_shipped(context, disk)
     with db.transaction(context.conn):
         for disk in disks:
-            db.disks.set_state(context.conn, disk, DiskState.SHIPPED, None, _now())
+            db.disks.set_state(context.conn, disk, DiskState.SHIPPED, None, utc_now())
             _end_notices(context, disk)
             context.board.pass_on("copy-damaged", disk.label, disk.serial)  # the label is free now
     labels = ", ".join(disk.label for disk in disks)
@@ -134,9 +133,9 @@ def lose(context: Context, disk: Disk, why: str) -> str:
     files, size_bytes = db.copies.count_on(context.conn, disk)
     with db.transaction(context.conn):
         bad = db.copies.bad_copies(context.conn, disk)
-        db.disks.note_event(context.conn, disk.id, _now(), db.disks.BAD_BEFORE_LOSS, bad)
+        db.disks.note_event(context.conn, disk.id, utc_now(), db.disks.BAD_BEFORE_LOSS, bad)
         db.copies.copies_are_missing(context.conn, disk)
-        db.disks.set_state(context.conn, disk, DiskState.LOST, why, _now())
+        db.disks.set_state(context.conn, disk, DiskState.LOST, why, utc_now())
         if disk.state is not DiskState.SHIPPED:  # else another drive may have the label by now
             _end_notices(context, disk)
             context.board.settle(["copy-damaged"], disk.label)
@@ -157,7 +156,7 @@ def undo_loss(context: Context, label_or_serial: str) -> str:
     state, bad = db.disks.before_loss(context.conn, disk)
     _may_be_back(context, disk, state)
     with db.transaction(context.conn):
-        db.disks.not_lost(context.conn, disk, state, _now())
+        db.disks.not_lost(context.conn, disk, state, utc_now())
         db.copies.copies_are_back(context.conn, disk, bad)
         settle_no_good_copy(context)
     files, size_bytes = db.copies.count_on(context.conn, disk)
@@ -222,7 +221,7 @@ def hold(context: Context, disk: Disk, why: str) -> str:
     if disk.held_by == "person":
         raise refused(f"{disk.label} is held already: {disk.held_reason}")
     with db.transaction(context.conn):
-        db.disks.hold(context.conn, disk, "person", why, _now())
+        db.disks.hold(context.conn, disk, "person", why, utc_now())
     return (
         f"{disk.label} is held: nothing is written to it, and its copies are no ground for "
         f"removing files. It is free: umount {context.place(disk)}\n"
@@ -237,7 +236,7 @@ def unhold(context: Context, disk: Disk) -> str:
     if disk.held_by is None:
         raise refused(f"{disk.label} is not held")
     with db.transaction(context.conn):
-        db.disks.unhold(context.conn, disk, "by a person", _now())
+        db.disks.unhold(context.conn, disk, "by a person", utc_now())
     context.board.settle(["disk-error"], disk.label)
     if disk.state is DiskState.CLOSED:
         return f"{disk.label} is not held any more. It is closed: nothing is written to it."
@@ -275,7 +274,7 @@ def hold_failing(
     for disk in failing:
         if _has_usable(context, disk.role, {other.id for other in failing}):
             with db.transaction(context.conn):
-                db.disks.hold(context.conn, disk, "machine", why, _now())
+                db.disks.hold(context.conn, disk, "machine", why, utc_now())
             log.warning("%s is held by the machine", disk.label)
 
 
@@ -334,7 +333,3 @@ def settle_no_disk(context: Context) -> None:
     for role in context.board.open_keys("no-disk"):
         if not context.board.was_told("no-disk", role) and _has_usable(context, Role(role)):
             context.board.settle(["no-disk"], role)
-
-
-def _now() -> str:
-    return utc(time.time())

@@ -26,7 +26,7 @@ from poledata.disks.identity import (
 )
 from poledata.disks.selection import Room
 from poledata.errors import DiskRefused
-from poledata.formatting import utc
+from poledata.formatting import utc_now
 from poledata.models import Disk, DiskState
 from poledata.system import mounts, paths
 
@@ -163,6 +163,6 @@ class MountedDisks:
         manifest.mend(held.root_fd)
         if disk.state is DiskState.SPARE:
             with db.transaction(self._conn):
-                db.disks.activate(self._conn, disk, utc(time.time()))
+                db.disks.activate(self._conn, disk, utc_now())
         self._ready.add(disk.id)
         return held

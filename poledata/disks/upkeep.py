@@ -12,7 +12,7 @@ from poledata.context import Context
 from poledata.disks import catalog_copy, closing, lifecycle
 from poledata.disks.mounted_disks import MountedDisks
 from poledata.errors import FULL_ERRNOS, CannotClose, DiskRefused, ManifestDamaged
-from poledata.formatting import seconds, utc
+from poledata.formatting import seconds, utc_now
 from poledata.models import Disk, DiskState
 from poledata.notices.kinds import DISK_KINDS
 
@@ -51,8 +51,6 @@ class Upkeep:
         is_unread = db.disks.is_unread(self._conn, disk)
         return bool(disk.held_by) or disk.id in unsealed or is_unread
 
-    # --- closing --------------------------------------------------------------------------
-
     def close_full(self, disk: Disk) -> DiskRefused | OSError | None:
         """Close a full disk, unless that was refused in the last day; return the disk's fault."""
         last = db.disks.last_event(self._conn, disk, REFUSED_TO_CLOSE)
@@ -84,12 +82,9 @@ class Upkeep:
     def _tell_not_closed(self, disk: Disk, fault: Exception) -> None:
         if disk.state is DiskState.ACTIVE:  # a half closed one is tried in every pass
             with db.transaction(self._conn):
-                at = utc(time.time())
-                db.disks.note_event(self._conn, disk.id, at, REFUSED_TO_CLOSE, str(fault))
+                db.disks.note_event(self._conn, disk.id, utc_now(), REFUSED_TO_CLOSE, str(fault))
         text = f"{disk.label} is full but can't be closed: {fault}."
         self._board.tell("copy-damaged", disk.label, text)
-
-    # --- at the end of a pass -------------------------------------------------------------
 
     def keep_catalogs(self, ids: Collection[int]) -> list[tuple[Disk, OSError]]:
         """Put a daily copy of the database on each of these disks in use; return those at fault."""

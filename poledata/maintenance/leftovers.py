@@ -16,7 +16,7 @@ from poledata.disks.identity import HeldDisk
 from poledata.disks.mounted_disks import MountedDisks
 from poledata.disks.selection import BatchLimit
 from poledata.errors import DiskRefused, ManifestDamaged, Stopped
-from poledata.formatting import shown, utc
+from poledata.formatting import shown, utc_now
 from poledata.maintenance.examine import examine
 from poledata.models import CopyOnDisk, CopyState, Disk, DiskState, KnownFile, ManifestLine, Role
 from poledata.system import paths
@@ -95,7 +95,7 @@ class Leftovers:
             bag.set_aside(held.root_fd, path, time.time())
         with db.transaction(conn):
             db.copies.drop_copy(conn, known.id, held.disk)
-            db.disks.note_event(conn, held.disk.id, _now(), "set-aside", shown(known.name))
+            db.disks.note_event(conn, held.disk.id, utc_now(), "set-aside", shown(known.name))
 
     def _may_stay(self, held: HeldDisk, known: KnownFile, line: ManifestLine | None) -> bool:
         """True for a copy that is good after all (it counts again), or archived by its line.
@@ -115,13 +115,9 @@ class Leftovers:
         copy = CopyOnDisk(known.id, known.name, known.size_bytes, known.sha512, CopyState.DAMAGED)
         conn = self.context.conn
         with db.transaction(conn):
-            db.copies.verified(conn, copy, held.disk, CopyState.GOOD, found.how, _now())
+            db.copies.verified(conn, copy, held.disk, CopyState.GOOD, found.how, utc_now())
         return True
 
     def _go_on(self, _: int) -> None:
         if self.stop.is_set():
             raise Stopped("interrupted; bad copies are set aside by the next repair")
-
-
-def _now() -> str:
-    return utc(time.time())

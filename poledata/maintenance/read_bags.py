@@ -91,9 +91,6 @@ def _read(context: Context, held: HeldDisk, stop: threading.Event) -> BagReport:
     return report
 
 
-# --- one line -----------------------------------------------------------------------------
-
-
 class LineFinding(Enum):
     """What a line, its file and the database mean together."""
 
@@ -129,9 +126,6 @@ def judge(listed: Listed, row: FileRow | None) -> LineFinding:
     if row.copy_state is CopyState.DAMAGED:
         return LineFinding.BAD
     return LineFinding.KNOWN if row.copy_state is CopyState.GOOD else LineFinding.ADDED
-
-
-# --- one disk -----------------------------------------------------------------------------
 
 
 @dataclass(slots=True)

@@ -7,7 +7,6 @@ import logging
 import os
 import stat
 import threading
-import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
@@ -36,7 +35,7 @@ from poledata.errors import (
     SourceChanged,
     Stopped,
 )
-from poledata.formatting import shown, utc
+from poledata.formatting import shown, utc_now
 from poledata.maintenance.examine import examine
 from poledata.maintenance.leftovers import Leftovers
 from poledata.models import (
@@ -138,36 +137,21 @@ def _tell_how_disks_are(context: Context, were_bad: set[int]) -> None:
     lifecycle.settle_mended(context)
 
 
-# --- a file and its source ------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Obstacle:
-    """Why a disk that is well can't take a certain file."""
-
-    disk_id: int
-    why: str
-
-
 @dataclass(frozen=True, slots=True)
 class Todo:
     """A file that lacks a copy; ``tried`` are disks whose copy did not prove good.
 
-    If something is ``in_the_way`` the next disk of the role may take it.
+    ``obstacles``: why disks that are well can't take it, by their ids; another one may.
     """
 
     file_id: int
     tries: int = 0
     tried: frozenset[int] = frozenset()
-    in_the_way: tuple[Obstacle, ...] = ()
+    obstacles: dict[int, str] = field(default_factory=dict)
 
-    @property
-    def blocked_disks(self) -> frozenset[int]:
-        return frozenset(obstacle.disk_id for obstacle in self.in_the_way)
-
-    def blocked_by(self, obstacle: Obstacle) -> Todo:
+    def not_to(self, disk: Disk, why: str) -> Todo:
         """Return the same file, for another disk."""
-        return replace(self, in_the_way=(*self.in_the_way, obstacle))
+        return replace(self, obstacles={**self.obstacles, disk.id: why})
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,10 +265,7 @@ class Chooser:
             self.outcome.not_here[label] = self.outcome.not_here.get(label, 0) + 1
 
 
-# --- what is in the way ---------------------------------------------------------------------
-
-
-def _find_obstacles(held: HeldDisk, chosen: Iterable[Chosen]) -> dict[str, Obstacle]:
+def _find_obstacles(held: HeldDisk, chosen: Iterable[Chosen]) -> dict[str, str]:
     """Return what on this disk would stop which of these files, by name; nothing is written.
 
     A directory is never moved, nor a file that is archived by the disk's manifest. Raises OSError.
@@ -293,22 +274,18 @@ def _find_obstacles(held: HeldDisk, chosen: Iterable[Chosen]) -> dict[str, Obsta
     for one in chosen:
         path = f"{bag.DATA}/{one.known.name}"
         if why := _why_not_there(held, path):
-            found[one.known.name] = Obstacle(held.disk.id, why)
+            found[one.known.name] = why
         elif paths.stat(held.root_fd, path):
             existing[one.known.name] = one.known.sha512
     if not existing:
         return found
     lines = manifest.find_lines(held.root_fd, existing, manifest.BadLines())
+    other = [line for name, line in lines.items() if line.sha512 != existing[name]]
+    why = f"by its manifest, other content is archived on {held.disk.label} under this name"
     with closing(HashingReader()) as reader:
-        for name, line in lines.items():
-            if line.sha512 == existing[name]:
-                continue
-            if examine(held, name, line.sha512, reader).state is CopyState.GOOD:
-                found[name] = Obstacle(
-                    held.disk.id,
-                    f"by its manifest, other content is archived on {held.disk.label} under this "
-                    "name",
-                )
+        for line in other:
+            if examine(held, line.name, line.sha512, reader).state is CopyState.GOOD:
+                found[line.name] = why
     return found
 
 
@@ -323,9 +300,6 @@ def _why_not_there(held: HeldDisk, path: str) -> str | None:
         return f"{label}: {fault.strerror or fault} ({held.path / shown(path)})"
     what = "a directory" if place == path else "something"
     return f"on {label} {what} stands in its way ({held.path / shown(place)})" if place else None
-
-
-# --- one role -------------------------------------------------------------------------------
 
 
 class _Repair:
@@ -359,8 +333,12 @@ class _Repair:
                 self._go_on()
                 with self._turn():
                     todo = self._in_isolation(todo)
-        while not self._is_dry and self._clear_some_leftovers():
-            self._go_on()
+        has_more = not self._is_dry
+        while has_more:
+            with self._turn(), self._mounted() as mounted:
+                has_more = self._leftovers.clear_some(mounted)
+            if has_more:
+                self._go_on()
 
     def _go_on(self) -> None:
         if self._stop.is_set():
@@ -379,10 +357,6 @@ class _Repair:
     def _mounted(self) -> MountedDisks:
         return MountedDisks(self._context.config, self._context.conn, self._ready)
 
-    def _clear_some_leftovers(self) -> bool:
-        with self._turn(), self._mounted() as mounted:
-            return self._leftovers.clear_some(mounted)
-
     def _in_isolation(self, todo: list[Todo]) -> list[Todo]:
         """Copy a batch; if it hits a bug, halve it until the file that hits it is alone."""
         with caught("a batch of repair") as bugs:
@@ -400,9 +374,9 @@ class _Repair:
 
         Files for which something is in the way are separated from others: they go to other disks.
         """
-        out = todo[0].blocked_disks
-        now = [item for item in todo if item.blocked_disks == out]
-        later = [item for item in todo if item.blocked_disks != out]
+        out = todo[0].obstacles.keys()
+        now = [item for item in todo if item.obstacles.keys() == out]
+        later = [item for item in todo if item.obstacles.keys() != out]
         with self._mounted() as mounted:
             chosen = {
                 one.known.name: one for item in now if (one := self._chooser.choose(mounted, item))
@@ -419,12 +393,12 @@ class _Repair:
             self._disks.end_of_pass()
         return [*(chosen[work.waiting.name].todo for work in works), *again, *later, *blocked]
 
-    def _planner(self, mounted: MountedDisks, out: frozenset[int]) -> Planner:
+    def _planner(self, mounted: MountedDisks, out: Iterable[int]) -> Planner:
         return Planner(
             db.disks.disks(self._context.conn),
             mounted,
             self._context.board,
-            self._disks.out | out,
+            self._disks.out.union(out),
             self._promised_bytes,
             self._is_dry,
             lacking=lambda _known: [self._role],
@@ -432,10 +406,10 @@ class _Repair:
         )
 
     def _note_without_disk(self, one: Chosen) -> None:
-        if not one.todo.in_the_way:
+        if not one.todo.obstacles:
             self._outcome.without_disk += 1
             return
-        whys = "; ".join(obstacle.why for obstacle in one.todo.in_the_way)
+        whys = "; ".join(one.todo.obstacles.values())
         self._outcome.failed[shown(one.known.name)] = (
             f"{whys}. Mount a spare {self._role.value} disk, or see name-conflict in "
             "docs/operators.md; then repair again"
@@ -453,9 +427,7 @@ class _Repair:
             blocked, batch.jobs = [chosen[job.name].todo for job in batch.jobs], []
             return blocked
         batch.jobs = [job for job in batch.jobs if job.name not in found]
-        return [chosen[name].todo.blocked_by(obstacle) for name, obstacle in found.items()]
-
-    # --- copying ---------------------------------------------------------------------------
+        return [chosen[name].todo.not_to(held.disk, why) for name, why in found.items()]
 
     def _dry_run(self, batch: Batch, chosen: dict[str, Chosen]) -> list[Todo]:
         """Read and prove the sources as a repair would; nothing is written."""
@@ -491,7 +463,7 @@ class _Repair:
         copy = result.copies.get(self._role)
         if result.sha512 is None or not isinstance(copy, Written):
             return
-        source, conn, now = result.job.waiting.stat, self._context.conn, utc(time.time())
+        source, conn, now = result.job.waiting.stat, self._context.conn, utc_now()
         db.files.register(conn, result.job.name, result.sha512, source, [(disk, copy)], now)
         self._disks.used(disk)
         self._outcome.to_labels.add(disk.label)
@@ -514,7 +486,7 @@ class _Repair:
         why = _why(held.disk.label, fault)
         is_obstacle = isinstance(fault, OSError) and fault.errno in OBSTACLE_ERRNOS
         if is_obstacle or isinstance(fault, NameConflict):  # it came there only now
-            return one.todo.blocked_by(Obstacle(held.disk.id, why))
+            return one.todo.not_to(held.disk, why)
         if one.todo.tries + 1 < TRIES:
             return replace(one.todo, tries=one.todo.tries + 1)
         self._outcome.failed[name] = why

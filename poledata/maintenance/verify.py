@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -24,7 +23,7 @@ from poledata.disks.identity import HeldDisk, as_refusal, wrong_disk
 from poledata.disks.lifecycle import the_disk
 from poledata.disks.mounted_disks import MountedDisks
 from poledata.errors import DiskRefused, Refused, Stopped
-from poledata.formatting import counted, shown, utc
+from poledata.formatting import counted, shown, utc_now
 from poledata.maintenance.examine import OF_US_ERRNOS, CopyReading, examine
 from poledata.models import CopyOnDisk, CopyState, Disk, DiskState
 from poledata.notices.channels import configured_channels
@@ -252,7 +251,7 @@ class _Reading:
                     "it was noted as lost while it was read",
                     "What it still gives back does not count any more.",
                 )
-            db.copies.verified(conn, copy, held.disk, found.state, found.how, utc(time.time()))
+            db.copies.verified(conn, copy, held.disk, found.state, found.how, utc_now())
 
     def find_unregistered(self) -> None:
         """Note what is under data/, also links and pipes, and not in the database for this disk.
@@ -303,7 +302,7 @@ def _tell(
     context.board.settle(["copy-damaged"], disk.known_as)
     if _is_held_for_errors(disk):
         with db.transaction(context.conn):
-            db.disks.unhold(context.conn, disk, "all its copies read well", utc(time.time()))
+            db.disks.unhold(context.conn, disk, "all its copies read well", utc_now())
         context.board.settle(["disk-error"], disk.known_as)
 
 
@@ -324,7 +323,7 @@ def _tell_refused(context: Context, disk: Disk, refusal: DiskRefused, was_held: 
     is_sealed = disk.state in (DiskState.CLOSED, DiskState.SHIPPED)
     if is_sealed or (was_held and disk.state is DiskState.ACTIVE):  # a pass can't prove it is well
         with db.transaction(context.conn):
-            at = utc(time.time())
+            at = utc_now()
             db.disks.note_event(context.conn, disk.id, at, db.disks.NOT_READ, refusal.why)
     context.board.tell(refusal.kind, disk.known_as, f"{refusal.why}. {refusal.what_next}")
 
@@ -333,7 +332,7 @@ def _note_that_it_was_read(context: Context, disk: Disk) -> None:
     """Settle what is over: the disk was read to its end, so it is here, and the right one."""
     if db.disks.is_unread(context.conn, disk):
         with db.transaction(context.conn):
-            db.disks.note_event(context.conn, disk.id, utc(time.time()), db.disks.READ, None)
+            db.disks.note_event(context.conn, disk.id, utc_now(), db.disks.READ, None)
     if not _is_held_for_errors(disk):  # else its notice stays until the hold ends
         of_writing = {"disk-read-only"} if disk.state is DiskState.ACTIVE else set()
         context.board.settle([kind for kind in DISK_KINDS if kind not in of_writing], disk.known_as)

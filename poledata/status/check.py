@@ -28,7 +28,7 @@ from poledata.system.ownership import user_name
 
 FILES_TO_SCAN = 1000
 LEAST_DATABASE_SPACE_BYTES = 50 * 10**6
-UNIDENTIFIED = (
+_UNIDENTIFIED = (
     "drives are not identified (AcceptUnidentifiedDrives = yes): two disks without serial number "
     "and logical ID may be on one physical drive"
 )
@@ -136,10 +136,10 @@ def _clock(conn: db.Connection) -> CheckFinding:
 def _channels(config: Config) -> Iterator[CheckFinding]:
     names = [channel.name for channel in configured_channels(config.secrets)]
     if names:
-        said = f"{', '.join(names)} (data_manager.py notify --test tries them)"
+        text = f"{', '.join(names)} (data_manager.py notify --test tries them)"
     else:
-        said = "none is set in .env, so nobody is told of anything: see .env.example"
-    yield CheckFinding(bool(names) or not config.require_mount, f"channels: {said}")
+        text = "none is set in .env, so nobody is told of anything: see .env.example"
+    yield CheckFinding(bool(names) or not config.require_mount, f"channels: {text}")
     fed = config.secrets.heartbeat_command or config.secrets.heartbeat_url
     yield CheckFinding(True, f"watchdog: {'gets a heartbeat' if fed else 'none is set in .env'}")
 
@@ -212,14 +212,14 @@ def _disks(config: Config, conn: db.Connection) -> Iterator[CheckFinding]:
     for disk in db.disks.unsealed_disks(conn):
         yield _fault(f"{disk.label} is half closed: leave it mounted for the next pass")
     if config.accept_unidentified and config.require_mount:
-        yield CheckFinding(True, UNIDENTIFIED)
+        yield CheckFinding(True, _UNIDENTIFIED)
     usable: dict[Role, list[HeldDisk]] = {role: [] for role in Role}
     with MountedDisks(config, conn, set()) as mounted:
         for disk, found in _each_disk(conn, mounted):
             if isinstance(found, _Usable):
                 usable[disk.role].append(found.held)
-                room = f"{disk.state.value}, room for {size_text(max(0, found.free_bytes))}"
-                yield CheckFinding(True, f"{disk.label} at {found.held.path}: {room}")
+                text = f"{disk.state.value}, room for {size_text(max(0, found.free_bytes))}"
+                yield CheckFinding(True, f"{disk.label} at {found.held.path}: {text}")
             elif disk.state is not DiskState.SPARE or found.kind != "disk-missing":
                 yield _fault(f"{found.label}: {found.why}. {found.what_next}")
         for role in Role:

@@ -6,10 +6,9 @@ import os
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import groupby
-from typing import Any
 
 from poledata import db
 from poledata.archive import buffer, buffer_marker, writers
@@ -101,7 +100,10 @@ class Undelivered:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Everything that ``status`` shows; ``reasons`` explain the verdict."""
+    """Everything that ``status`` shows; its names are the keys of the JSON, and stable (README).
+
+    ``reasons`` explain the verdict.
+    """
 
     at_s: float
     config_path: str
@@ -245,11 +247,6 @@ def _buffer_content(config: Config, fd: int) -> BufferStatus:
         writer_rule=rule.why,
         used_percent=100 * space.used_bytes / max(1, space.used_bytes + space.free_bytes),
     )
-
-
-def as_json(status: Status) -> dict[str, Any]:
-    """Return the status as plain values; its keys are stable (README)."""
-    return asdict(status)
 
 
 # --- the verdict --------------------------------------------------------------------------

@@ -113,6 +113,7 @@ def render(status: Status, trends: Trends, full_percent: float) -> str:
     )
     script = (_HERE / "status_page.js").read_text(encoding="utf-8")
     template = environment.from_string((_HERE / "status_page.html").read_text(encoding="utf-8"))
+    at_station = [item for item in status.disks if item.disk.state not in GONE]
     archive = Fact("Archive", (f"{status.db_path} ({status.config_path})",))
     return BEGINNING + template.render(
         status=status,
@@ -129,7 +130,10 @@ def render(status: Status, trends: Trends, full_percent: float) -> str:
         columns_width=len(trends.days) * COLUMN_WIDTH,
         most=max(trends.days, key=lambda day: day.size_bytes),
         in_use=[item for item in status.disks if item.disk.state is DiskState.ACTIVE],
-        arrays=[(role.value, tuple(_slots(status, role))) for role in Role],
+        arrays=[
+            (role.value, [_slot(item) for item in at_station if item.disk.role is role])
+            for role in Role
+        ],
         drives=trends.drives,
         facts=[archive, *text.archive_facts(status), *text.disk_facts(status)],
         since=lambda at: people_time(seconds(at), status.at_s),
@@ -137,6 +141,8 @@ def render(status: Status, trends: Trends, full_percent: float) -> str:
         curve=curve,
         size_text=size_text,
         level_text=text.level_text,
+        pending_text=text.pending_text,
+        undelivered_text=text.undelivered_text,
         used_part=text.used_part,
         version=__version__,
     )
@@ -153,12 +159,6 @@ class _Slot:
     words: str
 
 
-def _slots(status: Status, role: Role) -> Iterator[_Slot]:
-    for item in status.disks:
-        if item.disk.role is role and item.disk.state not in GONE:
-            yield _slot(item)
-
-
 def _slot(item: DiskStatus) -> _Slot:
     disk, use, flaws = item.disk, _USE[item.disk.state], tuple(_flaws(item))
     percent = 100 * (text.used_part(disk) or 0.0)
@@ -166,8 +166,8 @@ def _slot(item: DiskStatus) -> _Slot:
     on_shelf = disk.state is DiskState.CLOSED and not item.is_mounted
     words = [use, *[f"{level} full"] * bool(percent), *["on the shelf"] * on_shelf, *flaws]
     mark = flaws[0] if flaws else "shelf" if on_shelf else level if use == "in use" else use
-    said = f"{disk.label}, serial {disk.serial}: {', '.join(words)}"
-    return _Slot(item, bool(flaws), percent, mark, said)
+    description = f"{disk.label}, serial {disk.serial}: {', '.join(words)}"
+    return _Slot(item, bool(flaws), percent, mark, description)
 
 
 def _flaws(item: DiskStatus) -> Iterator[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -26,9 +26,7 @@ _Rows = Iterable[tuple[tuple[str, ...], float | None]]
 
 def render(status: Status) -> str:
     """Return the whole file."""
-    registry = CollectorRegistry()
-    registry.register(_StatusCollector(status))
-    return generate_latest(registry).decode()
+    return generate_latest(_StatusCollector(status)).decode()
 
 
 class _StatusCollector(Collector):
@@ -36,47 +34,58 @@ class _StatusCollector(Collector):
         self._status = status
 
     def collect(self) -> Iterable[Metric]:
-        numbers = (*_of_archive(self._status), *_of_buffer(self._status), *_of_pass(self._status))
-        for name, text, value in numbers:
-            if value is not None:
-                yield GaugeMetricFamily(f"pole_{name}", text, value=value)
-        done = self._status.archived
-        yield CounterMetricFamily("pole_archived_files", "Files on two disks.", done.files)
-        yield CounterMetricFamily("pole_archived_bytes", "Bytes on two disks.", done.size_bytes)
-        yield from _by_name(self._status)
-        yield from _of_disks([i for i in self._status.disks if i.disk.state not in GONE])
+        yield from _of_archive(self._status)
+        yield from _of_buffer(self._status)
+        yield from _of_files(self._status)
+        yield from _of_passes(self._status)
+        yield from _of_notices(self._status)
+        yield from _of_disks(self._status)
 
 
-# --- single numbers -----------------------------------------------------------------------
+def _of_archive(status: Status) -> Iterator[Metric]:
+    version = [((__version__,), 1)]
+    yield _labelled("build_info", "The version of the program.", ("version",), version)
+    yield _number("status_timestamp_seconds", "When this was looked at.", status.at_s)
+    yield _labelled(
+        "verdict",
+        "The first words of the status: 1 for those that hold.",
+        ("verdict",),
+        [((each.name.lower(),), each is status.verdict) for each in ArchiveVerdict],
+    )
+    yield _number("paused", "Whether the archive is paused.", status.pause is not None)
+    stand_ins = "Whether directories stand in for disks, for demo."
+    yield _number("stand_ins", stand_ins, status.stand_ins)
 
-_Number = tuple[str, str, float | None]
 
-
-def _of_archive(status: Status) -> Iterator[_Number]:
-    yield "status_timestamp_seconds", "When this was looked at.", status.at_s
-    yield "paused", "Whether the archive is paused.", status.pause is not None
-    yield "stand_ins", "Whether directories stand in for disks, for demo.", status.stand_ins
-    yield "failed_files", "Files that failed so far.", len(status.pending)
-    yield "lacking_copies", "Copies damaged or missing, not made again.", status.lacking_copies
-
-
-def _of_buffer(status: Status) -> Iterator[_Number]:
+def _of_buffer(status: Status) -> Iterator[Metric]:
     buf = status.buffer
-    yield "buffer_readable", "Whether the whole buffer can be read.", not buf.fault
+    yield _number("buffer_readable", "Whether the whole buffer can be read.", not buf.fault)
     if buf.used_percent is None:
         return
-    yield "buffer_used_ratio", "Used part of the buffer's file system.", buf.used_percent / 100
-    yield "buffer_waiting_files", "Finished files that wait.", buf.finished_files
-    yield "buffer_waiting_bytes", "Bytes of these files.", buf.finished_bytes
-    yield "buffer_unfinished_files", "Files not yet finished.", buf.unfinished_files
-    yield "buffer_foreign_files", "Files of other extensions.", buf.other_files
-    oldest = "Modification time of the oldest file that waits."
-    yield "buffer_oldest_file_timestamp_seconds", oldest, buf.oldest_at_s
+    used = buf.used_percent / 100
+    yield _number("buffer_used_ratio", "Used part of the buffer's file system.", used)
+    yield _number("buffer_waiting_files", "Finished files that wait.", buf.finished_files)
+    yield _number("buffer_waiting_bytes", "Bytes of these files.", buf.finished_bytes)
+    yield _number("buffer_unfinished_files", "Files not yet finished.", buf.unfinished_files)
+    yield _number("buffer_foreign_files", "Files of other extensions.", buf.other_files)
+    if buf.oldest_at_s is not None:
+        oldest = "Modification time of the oldest file that waits."
+        yield _number("buffer_oldest_file_timestamp_seconds", oldest, buf.oldest_at_s)
 
 
-def _of_pass(status: Status) -> Iterator[_Number]:
-    begun = "When a pass last began or got on, also one with nothing to do."
-    yield "pass_begun_timestamp_seconds", begun, status.looked_at_s
+def _of_files(status: Status) -> Iterator[Metric]:
+    done = status.archived
+    yield CounterMetricFamily("pole_archived_files", "Files on two disks.", done.files)
+    yield CounterMetricFamily("pole_archived_bytes", "Bytes on two disks.", done.size_bytes)
+    yield _number("failed_files", "Files that failed so far.", len(status.pending))
+    lacking = "Copies damaged or missing, not made again."
+    yield _number("lacking_copies", lacking, status.lacking_copies)
+
+
+def _of_passes(status: Status) -> Iterator[Metric]:
+    if status.looked_at_s is not None:
+        begun = "When a pass last began or got on, also one with nothing to do."
+        yield _number("pass_begun_timestamp_seconds", begun, status.looked_at_s)
     if last := status.last_pass:
         for name, text, value in (
             ("started_timestamp_seconds", "when it began.", seconds(last.started_at)),
@@ -85,46 +94,38 @@ def _of_pass(status: Status) -> Iterator[_Number]:
             ("archived_bytes", "bytes archived.", last.bytes_archived),
             ("failed_files", "files that failed.", last.files_failed),
         ):
-            yield f"last_pass_{name}", f"Of the last pass with work: {text}", value
+            if value is not None:
+                yield _number(f"last_pass_{name}", f"Of the last pass with work: {text}", value)
 
 
-# --- numbers with labels ------------------------------------------------------------------
-
-
-def _by_name(status: Status) -> Iterator[Metric]:
-    version = [((__version__,), 1)]
-    yield _labelled("build_info", "The version of the program.", ("version",), version)
-    yield _labelled(
-        "verdict",
-        "The first words of the status: 1 for those that hold.",
-        ("verdict",),
-        [((each.name.lower(),), each is status.verdict) for each in ArchiveVerdict],
-    )
+def _of_notices(status: Status) -> Iterator[Metric]:
     kinds = [(kind, severity.value) for kind, severity in SEVERITIES.items() if kind != DIGEST]
-    notices = Counter(dict.fromkeys(kinds, 0))
-    notices.update((notice.kind, notice.severity.value) for notice in status.notices)
-    yield _labelled("open_notices", "Open notices.", ("kind", "severity"), notices.items())
+    count = Counter(dict.fromkeys(kinds, 0))
+    count.update((notice.kind, notice.severity.value) for notice in status.notices)
+    yield _labelled("open_notices", "Open notices.", ("kind", "severity"), count.items())
     yield _labelled(
         "undelivered_notices",
         "Notices that could not be sent so far.",
         ("channel",),
         [((each.channel,), each.notices) for each in status.undelivered],
     )
-    disks = Counter({(role.value, state.value): 0 for role in Role for state in DiskState})
-    disks.update((item.disk.role.value, item.disk.state.value) for item in status.disks)
-    yield _labelled("disks", "Disks by their state.", ("role", "state"), disks.items())
 
 
-def _of_disks(items: list[DiskStatus]) -> Iterator[Metric]:
+# --- disks --------------------------------------------------------------------------------
+
+
+def _of_disks(status: Status) -> Iterator[Metric]:
+    count = Counter({(role.value, state.value): 0 for role in Role for state in DiskState})
+    count.update((item.disk.role.value, item.disk.state.value) for item in status.disks)
+    yield _labelled("disks", "Disks by their state.", ("role", "state"), count.items())
+    items = [item for item in status.disks if item.disk.state not in GONE]
     yield _labelled(
         "disk_info",
         "A disk at the station, and its state.",
         (*_DISK, "state"),
         [((*_names(item.disk), item.disk.state.value), 1) for item in items],
     )
-    for name, text, number_of in _DISK_NUMBERS:
-        rows = [(_names(item.disk), number_of(item)) for item in items]
-        yield _labelled(name, text, _DISK, rows)
+    yield from (_by_disk(items, *number) for number in _DISK_NUMBERS)
     yield _labelled(
         "drive_health",
         "The last SMART check of a drive: 1 for its verdict.",
@@ -136,13 +137,15 @@ def _of_disks(items: list[DiskStatus]) -> Iterator[Metric]:
             for each in Health
         ],
     )
+    yield from (_by_disk(items, *number) for number in _DRIVE_NUMBERS)
 
 
 def _seconds(at: str | None) -> float | None:
     return seconds(at) if at else None
 
 
-_DISK_NUMBERS: tuple[tuple[str, str, Callable[[DiskStatus], float | None]], ...] = (
+_NumberOf = Callable[[DiskStatus], float | None]
+_DISK_NUMBERS: tuple[tuple[str, str, _NumberOf], ...] = (
     ("disk_mounted", "Whether something is mounted at the disk's place.", lambda i: i.is_mounted),
     ("disk_held", "Whether the disk is held.", lambda i: bool(i.disk.held_by)),
     ("disk_capacity_bytes", "Size of its file system.", lambda i: i.disk.capacity_bytes),
@@ -157,6 +160,8 @@ _DISK_NUMBERS: tuple[tuple[str, str, Callable[[DiskStatus], float | None]], ...]
     ("disk_overdue_copies",
      "Copies that were not read for twice VerifyEvery; 0 for a disk on the shelf.",
      lambda i: i.overdue),
+)  # fmt: skip
+_DRIVE_NUMBERS: tuple[tuple[str, str, _NumberOf], ...] = (
     ("drive_temperature_celsius", "Temperature at the last SMART check.",
      lambda i: i.health.temperature_c if i.health else None),
     ("drive_checked_timestamp_seconds", "When the last SMART check was.",
@@ -164,8 +169,16 @@ _DISK_NUMBERS: tuple[tuple[str, str, Callable[[DiskStatus], float | None]], ...]
 )  # fmt: skip
 
 
+def _by_disk(items: list[DiskStatus], name: str, text: str, number_of: _NumberOf) -> Metric:
+    return _labelled(name, text, _DISK, [(_names(item.disk), number_of(item)) for item in items])
+
+
 def _names(disk: Disk) -> tuple[str, ...]:
     return (disk.label, disk.role.value, disk.serial)
+
+
+def _number(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"pole_{name}", text, value=value)
 
 
 def _labelled(name: str, text: str, labels: tuple[str, ...], rows: _Rows) -> Metric:

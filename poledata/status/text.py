@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from poledata.formatting import people_time, seconds, size_text
-from poledata.models import Disk, DiskState, Role
+from poledata.models import Disk, DiskState, Pending, Role
 from poledata.notices.kinds import KINDS
-from poledata.status.facts import DAY_S, BufferStatus, DiskStatus, Status
+from poledata.status.facts import DAY_S, BufferStatus, DiskStatus, Status, Undelivered
 
 BAR_CHARACTERS = 20
 FILES_LISTED, NOTICES_LISTED = 10, 20
@@ -260,13 +260,15 @@ def _pending_lines(status: Status) -> Iterator[str]:
         yield "No file has failed."
         return
     yield f"{len(status.pending)} files failed so far; they stay in the buffer:"
-    for item in status.pending[:FILES_LISTED]:
-        yield (
-            f"  {item.name}: {item.last_error} (tried {item.attempts} times, next "
-            f"{item.next_try_at[11:16]} UTC)"
-        )
+    yield from (f"  {pending_text(item)}" for item in status.pending[:FILES_LISTED])
     if len(status.pending) > FILES_LISTED:
         yield f"  … and {len(status.pending) - FILES_LISTED} more (status --json lists all)"
+
+
+def pending_text(item: Pending) -> str:
+    """Return a file that failed, why, and when it is tried again."""
+    next_at = item.next_try_at[11:16]
+    return f"{item.name}: {item.last_error} (tried {item.attempts} times, next {next_at} UTC)"
 
 
 def _notice_lines(status: Status) -> Iterator[str]:
@@ -283,8 +285,12 @@ def _notice_lines(status: Status) -> Iterator[str]:
         explained.add(notice.kind)
     if len(status.notices) > NOTICES_LISTED:
         yield f"… and {len(status.notices) - NOTICES_LISTED} more notices (status --json lists all)"
-    for waiting in status.undelivered:
-        yield (
-            f"NOT SENT: {waiting.notices} notices through {waiting.channel} (tried "
-            f"{waiting.attempts} times: {waiting.last_error}); tried again by itself"
-        )
+    yield from (f"NOT SENT: {undelivered_text(waiting)}" for waiting in status.undelivered)
+
+
+def undelivered_text(waiting: Undelivered) -> str:
+    """Return how many notices wait for a channel, and why."""
+    return (
+        f"{waiting.notices} notices through {waiting.channel} (tried {waiting.attempts} times: "
+        f"{waiting.last_error}); tried again by itself"
+    )

@@ -122,7 +122,7 @@ def test_a_broken_apprise_is_only_a_channel_that_fails(
     run = subprocess.run(
         [sys.executable, "-m", "poledata.notices.send_child"],
         input=f'{{"notify": "json://{WORD}@h", "subject": "s", "body": "b"}}',
-        env={"PYTHONPATH": f"{tmp_path}:{Path(channels.__file__).parents[1]}"},
+        env={"PYTHONPATH": f"{tmp_path}:{Path(channels.__file__).parents[2]}"},
         capture_output=True,
         text=True,
         check=False,

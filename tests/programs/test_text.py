@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
 from poledata import db
@@ -15,7 +16,6 @@ from poledata.status import facts
 from poledata.status.facts import (
     BufferStatus,
     Status,
-    as_json,
 )
 from poledata.status.text import as_text
 from tests.helpers.loopdisks import LoopWorld
@@ -120,6 +120,6 @@ def test_odd_names_are_told_as_they_can_be_printed(world: World, tmp_path: Path)
     (world.buffer / os.fsdecode(b"\xff.g3")).touch()
     status = collect(world)
     as_text(status).encode()
-    json.dumps(as_json(status)).encode()
+    json.dumps(asdict(status)).encode()
     assert "  a\\udcff.g3: it is not UTF-8 " in as_text(status)
     world.leave_unchecked("a file was put by hand")

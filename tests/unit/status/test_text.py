@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import pytest
@@ -27,7 +27,6 @@ from poledata.status.facts import (
     DiskStatus,
     Status,
     Undelivered,
-    as_json,
     judged,
 )
 from poledata.status.text import as_text, headline, state_lines
@@ -397,7 +396,7 @@ def test_no_line_ends_with_a_blank() -> None:
 
 def test_json_has_every_field_under_its_own_name() -> None:
     """The keys are stable; enums are their words, in JSON as everywhere."""
-    told = json.loads(json.dumps(as_json(replace(STATUS, pending=(_pending(1),)))))
+    told = json.loads(json.dumps(asdict(replace(STATUS, pending=(_pending(1),)))))
     assert set(told) == {field.name for field in fields(Status)}
     assert set(told["buffer"]) == {field.name for field in fields(BufferStatus)}
     assert told["disks"][0]["disk"]["label"] == "P01"
