@@ -65,7 +65,7 @@ COUNTED = (
 )
 COUNTED += "|files|hours|keys|lines|mails|manifests|messages|minutes|months|names|notices|passes"
 COUNTED += "|problems|rows|seconds|sectors|tests|times|tries|weeks|words|years"
-# Between a number and what is counted: "1 good copies", but not "SELECT 1 FROM copies", "1 TB disks".
+# Between number and noun: "1 good copies", but neither "SELECT 1 FROM copies" nor "1 TB disks".
 BETWEEN = "(?!(?:and|by|from|in|of|or|to|[kmgt]?b|s|min|h) )[a-z]+"
 _SPACE = r"""(?:[\s#"'*]+)"""  # a comment, a string and a paragraph go on in the next line
 _PHRASES = "|".join(
