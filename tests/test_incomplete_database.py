@@ -100,7 +100,7 @@ def test_an_older_database_says_that_a_killed_run_did_not_complete_it(world: Wor
 def test_no_database_that_was_made_meanwhile_is_replaced(world: World) -> None:
     """Whoever comes second is refused, and leaves nothing."""
     meanwhile = pytest.raises(DatabaseUnusable, match="another database was made here meanwhile")
-    with meanwhile, db.database_files.in_the_making(world.db_path):
+    with meanwhile, db.database_files.unfinished_database(world.db_path):
         world.db_path.write_bytes(b"of another program")
     assert world.db_path.read_bytes() == b"of another program"
     assert names_beside_database(world) == {"pole.sqlite"}

@@ -17,7 +17,7 @@ from poledata.errors import DatabaseTrouble, DatabaseUnusable
 from tests.world import World
 
 SCHEMAS = Path(__file__).with_name("schemas")
-OLD_VERSIONS = range(db.OLDEST_VERSION, db.SCHEMA_VERSION)
+OLD_VERSIONS = range(db.sqlite.OLDEST_VERSION, db.sqlite.SCHEMA_VERSION)
 ROWS = """
 INSERT INTO disks (id, label, role, serial, logical_id) VALUES (1, 'P01', 'primary', 'A', '0x1');
 INSERT INTO disk_events (disk_id, at, event) VALUES (1, '2026-01-01T00:00:00Z', 'registered');
@@ -44,7 +44,7 @@ def old(path: Path, version: int) -> Path:
         conn.executescript((SCHEMAS / f"version_{version}.sql").read_text())
         conn.executescript(ROWS)
         conn.executescript(
-            f"PRAGMA application_id = {db.APPLICATION_ID}; PRAGMA user_version = {version}"
+            f"PRAGMA application_id = {db.sqlite.APPLICATION_ID}; PRAGMA user_version = {version}"
         )
     return path
 
@@ -71,7 +71,7 @@ def test_an_upgraded_database_is_like_a_fresh_one(tmp_path: Path, version: int) 
     path = old(tmp_path / "old.sqlite", version)
     db.database_files.create(tmp_path / "fresh.sqlite")
     with db.connect(path) as conn:
-        assert conn.execute("PRAGMA user_version").fetchone()[0] == db.SCHEMA_VERSION
+        assert conn.execute("PRAGMA user_version").fetchone()[0] == db.sqlite.SCHEMA_VERSION
         assert conn.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
         assert conn.execute("PRAGMA foreign_key_check").fetchall() == []
     assert structure(path) == structure(tmp_path / "fresh.sqlite")
@@ -126,7 +126,7 @@ def test_an_upgrade_is_whole_or_not_at_all(
     assert (structure(path), content(path)) == before
     monkeypatch.undo()
     with db.connect(path) as conn:
-        assert conn.execute("PRAGMA user_version").fetchone()[0] == db.SCHEMA_VERSION
+        assert conn.execute("PRAGMA user_version").fetchone()[0] == db.sqlite.SCHEMA_VERSION
 
 
 def test_who_only_reads_an_older_database_sees_it_as_it_will_be(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_who_only_reads_an_older_database_sees_it_as_it_will_be(tmp_path: Path) 
     path = old(tmp_path / "old.sqlite", 2)
     before = path.read_bytes()
     with db.connect(path, read_only=True) as conn:
-        assert conn.execute("PRAGMA user_version").fetchone()[0] == db.SCHEMA_VERSION
+        assert conn.execute("PRAGMA user_version").fetchone()[0] == db.sqlite.SCHEMA_VERSION
         labels = [disk.label for disk in db.disks.disks(conn)]
         seen = db.passes.adopted_buffer(conn)
         copy = Path(conn.execute("PRAGMA database_list").fetchone()["file"])
@@ -156,7 +156,8 @@ def test_after_an_upgrade_of_the_program_one_looks_before_the_first_pass(
     before = world.snapshot(world.db_path.parent)
     run = world.run_pass(*command.split(), *page, check=0)
     assert run.err.splitlines() == [
-        f"{world.db_path} is of an earlier release (schema version 2, not {db.SCHEMA_VERSION}): "
+        f"{world.db_path} is of an earlier release (schema version 2, not "
+        f"{db.sqlite.SCHEMA_VERSION}): "
         "the next pass upgrades it. This shows an upgraded copy."
     ]
     assert "--json" not in command or run.json()

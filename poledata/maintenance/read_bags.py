@@ -240,7 +240,7 @@ class _Reading:
         with db.transaction(self.context.conn):
             if is_whole:
                 mtime_ns = FileStat.of(listed.info).mtime_ns
-                db.rebuild.mend_size(self.context.conn, row.id, size_bytes, mtime_ns)
+                db.rebuild.correct_size(self.context.conn, row.id, size_bytes, mtime_ns)
             self._set(row, listed, CopyState.GOOD if is_whole else CopyState.DAMAGED)
         if not is_whole:
             self.report.damaged.append(shown(listed.name))

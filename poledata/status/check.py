@@ -54,7 +54,7 @@ def look(config: Config, conn: db.Connection) -> Iterator[CheckFinding]:
         yield CheckFinding(False, str(fault))
     yield from _log(config)
     yield _database(config)
-    if faults := db.faults(conn):
+    if faults := db.sqlite.faults(conn):
         yield _damaged(config, faults)
         return  # what it says of the rest is not to be trusted
     yield from _whole(conn)

@@ -16,7 +16,7 @@ import jinja2
 
 from poledata import __version__, db
 from poledata.archive.monitor import CRITICAL_PERCENT
-from poledata.db.connection import Connection
+from poledata.db.sqlite import Connection
 from poledata.formatting import people_time, seconds, size_text, utc
 from poledata.models import DayDone, Disk, DiskState, Notice, Role, SmartCheck
 from poledata.notices.kinds import KINDS
