@@ -120,9 +120,9 @@ def _pass_and_tell(config: Config) -> ExitCode:
         with (
             db.connect(config.db_path) as conn,
             watcher() as watching,
-            background.beside(config, turns.got_on, watching) as watching,
+            background.beside(config, turns.note_progress, watching) as watching,
         ):
-            tally = run.run_pass(config, conn, stop, watching, turns.give_way)
+            tally = run.run_pass(config, conn, stop, watching, turns.yield_turn)
     _say(tally.in_words())
     if not tally.interrupted:
         with db.connect_again(config.db_path) as conn:
@@ -161,11 +161,11 @@ def _told_in_any_case(config: Config) -> Iterator[None]:
 
 def _another_is_at_work(config: Config, turns: locks.PassLock) -> ExitCode:
     """Nothing to do, unless that pass has not got on for hours."""
-    if abs(time.time() - turns.got_on_at_s) < STUCK_AFTER_S:
+    if abs(time.time() - turns.last_progress_at_s) < STUCK_AFTER_S:
         _say("Another pass is at work; nothing to do here.")
         return ExitCode.DONE
     with db.connect(config.db_path) as conn:
-        run.tell_that_it_is_stuck(config, conn, turns.got_on_at_s)
+        run.tell_that_it_is_stuck(config, conn, turns.last_progress_at_s)
         delivery.deliver(config, conn, state_lines)
     _say("Another pass is at work and does not get on: see pass-stuck in docs/operators.md.")
     return ExitCode.LOOK

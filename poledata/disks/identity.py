@@ -21,7 +21,7 @@ from poledata.disks import bag
 from poledata.errors import DiskRefused, ManifestDamaged
 from poledata.models import CopyTarget, Disk, DiskState, KnownFile, ReadBack, VerifiedBy
 from poledata.notices.isolation import caught
-from poledata.system import direct_io, file_descriptors, file_systems, mounts, paths
+from poledata.system import direct_io, file_descriptors, file_systems, mounts, ownership, paths
 from poledata.system.direct_io import HashingReader
 
 
@@ -321,7 +321,7 @@ def must_be_writable(held: HeldDisk) -> None:
             "disk-read-only",
             held.disk.label,
             f"this user may not write to {held.path}",
-            mounts.how_to_give(held.path, os.geteuid()),
+            ownership.chown_command(held.path, os.geteuid()),
         )
 
 

@@ -19,7 +19,7 @@ from poledata.disks.selection import label_key
 from poledata.errors import DiskMapFault, Refused
 from poledata.maintenance import inventory
 from poledata.models import GONE, Disk, DiskState
-from poledata.system import file_systems, mounts
+from poledata.system import file_systems, mounts, ownership
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +281,7 @@ def _may_write(root: os.stat_result, uid: int) -> bool:
 
 def _how_to_allow(root: os.stat_result, place: Path, uid: int) -> str:
     """The command that lets the cron user write to a mounted disk; "" if that may."""
-    return "" if _may_write(root, uid) else mounts.how_to_give(place, uid)
+    return "" if _may_write(root, uid) else ownership.chown_command(place, uid)
 
 
 def _how_to_mount(config: Config, entry: Entry, place: Path, drive: mounts.Drive | None) -> str:

@@ -60,7 +60,7 @@ def deliver(
     now_s = time.time() if now_s is None else now_s
     if not (_all_stamps(config) or _due_messages(config, conn, channels, now_s)):
         return
-    with locks.one_sender(config.db_path) as is_ours:
+    with locks.only_one(config.db_path, locks.Task.SENDING) as is_ours:
         if is_ours:
             _note_that_database_is_back(config, conn, channels)
             due_messages = _due_messages(config, conn, channels, now_s)
