@@ -171,23 +171,13 @@ class KnownFile:
 
 @dataclass(frozen=True, slots=True)
 class CopyOnDisk:
-    """A file and the state of its copy on a given disk."""
+    """A file and the state of its copy on a given disk; None: it has no copy there."""
 
     file_id: int
     name: str
     size_bytes: int
     sha512: str
-    state: CopyState
-
-
-@dataclass(frozen=True, slots=True)
-class FileRow:
-    """One row of ``files``, and the state of its copy on one disk (None: no copy there)."""
-
-    id: int
-    size_bytes: int
-    sha512: str
-    copy_state: CopyState | None
+    state: CopyState | None
 
 
 @dataclass(frozen=True, slots=True)

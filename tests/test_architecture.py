@@ -60,6 +60,7 @@ IN_SQL = {
     "_FILES",
     "_CHECKS",
     "_DELIVERIES",
+    "_NOTE_ARCHIVED",
     "NOTICE_COLUMNS",
     "statement",
     "here",

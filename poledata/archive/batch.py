@@ -40,7 +40,6 @@ from poledata.errors import (
 )
 from poledata.formatting import shown, size_text, utc
 from poledata.models import (
-    CopyOnDisk,
     CopyState,
     KnownCopy,
     KnownFile,
@@ -78,9 +77,8 @@ class Rereading:
         is_good = found.sha512 == known.sha512
         state = CopyState.GOOD if is_good else CopyState.DAMAGED
         with db.transaction(self.context.conn):
-            row = CopyOnDisk(known.id, known.name, known.size_bytes, known.sha512, copy.state)
             db.copies.verified(
-                self.context.conn, row, copy.disk, state, found.verified_by, utc(time.time())
+                self.context.conn, known.id, copy.disk, state, found.verified_by, utc(time.time())
             )
         if not is_good:
             self.tell(known, label, state)

@@ -55,6 +55,16 @@ def copy_on(conn: Connection, disk: Disk, file_id: int) -> CopyOnDisk | None:
     return _on_disk(row) if row else None
 
 
+def file_on(conn: Connection, disk: Disk, name: str) -> CopyOnDisk | None:
+    """Return a file and the state of its copy on a disk, which may have none; None if unknown."""
+    row = conn.execute(
+        f"SELECT {_COPY} FROM files f "
+        "LEFT JOIN copies c ON c.file_id = f.id AND c.disk_id = ? WHERE f.name = ?",
+        (disk.id, name),
+    ).fetchone()
+    return _on_disk(row) if row else None
+
+
 def copies_on(conn: Connection, disk: Disk) -> list[CopyOnDisk]:
     """Return every file that should be on a disk, the least recently verified first."""
     rows = conn.execute(f"SELECT {_COPY} {_EXPECTED} ORDER BY c.verified_at, f.name", (disk.id,))
@@ -66,7 +76,7 @@ _COPY = "f.id, f.name, f.size_bytes, f.sha512, c.state"
 
 def _on_disk(row: sqlite3.Row) -> CopyOnDisk:
     file_id, name, size_bytes, sha512, state = row
-    return CopyOnDisk(file_id, name, size_bytes, sha512, CopyState(state))
+    return CopyOnDisk(file_id, name, size_bytes, sha512, CopyState(state) if state else None)
 
 
 def bad_copies_on(conn: Connection, disk: Disk) -> int:
@@ -223,7 +233,7 @@ def copies_are_back(conn: Connection, disk: Disk, bad: str | None) -> None:
 
 def verified(
     conn: Connection,
-    copy: CopyOnDisk,
+    file_id: int,
     disk: Disk,
     state: CopyState,
     how: VerifiedBy | None,
@@ -233,7 +243,7 @@ def verified(
     conn.execute(
         "UPDATE copies SET state = ?, verified_at = ?, verified_by = coalesce(?, verified_by) "
         "WHERE file_id = ? AND disk_id = ?",
-        (state.value, at, how.value if how else None, copy.file_id, disk.id),
+        (state.value, at, how.value if how else None, file_id, disk.id),
     )
 
 

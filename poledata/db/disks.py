@@ -50,16 +50,12 @@ def find_disks(conn: Connection, label_or_serial: str) -> list[Disk]:
     return [disk_of(row) for row in rows if row["here"] == rows[0]["here"]]
 
 
-def set_state(conn: Connection, disk: Disk, state: DiskState, reason: str | None, at: str) -> None:
-    """Put a disk into the next state of its life."""
+def set_state(
+    conn: Connection, disk: Disk, state: DiskState, reason: str | None, at: str, event: str = ""
+) -> None:
+    """Put a disk into another state; the event is named after it, unless it has its own name."""
     conn.execute("UPDATE disks SET state = ? WHERE id = ?", (state.value, disk.id))
-    note_event(conn, disk.id, at, state.value, reason)
-
-
-def not_lost(conn: Connection, disk: Disk, state: DiskState, at: str) -> None:
-    """Undo the loss of a disk that was noted by mistake."""
-    conn.execute("UPDATE disks SET state = ? WHERE id = ?", (state.value, disk.id))
-    note_event(conn, disk.id, at, "not lost", f"it is {state.value} again")
+    note_event(conn, disk.id, at, event or state.value, reason)
 
 
 def before_loss(conn: Connection, disk: Disk) -> tuple[DiskState, str | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from poledata.db.sqlite import Connection
-from poledata.models import CopyState, Disk, FileRow
+from poledata.models import CopyState, Disk
 
 # Disks used there, and here unknown or an unused spare. ``o``: the disk there; ``d``: here.
 _THERE_ALONE = (
@@ -13,19 +13,13 @@ _THERE_ALONE = (
     "d.id IS NULL OR d.state = 'spare' AND NOT EXISTS ("
     "SELECT 1 FROM main.disk_events e WHERE e.disk_id = d.id AND e.event = 'came back'))"
 )
-
-
-def file_row(conn: Connection, name: str, disk: Disk) -> FileRow | None:
-    """Return what is known of a name, and of its copy on one disk."""
-    row = conn.execute(
-        "SELECT f.id, f.size_bytes, f.sha512, c.state FROM files f "
-        "LEFT JOIN copies c ON c.file_id = f.id AND c.disk_id = ? WHERE f.name = ?",
-        (disk.id, name),
-    ).fetchone()
-    if row is None:
-        return None
-    number, size_bytes, sha512, state = row
-    return FileRow(number, size_bytes, sha512, CopyState(state) if state else None)
+# Note the files with a good copy in each role as archived when the later one was written.
+_NOTE_ARCHIVED = (
+    "UPDATE main.files SET archived_at = (SELECT max(written_at) FROM main.copies "
+    "WHERE file_id = files.id AND state = 'good') WHERE archived_at IS NULL AND ("
+    "SELECT count(DISTINCT d.role) FROM main.copies c JOIN main.disks d ON d.id = c.disk_id "
+    "WHERE c.file_id = files.id AND c.state = 'good') = 2"
+)
 
 
 def labels_of(conn: Connection, name: str) -> list[str]:
@@ -58,7 +52,8 @@ def add_unverified_copy(
 ) -> None:
     """Add a copy that was not read back for this database: it never justifies a removal.
 
-    Without a modification time of its own (it is missing) it has the file's.
+    Without a modification time of its own (it is missing) it has the file's. A file with a good
+    copy in each role is then archived since the later one was written.
     """
     conn.execute(
         "INSERT INTO copies (file_id, disk_id, state, mtime_ns, written_at) "
@@ -68,17 +63,7 @@ def add_unverified_copy(
         "verified_by = NULL",
         (file_id, disk.id, state.value, mtime_ns, file_id, written_at),
     )
-
-
-def archived_if_in_both_roles(conn: Connection, file_id: int) -> None:
-    """Note a file with a good copy in each role as archived when the later one was written."""
-    conn.execute(
-        "UPDATE files SET archived_at = (SELECT max(written_at) FROM copies "
-        "WHERE file_id = files.id AND state = 'good') WHERE id = ? AND archived_at IS NULL AND ("
-        "SELECT count(DISTINCT d.role) FROM copies c JOIN disks d ON d.id = c.disk_id "
-        "WHERE c.file_id = files.id AND c.state = 'good') = 2",
-        (file_id,),
-    )
+    conn.execute(f"{_NOTE_ARCHIVED} AND id = ?", (file_id,))
 
 
 def correct_size(conn: Connection, file_id: int, size_bytes: int, mtime_ns: int) -> None:
@@ -165,10 +150,5 @@ def _add_files(conn: Connection, theirs: int, ours: int | None) -> None:
         (ours, theirs),
     )
     conn.execute(
-        "UPDATE main.files SET archived_at = (SELECT max(written_at) FROM main.copies "
-        "WHERE file_id = files.id AND state = 'good') WHERE archived_at IS NULL AND id IN ("
-        "SELECT file_id FROM main.copies WHERE disk_id = ?) AND (SELECT count(DISTINCT d.role) "
-        "FROM main.copies c JOIN main.disks d ON d.id = c.disk_id "
-        "WHERE c.file_id = files.id AND c.state = 'good') = 2",
-        (ours,),
+        f"{_NOTE_ARCHIVED} AND id IN (SELECT file_id FROM main.copies WHERE disk_id = ?)", (ours,)
     )

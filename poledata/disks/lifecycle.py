@@ -142,7 +142,8 @@ def undo_loss(context: Context, label_or_serial: str) -> str:
     state, bad = db.disks.before_loss(context.conn, disk)
     _must_be_possible(context, replace(disk, state=state))
     with db.transaction(context.conn):
-        db.disks.not_lost(context.conn, disk, state, _now())
+        why = f"it is {state.value} again"
+        db.disks.set_state(context.conn, disk, state, why, _now(), "not lost")
         db.copies.copies_are_back(context.conn, disk, bad)
         settle_no_good_copy(context)
     files, size_bytes = db.copies.count_on(context.conn, disk)

@@ -16,7 +16,7 @@ from poledata.disks.mounted_disks import MountedDisks
 from poledata.disks.selection import BatchLimit
 from poledata.errors import DiskRefused, ManifestDamaged, Stopped
 from poledata.formatting import shown, utc
-from poledata.models import CopyOnDisk, CopyState, Disk, DiskState, KnownFile, ManifestLine, Role
+from poledata.models import CopyState, Disk, DiskState, KnownFile, ManifestLine, Role
 from poledata.system import direct_io, paths
 
 
@@ -112,10 +112,9 @@ class Leftovers:
                 "it stays there: see name-conflict in docs/operators.md"
             )
             return True
-        copy = CopyOnDisk(known.id, known.name, known.size_bytes, known.sha512, CopyState.DAMAGED)
         with db.transaction(self._context.conn):
             db.copies.verified(
-                self._context.conn, copy, held.disk, CopyState.GOOD, found.verified_by, _now()
+                self._context.conn, known.id, held.disk, CopyState.GOOD, found.verified_by, _now()
             )
         return True
 

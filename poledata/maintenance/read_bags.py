@@ -26,7 +26,7 @@ from poledata.disks.closing import entries_under_data
 from poledata.disks.identity import HeldDisk
 from poledata.errors import NO_SUCH_ERRNOS, ManifestDamaged, Stopped
 from poledata.formatting import shown, utc
-from poledata.models import CopyState, FileRow, FileStat, ManifestLine, Role
+from poledata.models import CopyOnDisk, CopyState, FileStat, ManifestLine, Role
 from poledata.system import direct_io, paths
 
 CHUNK_LINES = 5000  # a transaction
@@ -120,7 +120,7 @@ class Listed:
     info: os.stat_result | None
 
 
-def judge(listed: Listed, row: FileRow | None) -> LineFinding:
+def judge(listed: Listed, row: CopyOnDisk | None) -> LineFinding:
     """Pure."""
     if row and row.sha512 != listed.sha512:
         return LineFinding.OTHER_CONTENT
@@ -130,9 +130,9 @@ def judge(listed: Listed, row: FileRow | None) -> LineFinding:
         return LineFinding.NEW
     if row.size_bytes != listed.info.st_size:
         return LineFinding.OTHER_SIZE
-    if row.copy_state is CopyState.DAMAGED:
+    if row.state is CopyState.DAMAGED:
         return LineFinding.BAD
-    return LineFinding.KNOWN if row.copy_state is CopyState.GOOD else LineFinding.ADDED
+    return LineFinding.KNOWN if row.state is CopyState.GOOD else LineFinding.ADDED
 
 
 # --- one disk -----------------------------------------------------------------------------
@@ -178,7 +178,7 @@ class _Reading:
 
     def _write_down(self, listed: Listed) -> bool:
         """False: the file has to be read before it can be judged."""
-        row = db.rebuild.file_row(self.context.conn, listed.name, self.held.disk)
+        row = db.copies.file_on(self.context.conn, self.held.disk, listed.name)
         finding = judge(listed, row)
         if listed.info:
             self.report.files += 1
@@ -196,7 +196,7 @@ class _Reading:
             self.report.missing.append(shown(listed.name))
             self._set(row, listed, CopyState.MISSING)
         elif finding is LineFinding.ADDED:
-            self._add(row.id, listed, CopyState.GOOD)
+            self._add(row.file_id, listed, CopyState.GOOD)
         return finding is not LineFinding.OTHER_SIZE
 
     def _write_unknown(self, listed: Listed, finding: LineFinding) -> None:
@@ -209,11 +209,11 @@ class _Reading:
         )
         self._add(file_id, listed, CopyState.GOOD)
 
-    def _set(self, row: FileRow, listed: Listed, state: CopyState) -> None:
-        if row.copy_state is None:
-            self._add(row.id, listed, state)
+    def _set(self, row: CopyOnDisk, listed: Listed, state: CopyState) -> None:
+        if row.state is None:
+            self._add(row.file_id, listed, state)
         else:
-            db.copies.set_copy_state(self.context.conn, row.id, self.held.disk, state)
+            db.copies.set_copy_state(self.context.conn, row.file_id, self.held.disk, state)
 
     def _add(self, file_id: int, listed: Listed, state: CopyState) -> None:
         conn, info, now_s = self.context.conn, listed.info, time.time()
@@ -221,7 +221,6 @@ class _Reading:
         at = utc(min(info.st_ctime, now_s) if info else now_s)
         mtime_ns = FileStat.of(info).mtime_ns if info else None
         db.rebuild.add_unverified_copy(conn, file_id, self.held.disk, state, mtime_ns, at)
-        db.rebuild.archived_if_in_both_roles(conn, file_id)
         self.report.new_copies += 1
 
     def _differ(self, name: str, here: str, there: str) -> None:
@@ -234,13 +233,13 @@ class _Reading:
 
     def _settle_size(self, listed: Listed) -> None:
         """The right size is that of a copy which has the SHA-512."""
-        row = db.rebuild.file_row(self.context.conn, listed.name, self.held.disk)
+        row = db.copies.file_on(self.context.conn, self.held.disk, listed.name)
         assert row and listed.info
         size_bytes, is_whole = listed.info.st_size, self._is_whole(listed)
         with db.transaction(self.context.conn):
             if is_whole:
                 mtime_ns = FileStat.of(listed.info).mtime_ns
-                db.rebuild.correct_size(self.context.conn, row.id, size_bytes, mtime_ns)
+                db.rebuild.correct_size(self.context.conn, row.file_id, size_bytes, mtime_ns)
             self._set(row, listed, CopyState.GOOD if is_whole else CopyState.DAMAGED)
         if not is_whole:
             self.report.damaged.append(shown(listed.name))
@@ -267,8 +266,8 @@ class _Reading:
     def _is_known(self, name: str) -> bool:
         if name in self._unregistered or bag.why_not_carried(name):
             return name in self._unregistered
-        row = db.rebuild.file_row(self.context.conn, name, self.held.disk)
-        return row is not None and row.copy_state is not None
+        row = db.copies.file_on(self.context.conn, self.held.disk, name)
+        return row is not None and row.state is not None
 
 
 def _with_files(root_fd: int, lines: Sequence[ManifestLine]) -> Iterator[Listed]:
