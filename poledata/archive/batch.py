@@ -77,7 +77,7 @@ class Rereading:
         is_good = found.sha512 == known.sha512
         state = CopyState.GOOD if is_good else CopyState.DAMAGED
         with db.transaction(self.context.conn):
-            db.copies.verified(
+            db.copies.note_verified(
                 self.context.conn, known.id, copy.disk, state, found.verified_by, utc(time.time())
             )
         if not is_good:
@@ -365,7 +365,7 @@ class BatchWork:
         if names:
             with db.transaction(self.context.conn):
                 for name in names:
-                    db.files.removed(self.context.conn, name, _now())
+                    db.files.note_removed(self.context.conn, name, _now())
 
 
 def _archived(result: Result, batch: Batch) -> ArchivedFile:

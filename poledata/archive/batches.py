@@ -93,7 +93,7 @@ class Batches:
         """A file whose removal was interrupted: it is proved anew, or it gets its name back."""
         conn, name = self.work.context.conn, waiting.name
         if name == waiting.path:
-            found = hidden_names.original_of_hash(name, db.files.names_beside(conn, name))
+            found = hidden_names.original_of_hash(name, db.files.names_below_parent(conn, name))
             if found is None:
                 fault = NameConflict(shown(name), "the database does not know whose removal it was")
                 self.work.failures.note(name, waiting.stat, fault)

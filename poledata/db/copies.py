@@ -198,20 +198,20 @@ def count_without_good_copy(conn: Connection) -> int:
 # --- changes ------------------------------------------------------------------------------
 
 
-def copies_are_missing(conn: Connection, disk: Disk) -> None:
+def note_all_missing(conn: Connection, disk: Disk) -> None:
     """Note that a disk is lost, with all its copies."""
     conn.execute("UPDATE copies SET state = 'missing' WHERE disk_id = ?", (disk.id,))
 
 
 def bad_copies(conn: Connection, disk: Disk) -> str:
-    """Return the copies on a disk that are not good, as text for ``copies_are_back``."""
+    """Return the copies on a disk that are not good, as text for ``restore_states``."""
     rows = conn.execute(
         "SELECT state, file_id FROM copies WHERE disk_id = ? AND state <> 'good'", (disk.id,)
     )
     return ", ".join(f"{row['state']} {row['file_id']}" for row in rows) or "none"
 
 
-def copies_are_back(conn: Connection, disk: Disk, bad: str | None) -> None:
+def restore_states(conn: Connection, disk: Disk, bad: str | None) -> None:
     """Restore the states of a disk's copies from before it was noted as lost by mistake.
 
     ``bad``: those that were not good then. None (1.0.0 did not store it): what the drive held
@@ -231,7 +231,7 @@ def copies_are_back(conn: Connection, disk: Disk, bad: str | None) -> None:
         set_copy_state(conn, int(file_id), disk, CopyState(state))
 
 
-def verified(
+def note_verified(
     conn: Connection,
     file_id: int,
     disk: Disk,

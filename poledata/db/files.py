@@ -103,7 +103,7 @@ def _add_copy(conn: Connection, file_id: int, disk: Disk, read_back: ReadBack, a
     )
 
 
-def removed(conn: Connection, name: str, at: str) -> None:
+def note_removed(conn: Connection, name: str, at: str) -> None:
     """Note that the file has left the buffer, and forget its hash there."""
     conn.execute("UPDATE files SET removed_from_buffer_at = ? WHERE name = ?", (at, name))
     conn.execute("DELETE FROM rehashed WHERE name = ?", (name,))
@@ -117,7 +117,7 @@ def archived_but_not_removed(conn: Connection) -> list[str]:
     return [row["name"] for row in rows]
 
 
-def names_beside(conn: Connection, path: str) -> Iterator[str]:
+def names_below_parent(conn: Connection, path: str) -> Iterator[str]:
     """Yield the names of files in the same directory as this path, or below it."""
     parent = path.rpartition("/")[0]
     below = f"{parent}/" if parent else ""

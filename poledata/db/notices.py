@@ -166,7 +166,7 @@ def deliveries(conn: Connection, channel: str) -> list[Delivery]:
     return [_delivery(row) for row in rows]
 
 
-def told_often(conn: Connection, channel: str, since: str, until: str, often: int) -> set[str]:
+def frequent_kinds(conn: Connection, channel: str, since: str, until: str, often: int) -> set[str]:
     """Return the kinds of which a channel got that many messages in this time."""
     rows = conn.execute(
         "SELECT n.kind FROM deliveries d JOIN notices n ON n.id = d.notice_id "
@@ -185,7 +185,7 @@ def undelivered(conn: Connection) -> list[Delivery]:
     return [_delivery(row) for row in rows]
 
 
-def delivered(conn: Connection, of: Delivery, at: str) -> None:
+def note_sent(conn: Connection, of: Delivery, at: str) -> None:
     """Note a success: it was sent as it was when ``of`` was read; later changes are due again."""
     now = conn.execute(
         "SELECT severity, resolved_at FROM notices WHERE id = ?", (of.notice.id,)
@@ -205,7 +205,7 @@ def delivered(conn: Connection, of: Delivery, at: str) -> None:
     )
 
 
-def not_delivered(conn: Connection, of: Delivery, at: str, error: str) -> None:
+def note_not_sent(conn: Connection, of: Delivery, at: str, error: str) -> None:
     """Note a failure; the delivery stays queued."""
     conn.execute(
         "UPDATE deliveries SET attempts = ?, tried_at = ?, last_error = ? "

@@ -26,7 +26,7 @@ def pending(conn: Connection) -> dict[str, Pending]:
     return found
 
 
-def failed(
+def note_failure(
     conn: Connection, name: str, stat: FileStat | None, kind: str, error: str, now_s: float
 ) -> int:
     """Note that a file failed, and return how often by now. It is retried in 1 min … 1 h."""
@@ -48,7 +48,7 @@ def failed(
     return attempts
 
 
-def no_longer_pending(conn: Connection, name: str) -> None:
+def forget_failure(conn: Connection, name: str) -> None:
     """Forget the failures of a file that is archived, or no longer in the buffer."""
     conn.execute("DELETE FROM pending WHERE name = ?", (name,))
 

@@ -120,7 +120,7 @@ def lose(context: Context, disk: Disk, why: str) -> str:
     with db.transaction(context.conn):
         bad = db.copies.bad_copies(context.conn, disk)
         db.disks.note_event(context.conn, disk.id, _now(), db.disks.BAD_BEFORE_LOSS, bad)
-        db.copies.copies_are_missing(context.conn, disk)
+        db.copies.note_all_missing(context.conn, disk)
         db.disks.set_state(context.conn, disk, DiskState.LOST, why, _now())
         if disk.state is not DiskState.SHIPPED:  # else the label may be another drive's by now
             _end_notices(context, disk)
@@ -144,7 +144,7 @@ def undo_loss(context: Context, label_or_serial: str) -> str:
     with db.transaction(context.conn):
         why = f"it is {state.value} again"
         db.disks.set_state(context.conn, disk, state, why, _now(), "not lost")
-        db.copies.copies_are_back(context.conn, disk, bad)
+        db.copies.restore_states(context.conn, disk, bad)
         settle_no_good_copy(context)
     files, size_bytes = db.copies.count_on(context.conn, disk)
     read = f" Read them: data_manager.py verify {disk.serial}" if bad is None else ""

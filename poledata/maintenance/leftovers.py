@@ -113,7 +113,7 @@ class Leftovers:
             )
             return True
         with db.transaction(self._context.conn):
-            db.copies.verified(
+            db.copies.note_verified(
                 self._context.conn, known.id, held.disk, CopyState.GOOD, found.verified_by, _now()
             )
         return True

@@ -356,7 +356,7 @@ def _verify_one(
     with db.transaction(context.conn):
         _must_still_count(context, held.disk)
         at = utc(time.time())
-        db.copies.verified(context.conn, copy.file_id, held.disk, found.state, found.how, at)
+        db.copies.note_verified(context.conn, copy.file_id, held.disk, found.state, found.how, at)
 
 
 def _must_still_count(context: Context, disk: Disk) -> None:

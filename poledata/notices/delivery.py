@@ -163,7 +163,7 @@ def _told_often(conn: db.Connection, channel: Channel, now_s: float) -> set[str]
     from poledata.notices import message
 
     since, until = (utc(now_s + sign * message.TRICKLE_S) for sign in (-1, 1))
-    return db.notices.told_often(conn, channel.name, since, until, message.TRICKLE_MESSAGES)
+    return db.notices.frequent_kinds(conn, channel.name, since, until, message.TRICKLE_MESSAGES)
 
 
 def _rests(items: Sequence[Item], now_s: float) -> bool:
@@ -183,9 +183,9 @@ def _note(conn: db.Connection, due_message: _DueMessage, fault: str | None, at: 
         log.info("%s: %d notices sent", name, count)
     for item in due_message.items:
         if fault:
-            db.notices.not_delivered(conn, item.of, at, fault)
+            db.notices.note_not_sent(conn, item.of, at, fault)
         else:
-            db.notices.delivered(conn, item.of, at)
+            db.notices.note_sent(conn, item.of, at)
 
 
 # --- when the database can't store a notice -------------------------------------------------

@@ -109,7 +109,7 @@ def stat(root_fd: int, path: str) -> os.stat_result | None:
         return None
 
 
-def in_the_way(root_fd: int, path: str) -> str | None:
+def obstacle_to(root_fd: int, path: str) -> str | None:
     """Return what blocks a file's ``path``: a directory there, or no directory on the way.
 
     A directory of another file system blocks it, too: nothing can be linked across. Raises
