@@ -115,7 +115,7 @@ class Batches:
         """The removal of this file was interrupted: prove it again, or give its name back."""
         conn, name = self.state.context.conn, waiting.name
         if name == waiting.path:
-            found = original_of_hash(name, db.files.names_beside(conn, name))
+            found = original_of_hash(name, db.files.names_below_parent(conn, name))
             if found is None:
                 fault = NameConflict(shown(name), "the database does not know whose removal it was")
                 self.state.failures.note(name, waiting.stat, fault)

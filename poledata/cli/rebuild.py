@@ -90,19 +90,21 @@ def _database(config: Config, is_dry: bool) -> Iterator[tuple[db.Connection, str
     path, begun_with = config.db_path, ""
     with ExitStack() as stack:
         if path.exists():
-            db.must_be_sound(path)
+            db.database_files.must_be_sound(path)
             if is_dry:
-                path = _copied(path, stack.enter_context(db.temporary_directory(path)))
-            db.database_files.forget_unfinished(path)
+                path = _copied(
+                    path, stack.enter_context(db.database_files.temporary_directory(path))
+                )
+            db.database_files.remove_unfinished(path)
         else:
             there = stack.enter_context(taken(config, ()))
             disks = [find.held for find in there.finds]
             copy = stack.enter_context(catalog_copy.richest(disks, path))
             begun_with = str(copy or "")
             if is_dry:
-                path = stack.enter_context(db.temporary_directory(path)) / path.name
+                path = stack.enter_context(db.database_files.temporary_directory(path)) / path.name
             blocks = copy.blocks() if copy else None
-            path = stack.enter_context(db.database_files.in_the_making(path, blocks))
+            path = stack.enter_context(db.database_files.unfinished_database(path, blocks))
         conn = stack.enter_context(db.connect(path))
         if begun_with:
             _end_copied_passes(conn)
