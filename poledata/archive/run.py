@@ -217,7 +217,8 @@ class _Pass:
             return
         names = db.files.archived_but_not_removed(self._conn)
         if left := [name for name in names if presence.has_left(name)]:
-            self._state.note_removed(left)
+            with db.transaction(self._conn):
+                db.files.note_removed(self._conn, left, _now())
 
     def _work_through_the_buffer(self) -> None:
         after, state = None, self._state

@@ -21,7 +21,7 @@ from poledata.disks.identity import HeldDisk, must_be_writable
 from poledata.disks.lifecycle import must_be, refused, the_disk
 from poledata.disks.mounted_disks import MountedDisks, seal_bytes
 from poledata.errors import FULL_ERRNOS, CannotClose, ManifestDamaged
-from poledata.formatting import seconds, shown, size_text, utc_now
+from poledata.formatting import seconds, shown, size_text, utc_now, why_not_carried
 from poledata.models import CopyOnDisk, CopyState, Disk, DiskState, ManifestLine, Written
 from poledata.notices.kinds import DISK_KINDS
 from poledata.system import direct_io, mounts, paths
@@ -211,7 +211,7 @@ def _adopt(
 ) -> None:
     """Register a file that one of the three did not know, after reading it back."""
     name, conn = found.name, context.conn
-    if why := bag.why_not_carried(name):
+    if why := why_not_carried(name):
         raise CannotClose(f"data/{shown(name)} can't stand in a manifest: {why}")
     if found.size_bytes is None:
         raise CannotClose(f"data/{shown(name)} is not there any more")

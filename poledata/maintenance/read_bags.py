@@ -22,7 +22,7 @@ from poledata.context import Context
 from poledata.disks import bag, manifest
 from poledata.disks.identity import HeldDisk
 from poledata.errors import NO_SUCH_ERRNOS, ManifestDamaged, Stopped
-from poledata.formatting import shown, utc
+from poledata.formatting import shown, utc, why_not_carried
 from poledata.maintenance.examine import examine
 from poledata.models import CopyOnDisk, CopyState, FileStat, ManifestLine, Role
 from poledata.system import paths
@@ -244,7 +244,7 @@ class _BagReading:
         self.report.without_line.sort()
 
     def _is_known(self, name: str) -> bool:
-        if name in self._unregistered or bag.why_not_carried(name):
+        if name in self._unregistered or why_not_carried(name):
             return name in self._unregistered
         row = self._row(name)
         return row is not None and row.state is not None

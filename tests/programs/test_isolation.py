@@ -40,7 +40,7 @@ def full(world: World) -> World:
 @pytest.mark.parametrize(
     ("module", "path"),
     [
-        ("poledata.disks.bag", "why_not_carried"),
+        ("poledata.formatting", "why_not_carried"),
         ("poledata.archive.planner", "Planner._place"),
         ("poledata.archive.copier", "_must_agree"),
         ("poledata.archive.disk_writer", "CopyWriter.begin"),
@@ -84,7 +84,7 @@ def test_a_bug_when_a_known_file_is_looked_at_keeps_it(full: World) -> None:
     full.configure(DeleteFromBuffer="no")
     full.run_pass(check=0)
     full.configure(DeleteFromBuffer="yes")
-    full.run_pass(check=3, prefix=with_bug("poledata.archive.clear_buffer", "hash_once", IS_BAD))
+    full.run_pass(check=3, prefix=with_bug("poledata.archive.batch", "_hash_once", IS_BAD))
     assert full.waiting() == {BAD}
     assert ("defect", BAD) in full.notices()
 

@@ -17,12 +17,13 @@ from hypothesis import given
 
 from poledata.disks import bag, manifest
 from poledata.errors import ManifestDamaged
+from poledata.formatting import why_not_carried
 from poledata.models import ManifestLine
 from poledata.system import mounts
 
 HASHES = st.text("0123456789abcdef", min_size=128, max_size=128)
 NAMES = st.text(min_size=1, max_size=30).filter(
-    lambda name: _is_utf8(name) and bag.why_not_carried(name) is None and "\0" not in name
+    lambda name: _is_utf8(name) and why_not_carried(name) is None and "\0" not in name
 )
 LINES = st.lists(st.tuples(HASHES, NAMES), max_size=8, unique_by=lambda entry: entry[1])
 

@@ -18,6 +18,7 @@ from hypothesis import given
 
 from poledata.disks import bag, manifest
 from poledata.errors import ManifestDamaged
+from poledata.formatting import why_not_carried
 from poledata.models import ManifestLine
 from tests.helpers.invariants import parse_manifest
 from tests.helpers.sample_disks import DISK, NAMES
@@ -128,7 +129,7 @@ LINE_ENDS = [c for c in map(chr, range(0x110000)) if len(f"a{c}b".splitlines()) 
 def test_what_ends_a_line_for_any_reader_is_refused(end: str) -> None:
     """Everything that str.splitlines() splits at, wherever it stands in the name."""
     for name in (f"a{end}b", f"{end}b", f"a{end}", f"a/{end}/b", end):
-        assert bag.why_not_carried(name) == "it holds a character that ends a line"
+        assert why_not_carried(name) == "it holds a character that ends a line"
 
 
 @pytest.mark.parametrize(
@@ -151,13 +152,13 @@ def test_what_ends_a_line_for_any_reader_is_refused(end: str) -> None:
 )
 def test_a_name_is_refused_for_one_stated_reason(name: str, why: str | None) -> None:
     """%, backslash, line ends, trailing white space and what is not UTF-8; all else is carried."""
-    assert bag.why_not_carried(name) == why
+    assert why_not_carried(name) == why
 
 
 @given(NAMES)
 def test_a_carried_name_is_read_back_from_its_line(name: str) -> None:
     """One line in, the same name out, and nothing else; the checker of these tests agrees."""
-    if bag.why_not_carried(name) is not None:
+    if why_not_carried(name) is not None:
         return
     with TemporaryDirectory() as directory:
         fd = os.open(directory, os.O_RDONLY)
