@@ -40,7 +40,7 @@ from poledata.errors import (
     Stopped,
 )
 from poledata.formatting import shown, size_text, utc, why_not_carried
-from poledata.models import KnownFile, Waiting
+from poledata.models import CopyState, KnownCopy, KnownFile, ReadBack, Waiting
 from poledata.notices.isolation import caught, record
 from poledata.system import direct_io, mounts
 
