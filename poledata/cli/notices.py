@@ -90,7 +90,7 @@ def notify(is_test: bool) -> ExitCode:
         click.echo(f"WARNING {warning}")
     channels = configured_channels(config.secrets)
     faults = dict(
-        zip(channels, delivery.carry_all(channels, [_test()] * len(channels)), strict=True)
+        zip(channels, delivery.send_all(channels, [_test()] * len(channels)), strict=True)
     )
     for channel, fault in faults.items():
         click.echo(f"{channel.name}: {f'FAILED: {fault}' if fault else 'sent'}")
