@@ -50,12 +50,12 @@ def get_smart_status(as_json: bool, history: str | None, labels: tuple[str, ...]
     Exit codes: 0 no drive needs a look; 1 some drive is failing, or should be watched, or did not
     answer; 2 wrong usage or configuration, nothing was touched.
     """
-    config = app.SETTINGS.config()
+    config = app.load_config()
     if history:
         return _history(config, history, as_json)
     app.must_be_root("ask drives how they are")
     app.start_logging(config)
-    with locks.one_smart_check(config.db_path) as is_only:
+    with locks.only_one(config.db_path, locks.Task.SMART_CHECK) as is_only:
         if not is_only:
             _say("Another check is at work; nothing to do here.")
             return ExitCode.DONE
@@ -136,8 +136,7 @@ def _history(config: Config, label: str, as_json: bool) -> ExitCode:
 
 
 def _say(text: str) -> None:
-    if not app.SETTINGS.quiet:
-        click.echo(text)
+    app.echo(text)
 
 
 def main() -> NoReturn:

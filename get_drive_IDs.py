@@ -43,8 +43,8 @@ def get_drive_ids(as_json: bool, map_path: Path | None, devices: tuple[str, ...]
     """
     entries = disk_map.read(map_path, may_lack_ids=True) if map_path else ()
     app.must_be_root("ask drives who they are")
-    if app.SETTINGS.log_file:
-        app.log_to(app.SETTINGS.log_file)
+    if log_file := app.options().log_file:
+        app.log_to(log_file)
     drives = _query_drives(devices)
     usable = [drive for drive in drives if not ids.unusable(drive)]
     unusable = [drive for drive in drives if ids.unusable(drive)]

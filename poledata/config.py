@@ -1,15 +1,18 @@
-"""The secrets: where notices go, from the environment and the ``.env`` beside the INI file."""
+"""The configuration: the INI file, and the secrets in the ``.env`` beside it."""
 
 from __future__ import annotations
 
 import configparser
 import io
+import logging
 import os
 import re
 import shlex
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +27,10 @@ from poledata.settings import (
     SettingPlace,
     fixed_part,
     lacks_unit,
-    said,
+    quoted,
 )
+
+# --- the secrets --------------------------------------------------------------------------
 
 _SECRETS = ("POLE_NOTIFY_URLS", "POLE_PAGER_URLS", "POLE_PAGER_COMMAND",
             "POLE_HEARTBEAT_COMMAND", "POLE_HEARTBEAT_URL")  # fmt: skip
@@ -46,74 +51,69 @@ class Secrets:
 
 
 def read_secrets(path: Path, environ: Mapping[str, str]) -> tuple[Secrets, list[str]]:
-    """The secrets of environment and ``.env``, and what a person should know about the file."""
-    stored, warnings = _stored(path)
-    notify, pager, pager_command, heartbeat_command, heartbeat_url = (
-        environ.get(name, stored.get(name) or "").strip() for name in _SECRETS
-    )
+    """Return the secrets of the environment, else of the file, and warnings about the file."""
+    stored, warnings = _read_env_file(path)
+    given = {name: environ.get(name, stored.get(name) or "").strip() for name in _SECRETS}
     secrets = Secrets(
-        notify_urls=_urls(notify),
-        pager_urls=_urls(pager),
-        pager_command=pager_command or None,
-        heartbeat_command=heartbeat_command or None,
-        heartbeat_url=heartbeat_url or None,
+        notify_urls=_urls(given["POLE_NOTIFY_URLS"]),
+        pager_urls=_urls(given["POLE_PAGER_URLS"]),
+        pager_command=given["POLE_PAGER_COMMAND"] or None,
+        heartbeat_command=given["POLE_HEARTBEAT_COMMAND"] or None,
+        heartbeat_url=given["POLE_HEARTBEAT_URL"] or None,
     )
-    return secrets, warnings
+    return secrets, [f"{shown(str(path))}: {warning}" for warning in warnings]
 
 
 def _urls(text: str) -> tuple[str, ...]:
-    """A comma within a URL is a part of it; one at its end separates."""
+    """Split at white space; a comma in a URL belongs to it, one at its end is a separator."""
     return tuple(url for url in (part.rstrip(",") for part in text.split()) if url)
 
 
-def _stored(path: Path) -> tuple[dict[str, str | None], list[str]]:
-    where = shown(str(path))
+def _read_env_file(path: Path) -> tuple[dict[str, str | None], list[str]]:
+    """Return the values that may be used, and warnings; a file that is not there has none."""
     try:
         st = path.stat()
-        if stat.S_ISFIFO(st.st_mode):  # it would be waited for
+        if stat.S_ISFIFO(st.st_mode):  # reading it would block
             raise ValueError("it is a pipe")
-        values, warnings = _parsed_env(text_in(path))
+        values, warnings = _parse_env(text_in(path))
     except FileNotFoundError:
         return {}, []
     except (OSError, ValueError, ImportError) as e:
         why = e.strerror if isinstance(e, OSError) else e
         whose = "; it must belong to the cron user" if isinstance(e, PermissionError) else ""
-        return {}, [f"{where}: can't be read ({why}{whose}); what it holds is not used"]
+        return {}, [f"can't be read ({why}{whose}); what it holds is not used"]
     if st.st_mode & 0o077:
-        warnings.append(f"is open to others than its owner; run: chmod 600 {where}")
+        warnings.append(f"is open to others than its owner; run: chmod 600 {shown(str(path))}")
     if os.geteuid() == 0 and st.st_uid != 0:
-        commands = [name for name in _SECRETS if name.endswith("_COMMAND") and values.get(name)]
-        values = {name: value for name, value in values.items() if name not in commands}
-        warnings += [
-            f"root does not own it, so root does not run {name}; the next pass does"
-            for name in commands
-        ]
-    return values, [f"{where}: {warning}" for warning in warnings]
+        for name in _SECRETS:
+            if name.endswith("_COMMAND") and values.pop(name, None):
+                why = "root does not own it, so root does not run"
+                warnings.append(f"{why} {name}; the next pass does")
+    return values, warnings
 
 
-def _parsed_env(text: str) -> tuple[dict[str, str | None], list[str]]:
-    """The values, and a warning for each line that gives none."""
-    import logging
-
+def _parse_env(text: str) -> tuple[dict[str, str | None], list[str]]:
+    """Return the values, and a warning for each line that gives none."""
     from dotenv import dotenv_values
 
     warnings: list[str] = []
 
-    def kept(record: logging.LogRecord) -> bool:
+    def keep(record: logging.LogRecord) -> bool:
         # without a handler it would go to standard error, and cron would mail it every minute
         warnings.append(record.getMessage())
         return False
 
     logger = logging.getLogger("dotenv.main")
-    logger.addFilter(kept)
+    logger.addFilter(keep)
     try:
         values = dict(dotenv_values(stream=io.StringIO(text), interpolate=False))
     finally:
-        logger.removeFilter(kept)
+        logger.removeFilter(keep)
     unknown = [name for name in values if name.startswith("POLE_") and name not in _SECRETS]
-    warnings += [f"{shown(name)} is not known, and not used" for name in unknown]
-    return values, warnings
+    return values, warnings + [f"{shown(name)} is not known, and not used" for name in unknown]
 
+
+# --- the configuration --------------------------------------------------------------------
 
 _KEY_OF = {key.name.lower(): key for key in KEYS}
 _FILES = ("FilenameDB", "LogFile", "MetricsFile", "StatusPage")
@@ -151,7 +151,7 @@ class Config:
     warnings: tuple[str, ...]
 
     def mount_points(self, label: str) -> tuple[Path, ...]:
-        """Every place where the disk with this label may be mounted."""
+        """Return every place where the disk with this label may be mounted."""
         return tuple(Path(pattern.replace(LABEL, label)) for pattern in self.mount_patterns)
 
     @property
@@ -159,12 +159,12 @@ class Config:
         return Prefixes(self.primary_prefix, self.copy_prefix)
 
     def role_of(self, label: str) -> Role | None:
-        """The role of ``label``, or None when it is not a label of either role."""
+        """Return the role of ``label``, or None if it is not a label of either role."""
         return self.prefixes.role_of(label)
 
 
 def load(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
-    """The configuration at ``path``.
+    """Return the configuration at ``path``.
 
     Raises ConfigFault with every fault, each as ``FILE: Key: what is wrong; what is right``.
     """
@@ -190,7 +190,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
 
 
 def _must_be_safe_for_root(path: Path) -> None:
-    """Raises ValueError where anybody could tell root what to write, and where."""
+    """Refuse what lets any user choose what root writes, and where. Raises ValueError."""
     if os.geteuid() == 0 and path.stat().st_mode & 0o022:
         raise ValueError(
             f"others than its owner may write to it, and root would do as it says; "
@@ -200,7 +200,7 @@ def _must_be_safe_for_root(path: Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Ini:
-    """What stands in the file: keys in lower case, and each line and spelling of theirs."""
+    """What the file says: values by keys in lower case, and the lines and spellings of each key."""
 
     values: dict[str, str]
     lines: dict[str, list[tuple[int, str]]]
@@ -208,7 +208,7 @@ class _Ini:
 
     @classmethod
     def parse(cls, text: str) -> _Ini:
-        """Raises ValueError when no section begins the file."""
+        """Parse the file. Raises ValueError if no section begins it."""
         line_no = 0
         lines: dict[str, list[tuple[int, str]]] = {}
 
@@ -218,13 +218,13 @@ class _Ini:
                 line_no += 1
                 yield line
 
-        def noted(name: str) -> str:
+        def note_line(name: str) -> str:
             # configparser asks for a key's form while it is at its line, and forgets the line
             lines.setdefault(name.lower(), []).append((line_no, name))
             return name.lower()
 
         parser = configparser.RawConfigParser(default_section="\n", strict=False)
-        parser.optionxform = noted  # type: ignore[method-assign,assignment]
+        parser.optionxform = note_line  # type: ignore[method-assign,assignment]
         faults: tuple[str, ...] = ()
         try:
             parser.read_file(numbered())
@@ -238,7 +238,7 @@ class _Ini:
 
 
 def _values(ini: _Ini, path: Path, place: SettingPlace) -> dict[str, Any]:
-    """Config's fields from the INI; raises ValueError with all its faults."""
+    """Return Config's fields from the file. Raises ValueError with all its faults."""
     values: dict[str, Any] = {}
     faults = [*ini.faults, *_key_faults(ini)]
     for name, key in _KEY_OF.items():
@@ -252,14 +252,15 @@ def _values(ini: _Ini, path: Path, place: SettingPlace) -> dict[str, Any]:
             faults += (f"{key.name}: {arg}" for arg in e.args)
     if values.get("log_file", path) is None and "db_path" in values:
         values["log_file"] = values["db_path"].with_name("data_manager.log")
-    faults += [*_prefix_faults(values), *_same_files(values, path), *_overlaps(values, ini)]
+    faults += _prefix_faults(values)
+    faults += _path_faults(values, path, ini.values)
     if faults:
         raise ValueError(*dict.fromkeys(faults))
     return values
 
 
 def _key_faults(ini: _Ini) -> Iterator[str]:
-    """Unknown, repeated and missing keys."""
+    """Name unknown, repeated and missing keys."""
     for name, places in ini.lines.items():
         if name not in _KEY_OF:
             yield f"{shown(places[0][1])}: line {places[0][0]} has an unknown key; {_hint(name)}"
@@ -267,7 +268,7 @@ def _key_faults(ini: _Ini) -> Iterator[str]:
             numbers = " and ".join(str(line) for line, _ in places)
             yield f"{_KEY_OF[name].name}: stands on lines {numbers}; keep one of them"
     for name, key in _KEY_OF.items():
-        # a line that can't be read may be the very one that seems to be missing
+        # a line that can't be parsed may be the one that seems to be missing
         if key.default is None and name not in ini.lines and not ini.faults:
             yield f"{key.name}: is missing; add a line {key.name} = … ({key.meaning})"
 
@@ -282,13 +283,13 @@ def _hint(name: str) -> str:
 
 
 def _check_form(key: Key, text: str) -> None:
-    """Raises ValueError for what would pass as a strange path, but was meant otherwise."""
+    """Refuse what would be a strange path, but was not meant as one. Raises ValueError."""
     if not text:
         raise ValueError("is empty; give it a value, or remove the line")
     if "\n" in text and key.name not in _LISTS:
         raise ValueError("goes on over an indented line; begin each line without white space")
     if not text.replace("\n", "").isprintable():
-        raise ValueError(f"{said(text)} holds a character that can't be printed; remove it")
+        raise ValueError(f"{quoted(text)} holds a character that can't be printed; remove it")
     if re.search(r"(?:^|\s)[#;]", text):
         raise ValueError("has a comment behind the value; give the comment a line of its own")
     if re.search(r"""^(["']).*\1$""", text):
@@ -305,79 +306,91 @@ def _prefix_faults(values: Mapping[str, Any]) -> Iterator[str]:
             )
 
 
-def _same_files(values: Mapping[str, Any], path: Path) -> Iterator[str]:
-    """The log must not be written into the database, nor the page over the configuration."""
-    taken = {os.path.realpath(path): "this configuration"}
-    for key in (_KEY_OF[name.lower()] for name in _FILES):
-        if values.get(key.sets) is not None:
-            other = taken.setdefault(os.path.realpath(values[key.sets]), key.name)
-            if other != key.name:
-                yield f"{key.name}: names the same file as {other}; give it one of its own"
+# --- places that must be apart ------------------------------------------------------------
 
 
-def _overlaps(values: Mapping[str, Any], ini: _Ini) -> Iterator[str]:
-    """Buffer, disks and database within one another, symlinks resolved."""
-    if not {"buffer", "mount_patterns", "primary_prefix", "copy_prefix"} <= values.keys():
-        return
+def _path_faults(
+    values: Mapping[str, Any], config_path: Path, written: Collection[str]
+) -> Iterator[str]:
+    """Name files that are the same, and a buffer, disks and files (of these keys) that overlap."""
+    files = {
+        key.name: Path(os.path.realpath(values[key.sets]))
+        for key in (_KEY_OF[name.lower()] for name in _FILES)
+        if values.get(key.sets) is not None
+    }
+    taken = {Path(os.path.realpath(config_path)): "this configuration"}
+    for name, file in files.items():
+        other = taken.setdefault(file, name)
+        if other != name:
+            yield f"{name}: names the same file as {other}; give it one of its own"
+    if {"buffer", "mount_patterns", "primary_prefix", "copy_prefix"} <= values.keys():
+        files = {name: file for name, file in files.items() if name.lower() in written}
+        yield from _overlaps(values, files)
+
+
+def _overlaps(values: Mapping[str, Any], files: Mapping[str, Path]) -> Iterator[str]:
+    """Name a buffer, disks and files that are within one another, symlinks resolved."""
     buffer = Path(os.path.realpath(values["buffer"]))
     prefixes = Prefixes(values["primary_prefix"], values["copy_prefix"])
-    shapes = [(p, shape) for p in values["mount_patterns"] for shape in _mount_shapes(p, prefixes)]
-    yield from (f"BufferLocation: {why}" for why in _buffer_overlaps(buffer, shapes))
-    for key in (_KEY_OF[name.lower()] for name in _FILES if name.lower() in ini.values):
-        if values.get(key.sets) is not None:
-            path = Path(os.path.realpath(values[key.sets]))
-            yield from (f"{key.name}: {why}" for why in _file_overlaps(path, buffer, shapes))
+    places = [
+        (shown(pattern), place)
+        for pattern in values["mount_patterns"]
+        for place in _disk_places(pattern, prefixes, [buffer, *files.values()])
+    ]
+    for pattern, place in places:
+        if _overlap(buffer, place):
+            how = "contains" if buffer in place.parents else "is, or lies on,"
+            disk = f"a place for a disk ({pattern})"
+            yield f"BufferLocation: {shown(str(buffer))} {how} {disk}; keep them apart"
+    for name, file in files.items():
+        if buffer in file.parents:
+            yield f"{name}: {shown(str(file))} lies inside the buffer; put it elsewhere"
+        for pattern, place in places:
+            if _overlap(file, place):
+                yield f"{name}: {shown(str(file))} lies on a disk ({pattern}); put it elsewhere"
+
+
+def _overlap(path: Path, place: Path) -> bool:
+    return path == place or path in place.parents or place in path.parents
+
+
+def _disk_places(pattern: str, prefixes: Prefixes, paths: Collection[Path]) -> Iterator[Path]:
+    """Yield the real paths of the known mount points of a pattern, there or not.
+
+    Known are the labels that its directory holds, and those that ``paths`` have in their place.
+    """
+    fixed = fixed_part(pattern)
+    real = Path(os.path.realpath(fixed))
+    depth = len(real.parts)
+    yield real / Path(pattern).relative_to(fixed)  # {label}: what contains any of them
+    names = {path.parts[depth] for path in paths if real in path.parents}
+    with suppress(OSError):  # a directory that may be entered but not listed
+        names.update(os.listdir(fixed))
+    part = Path(pattern).parts[len(fixed.parts)]
+    for label in filter(prefixes.role_of, (_label_in(name, part) for name in sorted(names))):
+        yield Path(os.path.realpath(pattern.replace(LABEL, label)))
+
+
+def _label_in(name: str, part: str) -> str:
+    """Return the label that makes ``name`` of ``part``, a name with ``{label}``; "" if none."""
+    start, repeats = part.index(LABEL), part.count(LABEL)
+    length = (len(name) - len(part)) // repeats + len(LABEL)
+    label = name[start : start + max(0, length)]
+    return label if part.replace(LABEL, label) == name else ""
 
 
 def page_faults(config: Config, path: Path) -> list[str]:
-    """Why no page may be written there: what StatusPage would be refused for."""
+    """Return why no page may be written there: what StatusPage would be refused for."""
     values = {key.sets: getattr(config, key.sets) for key in KEYS} | {"status_page": path}
-    ini = _Ini({"statuspage": str(path)}, {}, ())
-    faults = (*_same_files(values, config.path), *_overlaps(values, ini))
+    faults = _path_faults(values, config.path, ["statuspage"])
     return [fault.partition(": ")[2] for fault in faults]
 
 
-def _buffer_overlaps(buffer: Path, shapes: list[tuple[str, list[str]]]) -> Iterator[str]:
-    for pattern, shape in shapes:
-        if _fits(buffer, shape):
-            how = "contains" if len(buffer.parts) < len(shape) else "is, or lies on,"
-            place = f"a place for a disk ({shown(pattern)})"
-            yield f"{shown(str(buffer))} {how} {place}; keep them apart"
-
-
-def _file_overlaps(path: Path, buffer: Path, shapes: list[tuple[str, list[str]]]) -> Iterator[str]:
-    if buffer in path.parents:
-        yield f"{shown(str(path))} lies inside the buffer; put it elsewhere"
-    for pattern, shape in shapes:
-        if _fits(path, shape):
-            yield f"{shown(str(path))} lies on a disk ({shown(pattern)}); put it elsewhere"
-
-
-def _fits(path: Path, shape: list[str]) -> bool:
-    """Whether ``path`` is, contains, or lies on a mount point of this shape."""
-    return all(map(re.fullmatch, shape, path.parts))
-
-
-def _mount_shapes(pattern: str, prefixes: Prefixes) -> Iterator[list[str]]:
-    """Mount points as one regular expression per component: all that may be, then the symlinks."""
-    fixed = fixed_part(pattern)
-    label = f"(?:{prefixes.primary}|{prefixes.copy})[0-9]+"
-    tail = Path(pattern).relative_to(fixed).parts
-    real = [re.escape(part) for part in Path(os.path.realpath(fixed)).parts]
-    yield real + [re.escape(part).replace(re.escape(LABEL), label) for part in tail]
-    try:
-        names = os.listdir(fixed)
-    except OSError:  # a directory that may be entered but not listed
-        return
-    for name in names:
-        match = re.search(label, name)
-        mount = pattern.replace(LABEL, match[0]) if match else None
-        if mount and os.path.islink(mount):
-            yield [re.escape(part) for part in Path(os.path.realpath(mount)).parts]
+# --- warnings -----------------------------------------------------------------------------
 
 
 def _unit_warnings(ini: _Ini) -> Iterator[str]:
-    """A number without a unit counts as in 1.0.0: an update must not stop the archive."""
+    """Warn of numbers without a unit, which count as in 1.0.0: no update stops the archive."""
     for name, key in _KEY_OF.items():
         text = ini.values.get(name, "")
         if key.bare and lacks_unit(text):
@@ -388,7 +401,7 @@ def _unit_warnings(ini: _Ini) -> Iterator[str]:
 
 
 def _page_warnings(values: Mapping[str, Any]) -> Iterator[str]:
-    """A page is not worth a stopped archive."""
+    """Warn of pages that can't be written: no page is worth a stopped archive."""
     for name, module in _WRITTEN_WITH.items():
         path = values[_KEY_OF[name.lower()].sets]
         if path is not None:
@@ -396,8 +409,6 @@ def _page_warnings(values: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _why_not_written(path: Path, module: str) -> Iterator[str]:
-    from importlib.util import find_spec
-
     directory = shown(str(path.parent))
     if not os.path.isdir(path.parent):
         yield f"there is no directory {directory}; make it"

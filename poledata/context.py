@@ -1,4 +1,4 @@
-"""What every command works with: the configuration, the database, the notices."""
+"""What every command works with: the configuration, the database connection, the notices."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from poledata import db
 from poledata.config import Config
 from poledata.errors import UsageFault
 from poledata.models import Disk
+from poledata.notices.channels import configured_channels
 from poledata.notices.store import Board
 from poledata.system import mounts
 
@@ -23,12 +24,18 @@ class Context:
     conn: db.Connection
     board: Board
 
+    @classmethod
+    def create(cls, config: Config, conn: db.Connection, is_dry: bool = False) -> Context:
+        """Return a context whose notices go to all configured channels."""
+        return cls(config, conn, Board(conn, configured_channels(config.secrets), is_dry))
+
     def place(self, disk: Disk) -> Path:
+        """Return where the disk belongs."""
         return self.config.mount_points(disk.label)[0]
 
 
 def must_fit_together(config: Config, disks: Iterable[Disk]) -> None:
-    """Raises UsageFault where stand-ins and drives would share a database."""
+    """Refuse a database of stand-ins for drives, or the reverse. Raises UsageFault."""
     if any(disk.stand_in == config.require_mount for disk in disks):
         setting, kind = ("yes", "stand-ins") if config.require_mount else ("no", "real drives")
         raise UsageFault(
@@ -38,12 +45,12 @@ def must_fit_together(config: Config, disks: Iterable[Disk]) -> None:
 
 
 def is_here(config: Config, disk: Disk, mount_points: frozenset[str] | None) -> bool:
-    """Whether something is mounted where the disk belongs (None, stand-ins: a directory)."""
+    """True if something is mounted where the disk belongs (None, stand-ins: a directory)."""
     return bool(places_here(config, disk, mount_points))
 
 
 def places_here(config: Config, disk: Disk, mount_points: frozenset[str] | None) -> list[Path]:
-    """Where that is, without opening any place: behind an automount trigger may be nothing."""
+    """Return where it is mounted; no place is opened, because it may be an automount trigger."""
     places = config.mount_points(disk.label)
     if mount_points is None:
         return [place for place in places if mounts.device_at(place) is not None]

@@ -34,52 +34,47 @@ class Entry:
 def read(
     path: Path, prefixes: Prefixes = DEFAULT_PREFIXES, *, may_lack_ids: bool = False
 ) -> tuple[Entry, ...]:
-    """The drives of the map at ``path``, in its order; where it may lack logical IDs, some are "".
+    """Return the drives of the map at ``path``, in its order; a logical ID that may lack is "".
 
     Raises DiskMapFault with every fault of the file, each as ``FILE:LINE: fault``.
     """
     where = shown(str(path))
     try:
-        text = text_in(path)
+        rows = _rows(text_in(path))
     except OSError as e:
         raise DiskMapFault([f"{where}: can't be read ({e.strerror}); name a disk-map"]) from e
     except ValueError as e:
         raise DiskMapFault([f"{where}: {e}"]) from e
-    rows = tuple(_rows(text))
     widths = (2, 3) if may_lack_ids else (3,)
-    faults = [(row.line, fault) for row in rows for fault in _row_faults(row, prefixes, widths)]
-    faults += [(row.line, fault) for row, fault in _repeats(rows)]
+    faults = [
+        (line, fault)
+        for line, columns in rows.items()
+        for fault in _row_faults(columns, prefixes, widths)
+    ]
+    faults += _repeats(rows)
     if faults:
         raise DiskMapFault(f"{where}:{line}: {fault}" for line, fault in sorted(faults))
     if not rows:
         raise DiskMapFault([f"{where}: names no disk; a line is: label serial logical-ID"])
-    return tuple(_entry(row, prefixes) for row in rows)
+    return tuple(_entry(line, columns, prefixes) for line, columns in rows.items())
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """One line that is neither blank nor a comment, split into its columns."""
-
-    line: int
-    columns: tuple[str, ...]
-
-
-def _rows(text: str) -> Iterator[_Row]:
-    for number, line in enumerate(io.StringIO(text, newline=None), start=1):
-        columns = _COMMENT.sub("", line).split()
-        if columns:
-            yield _Row(number, tuple(columns))
+def _rows(text: str) -> dict[int, list[str]]:
+    """Return the columns of each line, by its number; blank lines and comments have none."""
+    lines = enumerate(io.StringIO(text, newline=None), start=1)
+    rows = {number: _COMMENT.sub("", line).split() for number, line in lines}
+    return {number: columns for number, columns in rows.items() if columns}
 
 
-def _row_faults(row: _Row, prefixes: Prefixes, widths: tuple[int, ...]) -> Iterator[str]:
-    """What is wrong with this line alone."""
-    if len(row.columns) not in widths:
-        columns = "1 column" if len(row.columns) == 1 else f"{len(row.columns)} columns"
+def _row_faults(row: list[str], prefixes: Prefixes, widths: tuple[int, ...]) -> Iterator[str]:
+    """Name what is wrong with this line alone."""
+    if len(row) not in widths:
+        columns = "1 column" if len(row) == 1 else f"{len(row)} columns"
         yield (
             f"has {columns}, not three: separate label, serial and logical ID by spaces, not commas"
         )
         return
-    label, serial, *logical_ids = row.columns
+    label, serial, *logical_ids = row
     if prefixes.role_of(label) is None:
         yield (
             f"label {shown(label)} has no role; a label is {prefixes.primary} (primary) or "
@@ -94,37 +89,31 @@ def _row_faults(row: _Row, prefixes: Prefixes, widths: tuple[int, ...]) -> Itera
         )
 
 
-def _repeats(rows: tuple[_Row, ...]) -> Iterator[tuple[_Row, str]]:
-    """Labels, serials and logical IDs that an earlier line has taken."""
-    first: dict[tuple[str, str], _Row] = {}
-    for row in rows:
-        if len(row.columns) not in (2, 3):
+def _repeats(rows: dict[int, list[str]]) -> Iterator[tuple[int, str]]:
+    """Name labels, serials and logical IDs that an earlier line has taken."""
+    first: dict[tuple[str, str], tuple[int, str]] = {}
+    for line, columns in rows.items():
+        if len(columns) not in (2, 3):
             continue
-        for column, (what, said) in enumerate(zip(_COLUMNS, row.columns, strict=False)):
-            earlier = first.setdefault((what, _same(what, said)), row)
-            if earlier is not row:
-                yield row, _repeat(what, said, earlier.columns[column], earlier.line)
+        for what, text in zip(("label", "serial", "logical ID"), columns, strict=False):
+            taken, earlier = first.setdefault((what, _same(what, text)), (line, text))
+            if taken != line and text == earlier:
+                yield line, f"{what} {shown(text)} stands on line {taken} already; each stands once"
+            elif taken != line:
+                same = f"to a person the same as {shown(earlier)} on line {taken}"
+                yield line, f"{what} {shown(text)} is {same}"
 
 
-_COLUMNS = ("label", "serial", "logical ID")
-
-
-def _same(what: str, said: str) -> str:
-    """What two entries must not share: P1 and P01 are one label to a tired person."""
-    match = LABEL_SHAPE.fullmatch(said)
+def _same(what: str, text: str) -> str:
+    """Return what two entries must not share: P1 and P01 are one label to a tired person."""
+    match = LABEL_SHAPE.fullmatch(text)
     if what == "label" and match:
         return match[1] + match[2].lstrip("0")
-    return said if what == "label" else said.lower()
+    return text if what == "label" else text.lower()
 
 
-def _repeat(what: str, said: str, earlier: str, line: int) -> str:
-    if said == earlier:
-        return f"{what} {shown(said)} stands on line {line} already; each stands once"
-    return f"{what} {shown(said)} is to a person the same as {shown(earlier)} on line {line}"
-
-
-def _entry(row: _Row, prefixes: Prefixes) -> Entry:
-    label, serial, *logical_ids = row.columns
+def _entry(line: int, columns: list[str], prefixes: Prefixes) -> Entry:
+    label, serial, *logical_ids = columns
     role = prefixes.role_of(label)
     assert role is not None, "a label without a role is a fault of its line"
-    return Entry(label, role, serial, "".join(logical_ids).lower(), row.line)
+    return Entry(label, role, serial, "".join(logical_ids).lower(), line)

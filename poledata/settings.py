@@ -1,4 +1,7 @@
-"""The keys of the configuration file, and how the text of each becomes a value."""
+"""How the text of a configuration key becomes a value: sizes, times, switches, paths.
+
+Each reader raises ValueError with what is wrong, and what is right.
+"""
 
 from __future__ import annotations
 
@@ -35,46 +38,47 @@ class RemoteWriters(str, Enum):
 
 
 def size_bytes(text: str) -> int:
-    """``10 GB``, ``1.5 TiB`` or plain bytes as a number; ValueError tells what is right."""
+    """Return ``10 GB``, ``1.5 TiB`` or plain bytes as a number."""
     match = _QUANTITY.fullmatch(text)
     factor = _SIZE_UNITS.get(match[2].lower()) if match else None
     if not match or factor is None:
-        raise ValueError(f"{said(text)} is not a size; write it like 500 MB, 10 GB or 10 GiB")
+        raise ValueError(f"{quoted(text)} is not a size; write it like 500 MB, 10 GB or 10 GiB")
     whole, _, decimals = match[1].partition(".")
     return int(whole) * factor + round(float(f"0.{decimals or 0}") * factor)
 
 
 def duration_s(text: str) -> float:
-    """``90 s``, ``6 h``, ``30 d`` or plain seconds; ValueError tells what is right."""
+    """Return ``90 s``, ``6 h``, ``30 d`` or plain seconds as seconds."""
     match = _QUANTITY.fullmatch(text)
     factor = _TIME_UNITS.get(match[2]) if match else None
     if not match or factor is None:
-        raise ValueError(f"{said(text)} is not a time; write it like 90 s, 5 min, 6 h or 30 d")
-    if float(match[1]) * factor > _LONGEST_S:
-        raise ValueError(f"{said(text)} is over a hundred years; write it like 90 s or 30 d")
-    return float(match[1]) * factor
+        raise ValueError(f"{quoted(text)} is not a time; write it like 90 s, 5 min, 6 h or 30 d")
+    time_s = float(match[1]) * factor
+    if time_s > _LONGEST_S:
+        raise ValueError(f"{quoted(text)} is over a hundred years; write it like 90 s or 30 d")
+    return time_s
 
 
 def lacks_unit(text: str) -> bool:
-    """True for a number other than 0 without a unit."""
+    """True if it is a number other than 0, without a unit."""
     match = _QUANTITY.fullmatch(text)
     return bool(match and not match[2] and float(match[1]))
 
 
-def said(text: str) -> str:
+def quoted(text: str) -> str:
+    """Return ``text`` in quotes, with what can't be printed escaped."""
     return f'"{shown(text)}"'
 
 
-def _repeat_s(text: str) -> float:
-    repeat_s = duration_s(text)
-    if not repeat_s:
+def _positive_duration_s(text: str) -> float:
+    if not (time_s := duration_s(text)):
         raise ValueError("0 would send every open notice at each pass; write a time like 24 h")
-    return repeat_s
+    return time_s
 
 
 def _switch(text: str) -> bool:
     if text.lower() not in _SWITCH:
-        raise ValueError(f"{said(text)} is neither yes nor no; write one of them")
+        raise ValueError(f"{quoted(text)} is neither yes nor no; write one of them")
     return _SWITCH[text.lower()]
 
 
@@ -82,32 +86,32 @@ def _remote_writers(text: str) -> RemoteWriters:
     if text.lower() in _SWITCH:
         return RemoteWriters.YES if _SWITCH[text.lower()] else RemoteWriters.NO
     if text.lower() != RemoteWriters.AUTO:
-        raise ValueError(f"{said(text)} is not auto, yes or no; write one of them")
+        raise ValueError(f"{quoted(text)} is not auto, yes or no; write one of them")
     return RemoteWriters.AUTO
 
 
 def _percent(text: str) -> float:
     match = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,9})?)\s*%?", text)
     if not match or not 0 < float(match[1]) <= 100:
-        raise ValueError(f"{said(text)} is not a percentage; write a number over 0, up to 100")
+        raise ValueError(f"{quoted(text)} is not a percentage; write a number over 0, up to 100")
     return float(match[1])
 
 
 def _count(text: str) -> int:
     if not re.fullmatch("[0-9]{1,6}", text):
-        raise ValueError(f"{said(text)} is not a count; write a whole number such as 2")
+        raise ValueError(f"{quoted(text)} is not a count; write a whole number such as 2")
     return int(text)
 
 
 def _prefix(text: str) -> str:
     if not re.fullmatch("[A-Za-z]+", text):
-        raise ValueError(f"{said(text)} is not a prefix; write ASCII letters alone, such as P")
+        raise ValueError(f"{quoted(text)} is not a prefix; write ASCII letters alone, such as P")
     return text
 
 
 def _extensions(text: str) -> tuple[str, ...]:
     bare = [item.strip().removeprefix(".") for item in text.split(",")]
-    wrong = [said(item) for item in bare if not _EXTENSION.fullmatch(item)]
+    wrong = [quoted(item) for item in bare if not _EXTENSION.fullmatch(item)]
     if wrong:
         raise ValueError(*(f"{item} is no extension; write it like g3, g3.gz" for item in wrong))
     return tuple(dict.fromkeys(f".{item}" for item in bare))
@@ -121,7 +125,7 @@ class SettingPlace:
     environ: Mapping[str, str]
 
     def path(self, text: str) -> Path:
-        """``text`` as an absolute path, ``~`` and ``$VARS`` filled in."""
+        """Return ``text`` as an absolute path, with ``~`` and ``$VARS`` filled in."""
         if text == "~" or text.startswith("~/"):
             text = "$HOME" + text[1:]
         names = [match[1] or match[2] for match in _VARIABLE.finditer(text)]
@@ -131,7 +135,7 @@ class SettingPlace:
             raise ValueError(*dict.fromkeys(unset))
         filled = _VARIABLE.sub(lambda match: self._get(match[1] or match[2]), text)
         full = self.base / os.path.expanduser(filled)
-        if ".." in full.parts:  # behind a symlink it is not where it seems: say where it leads
+        if ".." in full.parts:  # after a symlink it is not the parent in the text
             full = Path(os.path.realpath(full))
         if not is_utf8(str(full)):
             raise ValueError(f"{shown(str(full))} is not UTF-8; use a directory with another name")
@@ -153,15 +157,10 @@ def _buffer(text: str, place: SettingPlace) -> Path:
         ) from e
 
 
-def _file(text: str, place: SettingPlace) -> Path:
+def _file_to_make(text: str, place: SettingPlace) -> Path:
     path = place.path(text)
     if os.path.isdir(path):
         raise ValueError(f"{shown(str(path))} is a directory; name a file")
-    return path
-
-
-def _file_to_make(text: str, place: SettingPlace) -> Path:
-    path = _file(text, place)
     if not os.path.isdir(path.parent):
         parent = shown(str(path.parent))
         raise ValueError(f"there is no directory {parent}; make it: mkdir -p {parent}")
@@ -177,6 +176,7 @@ def _page(text: str, place: SettingPlace) -> Path | None:
 
 
 def _mount_patterns(text: str, place: SettingPlace) -> tuple[str, ...]:
+    """Return paths with ``{label}``, one for each place where a disk may be mounted."""
     patterns: list[str] = []
     faults: list[str] = []
     for item in filter(None, (item.strip() for item in re.split("[,\n]", text))):
@@ -201,7 +201,7 @@ def _mount_pattern(item: str, place: SettingPlace) -> str:
 
 
 def fixed_part(pattern: str) -> Path:
-    """The deepest directory of ``pattern`` that is the same for every label."""
+    """Return the deepest directory of ``pattern`` that is the same for every label."""
     parts = Path(pattern).parts
     return Path(*parts[: next(n for n, part in enumerate(parts) if LABEL in part)])
 
@@ -251,7 +251,7 @@ KEYS = (
     Key("SpareDisksLow", "2", "notice when a role has fewer mounted spare disks",
         "spare_disks_low", _plain(_count)),
     Key("RepeatNotices", "24 h", "how often an open notice is sent again", "repeat_notices_s",
-        _plain(_repeat_s), "seconds"),
+        _plain(_positive_duration_s), "seconds"),
     Key("VerifyEvery", "30 d", "how old a verification may grow", "verify_every_s",
         _plain(duration_s), "seconds"),
     Key("LogFile", _BESIDE, "the log", "log_file", _log_file),

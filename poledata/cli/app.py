@@ -1,4 +1,4 @@
-"""What the scripts share: options, logging, and the door through which every fault leaves."""
+"""What the scripts share: options, logging, and one way in and out for every command."""
 
 from __future__ import annotations
 
@@ -31,48 +31,66 @@ log = logging.getLogger("poledata")
 
 
 @dataclass(slots=True)
-class Settings:
+class Options:
     """The options that every command takes."""
 
     config_path: Path | None = None
     log_file: Path | None = None
     verbose: bool = False
     quiet: bool = False
-    speaks: bool = True  # False: a pass, which without a terminal is silent but for exit 2 and 3
-
-    @property
-    def _named(self) -> Path | None:
-        named = self.config_path or os.environ.get("POLE_DATA_CONFIG")
-        return Path(named) if named else None
-
-    @property
-    def path(self) -> Path:
-        """--config, else $POLE_DATA_CONFIG, else the one beside the script."""
-        beside = Path(sys.argv[0]).resolve().parent / "basic_data_manager.config"
-        return self._named or beside
-
-    def config(self) -> Config:
-        """The configuration."""
-        beside = self.path
-        try:
-            return load(beside)
-        except ConfigFault as fault:
-            if self._named:
-                raise
-            hint = f"{beside}: this is the demo's. Name yours: --config FILE, or $POLE_DATA_CONFIG"
-            raise ConfigFault([*fault.faults, hint]) from fault
+    speaks: bool = True  # False: a pass, which without a terminal prints only exit codes 2 and 3
 
 
-SETTINGS = Settings()
+def options() -> Options:
+    """Return the options of the command that is running."""
+    return click.get_current_context().ensure_object(Options)
+
+
+def config_path() -> Path:
+    """Return --config, else $POLE_DATA_CONFIG, else the configuration beside the script."""
+    beside = Path(sys.argv[0]).resolve().parent / "basic_data_manager.config"
+    return _named_config() or beside
+
+
+def _named_config() -> Path | None:
+    named = options().config_path or os.environ.get("POLE_DATA_CONFIG")
+    return Path(named) if named else None
+
+
+def load_config() -> Config:
+    """Return the configuration. Raises ConfigFault."""
+    path = config_path()
+    try:
+        return load(path)
+    except ConfigFault as fault:
+        if _named_config():
+            raise
+        hint = f"{path}: this is the demo's. Name yours: --config FILE, or $POLE_DATA_CONFIG"
+        raise ConfigFault([*fault.faults, hint]) from fault
+
+
+def echo(text: str) -> None:
+    """Print ``text``, unless --quiet was given."""
+    if not options().quiet:
+        click.echo(text)
+
+
+def _keep(ctx: click.Context, option: click.Parameter, value: Any) -> None:
+    """Keep what an option was given as, before or after a sub-command."""
+    if value:
+        setattr(ctx.ensure_object(Options), str(option.name), value)
+
+
+def _option(*names: str, **attributes: Any) -> Callable[[_Command], _Command]:
+    return click.option(*names, expose_value=False, callback=_keep, **attributes)
 
 
 def common_options(command: _Command) -> _Command:
-    """--config, -v, --quiet and --log-file, before or after a sub-command."""
-    config = click.option(
+    """Add --config and the options of :func:`output_options`, before or after a sub-command."""
+    config = _option(
         "--config",
+        "config_path",
         type=click.Path(path_type=Path, readable=False),  # the configuration says why not
-        expose_value=False,
-        callback=_keep("config_path"),
         help="The configuration (default: $POLE_DATA_CONFIG, "
         "else basic_data_manager.config beside the script).",
     )
@@ -80,46 +98,21 @@ def common_options(command: _Command) -> _Command:
 
 
 def output_options(command: _Command) -> _Command:
-    """-v, --quiet and --log-file alone: for what needs no configuration."""
-    options = (
-        click.option(
-            "--log-file",
-            type=click.Path(path_type=Path, dir_okay=False, readable=False),
-            expose_value=False,
-            callback=_keep("log_file"),
-            help="Log here instead of the configuration's LogFile.",
-        ),
-        click.option(
-            "-v",
-            "--verbose",
-            is_flag=True,
-            expose_value=False,
-            callback=_keep("verbose"),
-            help="Say more, on the screen and in the log.",
-        ),
-        click.option(
-            "--quiet",
-            is_flag=True,
-            expose_value=False,
-            callback=_keep("quiet"),
-            help="Print nothing but faults.",
-        ),
+    """Add --quiet, -v and --log-file: all that a command without a configuration needs."""
+    log_file = _option(
+        "--log-file",
+        type=click.Path(path_type=Path, dir_okay=False, readable=False),
+        help="Log here instead of the configuration's LogFile.",
     )
-    for option in options:
-        command = option(command)
-    return command
-
-
-def _keep(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
-    def keep(_context: click.Context, _option: click.Parameter, value: Any) -> None:
-        if value:
-            setattr(SETTINGS, name, value)
-
-    return keep
+    verbose = _option(
+        "-v", "--verbose", is_flag=True, help="Say more, on the screen and in the log."
+    )
+    quiet = _option("--quiet", is_flag=True, help="Print nothing but faults.")
+    return quiet(verbose(log_file(command)))
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a person looks at this stream; None where the caller closed it."""
+    """True if a person looks at this stream; it is None if the caller closed it."""
     return stream is not None and stream.isatty()
 
 
@@ -127,34 +120,28 @@ def is_terminal(stream: TextIO | None) -> bool:
 
 
 class _LogFile(logging.FileHandler):
-    """A log that can't be written never stops the work.
+    """A log that never stops the work: after its first fault it goes on in ``instead``, if given.
 
-    From its first fault on what is said goes to ``instead``, if that is another file.
+    ``fault`` says why the log that was asked for can't be written.
     """
 
     is_written = False
     fault: str | None = None
-    _said = False
+    _is_fault_printed = False
 
     def __init__(self, path: Path, instead: Path | None) -> None:
         super().__init__(path, encoding="utf-8", delay=True, errors="backslashreplace")
         self._wanted, self._instead = path, instead
 
-    def _forget_stream(self) -> None:
-        stream, self.stream = self.stream, None
-        if stream:
-            with contextlib.suppress(OSError):  # what is buffered can't be written there
-                stream.close()
-
-    def look(self) -> None:
-        """Find out whether it can be written now, though nothing was said: see ``fault``."""
+    def check(self) -> None:
+        """Set ``fault`` if it can't be written now, though nothing was logged."""
         if self.fault:
             return
         try:
             if self.stream is None:
                 self.stream = self._open()
             if os.statvfs(self.baseFilename).f_bavail == 0:
-                self._note(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as fault:
             self._note(fault)
 
@@ -163,7 +150,7 @@ class _LogFile(logging.FileHandler):
         self.fault = self.fault or f"{self._wanted} can't be written: {why}"
 
     def _open(self) -> io.TextIOWrapper:
-        """Regular files only: a FIFO without a reader would hold up every pass."""
+        """Open a regular file only: a FIFO without a reader would block every pass."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
         if os.geteuid() == 0:
             fd = open_or_make(Path(self.baseFilename), flags)
@@ -177,70 +164,77 @@ class _LogFile(logging.FileHandler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             super().emit(record)
-            self.is_written = not self._said
+            self.is_written = not self._is_fault_printed
         except OSError:
             self.handleError(record)
 
     def handleError(self, record: logging.LogRecord) -> None:
-        self._note(sys.exc_info()[1])
+        fault = sys.exc_info()[1]
+        self._note(fault)
         if self._instead and self._instead != self._wanted:
             self.baseFilename, self._instead = str(self._instead), None
-            self._forget_stream()
+            stream, self.stream = self.stream, None
+            if stream:
+                with contextlib.suppress(OSError):  # what is buffered can't be written there
+                    stream.close()
             self.emit(record)
-        elif not self._said:
-            self._said = True
-            print(
-                f"{self.baseFilename}: the log can't be written: {sys.exc_info()[1]}",
-                file=sys.stderr,
-            )
+        elif not self._is_fault_printed:
+            self._is_fault_printed = True
+            print(f"{self.baseFilename}: the log can't be written: {fault}", file=sys.stderr)
 
 
 def start_logging(config: Config) -> None:
-    """Log to the LogFile, and on a terminal warnings to the screen too.
+    """Log to the LogFile, and on a terminal warnings to the screen, too.
 
-    A LogFile that can't be written has a notice; the log stands beside the database until then.
+    A LogFile that can't be written has a notice; until then the log is beside the database.
     """
+    given = options()
     beside = config.db_path.with_name("data_manager.log")
-    log_to(SETTINGS.log_file or config.log_file, None if SETTINGS.log_file else beside)
-    _screen_too()
+    log_to(given.log_file or config.log_file, None if given.log_file else beside)
+    if is_terminal(sys.stderr) and not given.quiet:
+        screen = logging.StreamHandler()
+        screen.setLevel(logging.INFO if given.verbose else logging.WARNING)
+        log.addHandler(screen)
     for warning in config.warnings:
         log.warning("%s", warning)
 
 
 def log_to(path: Path, instead: Path | None = None) -> None:
-    """Log to this file; where it can't be written, to the other one."""
-    handler: logging.Handler = _LogFile(path, instead)
+    """Log to this file; if it can't be written, to the other one."""
+    handler = _LogFile(path, instead)
     formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
     formatter.converter = time.gmtime
     handler.setFormatter(formatter)
     log.addHandler(handler)
-    log.setLevel(logging.DEBUG if SETTINGS.verbose else logging.INFO)
+    log.setLevel(logging.DEBUG if options().verbose else logging.INFO)
+
+
+def _log_files() -> list[_LogFile]:
+    return [handler for handler in log.handlers if isinstance(handler, _LogFile)]
 
 
 def log_faults() -> list[str]:
-    """Why the log can't be written, if so."""
-    handlers = [handler for handler in log.handlers if isinstance(handler, _LogFile)]
-    for handler in handlers:
-        handler.look()
-    return [f"LogFile: {handler.fault}" for handler in handlers if handler.fault]
-
-
-def _screen_too() -> None:
-    if is_terminal(sys.stderr) and not SETTINGS.quiet:
-        screen = logging.StreamHandler()
-        screen.setLevel(logging.INFO if SETTINGS.verbose else logging.WARNING)
-        log.addHandler(screen)
+    """Return why the log can't be written, if so."""
+    for handler in _log_files():
+        handler.check()
+    return [f"LogFile: {handler.fault}" for handler in _log_files() if handler.fault]
 
 
 def log_to_screen(about: str = log.name) -> None:
-    """For what writes no log: warnings, of all modules or of one, go to the screen."""
-    if not SETTINGS.quiet:
+    """Show warnings of all modules, or of one, on the screen: for a command without a log."""
+    if not options().quiet:
         logging.getLogger(about).addHandler(logging.StreamHandler())
         logging.getLogger(about).setLevel(logging.WARNING)
 
 
+# --- who runs this ------------------------------------------------------------------------
+
+
 def must_be_cron_user(config: Config) -> None:
-    """Raises UsageFault for who can't go on with the archive, or would keep its owner from it."""
+    """Refuse root, whose files would lock the archive's user out, and other users.
+
+    Raises UsageFault.
+    """
     directory = config.db_path.parent
     owner = directory.stat().st_uid
     if os.geteuid() == owner:
@@ -253,27 +247,26 @@ def must_be_cron_user(config: Config) -> None:
 
 
 def must_be_root(why: str) -> None:
-    """Raises UsageFault for everybody else: only root may ask drives how they are."""
+    """Refuse everybody else, because only root may query drives. Raises UsageFault."""
     if os.geteuid() != 0:
         raise UsageFault(f"Only root may {why}. Nothing was changed. Run as root: sudo …")
 
 
-# --- the door -----------------------------------------------------------------------------
-
-
 def stop_on_signals() -> threading.Event:
-    """An event that SIGTERM and SIGINT set: the work ends cleanly, soon."""
+    """Return an event that SIGTERM and SIGINT set, so that the work ends soon and cleanly."""
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     return stop
 
 
+# --- in and out ---------------------------------------------------------------------------
+
 LONGEST_ARGUMENT = 10_000  # no path and no name can be as long
 
 
-class _Outlet(io.FileIO):
-    """Standard output, or standard error: work goes on where nobody takes what is printed."""
+class _Output(io.FileIO):
+    """Standard output or standard error: the work goes on if what is printed can't be written."""
 
     fault: OSError | None = None
 
@@ -286,37 +279,40 @@ class _Outlet(io.FileIO):
         return len(data)
 
 
-def _open_outlets() -> list[_Outlet]:
-    """UTF-8 in any locale; what is no text is escaped."""
+def _open_outputs() -> list[_Output]:
+    """Make both UTF-8 in any locale; what is not text is escaped."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:  # else a database could be "stderr"
         os.set_inheritable(fd, True)
     os.close(fd)
-    outlets = []
+    outputs = []
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is not None and stream is getattr(sys, f"__{name}__"):
-            outlet = _Outlet(stream.fileno(), "wb", closefd=False)
+            output = _Output(stream.fileno(), "wb", closefd=False)
             text = io.TextIOWrapper(
-                io.BufferedWriter(outlet), "utf-8", "backslashreplace", line_buffering=True
+                io.BufferedWriter(output), "utf-8", "backslashreplace", line_buffering=True
             )
             setattr(sys, name, text)
-            outlets.append(outlet)
-    return outlets
+            outputs.append(output)
+    return outputs
 
 
-def _exit_code_of(outlets: list[_Outlet], code: int) -> int:
-    """A person who was not told should look. Who closes a pipe early knows it."""
+def _exit_code_of(outputs: list[_Output], code: int) -> int:
+    """Return ``code``; LOOK instead of DONE if output was lost. A closed pipe is not reported."""
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.flush()
-    faults = [o.fault for o in outlets if o.fault]
+    faults = [output.fault for output in outputs if output.fault]
     for fault in faults:
         if fault.errno != errno.EPIPE:
             click.echo(f"Not everything could be printed: {fault.strerror}.", err=True)
     return ExitCode.LOOK if faults and code == ExitCode.DONE else code
 
 
-def _must_be_clear() -> None:
-    """Raises UsageFault for arguments that nothing can mean, and where no path leads anywhere."""
+def _must_be_usable() -> None:
+    """Refuse arguments that can't be meant, and a current directory that is gone.
+
+    Raises UsageFault.
+    """
     for argument in sys.argv[1:]:
         if len(argument) > LONGEST_ARGUMENT:
             raise UsageFault(
@@ -337,39 +333,39 @@ def _must_be_clear() -> None:
 
 
 def enter(command: click.Command) -> NoReturn:
-    """Run a script's command; every way out ends here, with an exit code of the contract."""
+    """Run a script's command, and exit with one of ``ExitCode``, whatever happens."""
     logging.getLogger("poledata").addHandler(logging.NullHandler())
-    os.umask(0o022)  # what we write may be read by everybody, as the tools of others expect
-    outlets = _open_outlets()
+    os.umask(0o022)  # all users may read what we write, as other tools expect
+    outputs, given = _open_outputs(), Options()
     try:
-        _must_be_clear()
-        code = command.main(standalone_mode=False)
+        _must_be_usable()
+        code = command.main(standalone_mode=False, obj=given)
     except click.ClickException as fault:
         fault.show()
         code = ExitCode.USAGE
     except (click.Abort, KeyboardInterrupt):
         code = ExitCode.INTERRUPTED
     except PoleError as fault:
-        code = _say(fault)
+        code = _report_fault(fault, given.speaks)
     except Exception as defect:
         code = _report_bug(defect)
     else:
         code = _report_bugs() if BUGS else code
     gc.freeze()  # the process ends: what it holds need not be searched for garbage
-    sys.exit(int(_exit_code_of(outlets, int(code or 0))))
+    sys.exit(int(_exit_code_of(outputs, int(code or 0))))
 
 
-def _say(fault: PoleError) -> ExitCode:
+def _report_fault(fault: PoleError, speaks: bool) -> ExitCode:
     log.error("%s", fault)
     if any(type(handler) is logging.StreamHandler for handler in log.handlers):
         return fault.exit_code  # it is on the screen already
-    if SETTINGS.speaks or isinstance(fault, UsageFault) or is_terminal(sys.stderr):
+    if speaks or isinstance(fault, UsageFault) or is_terminal(sys.stderr):
         click.echo(str(fault), err=True)
     return fault.exit_code
 
 
 def _report_bugs() -> ExitCode:
-    """Bugs that were kept to what they were about: everything else is done."""
+    """Report bugs that spoiled one unit of work each: everything else is done."""
     click.echo(
         f"This program hit a bug ({', '.join(dict.fromkeys(BUGS))}); everything else was done. "
         "A bug never leads to the removal of a file. The log has its traceback: please report it.",
@@ -379,15 +375,15 @@ def _report_bugs() -> ExitCode:
 
 
 def _report_bug(defect: Exception) -> ExitCode:
-    """A defect of ours: the traceback goes to the log, one plain sentence to the screen."""
+    """Write the traceback to the log, and one plain sentence to the screen."""
     log.critical("a defect of this program", exc_info=defect)
-    logs = [h for h in log.handlers if isinstance(h, _LogFile) and h.is_written]
-    if not logs and sys.stderr:  # somebody must be able to mend it
+    logs = [handler for handler in _log_files() if handler.is_written]
+    if not logs and sys.stderr:  # without it nobody could fix the bug
         sys.excepthook(type(defect), defect, defect.__traceback__)
     where = logs[0].baseFilename if logs else "above"
-    said = " ".join(f"{type(defect).__name__}: {defect}".split())
+    what = " ".join(f"{type(defect).__name__}: {defect}".split())
     click.echo(
-        f"This is a defect of the program ({said}). Files that are not registered stay in the "
+        f"This is a defect of the program ({what}). Files that are not registered stay in the "
         f"buffer. Please report it with the log {where}.",
         err=True,
     )

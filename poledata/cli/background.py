@@ -1,7 +1,7 @@
-"""What goes on beside a long pass: the lock's time, the watchdog's heartbeat, sending notices.
+"""The thread beside a long pass: it dates the lock, beats for the watchdog, and sends notices.
 
-A thread with a connection of its own, so that neither a slow server nor a large batch makes
-anything wait.
+It has a database connection of its own, so that neither a slow server nor a large batch makes the
+other wait.
 """
 
 from __future__ import annotations
@@ -13,15 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from poledata import db
-from poledata.archive.tally import Watcher
+from poledata.archive.pass_state import Watcher
 from poledata.cli.common import state_lines
 from poledata.config import Config
+from poledata.context import Context
 from poledata.errors import PoleError
-from poledata.models import Job
 from poledata.notices import delivery
-from poledata.notices.channels import configured_channels, heartbeat
+from poledata.notices.channels import heartbeat
 from poledata.notices.isolation import caught
-from poledata.notices.store import Board
 
 LOOK_EVERY_S = 60.0
 BEAT_EVERY_S = 300.0
@@ -29,73 +28,62 @@ BEAT_EVERY_S = 300.0
 log = logging.getLogger(__name__)
 
 
-class _Moving(Watcher):
-    """Hands on all that a watcher is told, and remembers that bytes have moved."""
+@contextmanager
+def beside(config: Config, got_on: Callable[[], None], watcher: Watcher) -> Iterator[Watcher]:
+    """Run the thread while this lasts; yield the watcher that the pass reports its progress to."""
+    background = _Background(config, got_on, watcher)
+    thread = threading.Thread(target=background.run, name="background")
+    thread.start()
+    try:
+        yield background
+    finally:
+        background.over.set()
+        thread.join()
+        if background.defect:
+            raise background.defect
 
-    def __init__(self, other: Watcher) -> None:
-        self._other = other
-        self.has_moved = False
+
+class _Background(Watcher):
+    """The thread's work; as a watcher it passes progress on, and notes that bytes have moved."""
+
+    def __init__(self, config: Config, got_on: Callable[[], None], other: Watcher) -> None:
+        self._config, self._got_on, self._other = config, got_on, other
+        self._has_moved = False
+        self._beaten_at_s = time.monotonic()
+        self.over = threading.Event()
+        self.defect: Exception | None = None
 
     def batch(self, bytes_by_label: dict[str, int]) -> None:
         self._other.batch(bytes_by_label)
 
     def moved(self, label: str, name: str, n_bytes: int) -> None:
-        self.has_moved = True
+        self._has_moved = True
         self._other.moved(label, name, n_bytes)
-
-    def would_copy(self, job: Job, labels: list[str]) -> None:
-        self._other.would_copy(job, labels)
-
-
-class _BackgroundThread(threading.Thread):
-    def __init__(self, config: Config, got_on: Callable[[], None], moving: _Moving) -> None:
-        super().__init__(name="background")
-        self._config, self._got_on, self._moving = config, got_on, moving
-        self._over = threading.Event()
-        self._beaten_at_s = time.monotonic()
-        self.defect: Exception | None = None
 
     def run(self) -> None:
         try:
-            while not self._over.wait(LOOK_EVERY_S):
+            while not self.over.wait(LOOK_EVERY_S):
                 with caught("beside the pass"):
                     self._look()
         except Exception as defect:  # handed on to the pass, which raises it
             self.defect = defect
 
-    def end(self) -> None:
-        self._over.set()
-        self.join()
-        if self.defect:
-            raise self.defect
-
     def _look(self) -> None:
-        if self._moving.has_moved:
-            self._moving.has_moved = False
+        if self._has_moved:
+            self._has_moved = False
             self._got_on()
             self._beat()
         try:
-            with db.connect(self._config.db_path) as conn:
-                board = Board(conn, configured_channels(self._config.secrets))
-                with board.isolated("sending"):
-                    delivery.deliver(self._config, conn, state_lines)
+            with (
+                db.connect(self._config.db_path) as conn,
+                Context.create(self._config, conn).board.isolated("sending"),
+            ):
+                delivery.deliver(self._config, conn, state_lines)
         except PoleError as fault:
-            log.warning("notices can't be sent now: %s", fault)  # the pass itself will say it
+            log.warning("notices can't be sent now: %s", fault)  # the pass itself reports it
 
     def _beat(self) -> None:
         now_s = time.monotonic()
         if now_s - self._beaten_at_s >= BEAT_EVERY_S:
             self._beaten_at_s = now_s
             heartbeat(self._config.secrets)
-
-
-@contextmanager
-def beside(config: Config, got_on: Callable[[], None], watcher: Watcher) -> Iterator[Watcher]:
-    """A thread for as long as this lasts; yields the watcher that the pass is to tell."""
-    moving = _Moving(watcher)
-    thread = _BackgroundThread(config, got_on, moving)
-    thread.start()
-    try:
-        yield moving
-    finally:
-        thread.end()

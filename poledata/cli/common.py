@@ -1,31 +1,38 @@
-"""What the sub-commands share: arguments, the archive to work on, progress for a person."""
+"""What the sub-commands share: arguments, the archive to work on, progress and tables on screen."""
 
 from __future__ import annotations
 
+import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
 import click
 
 from poledata import db
-from poledata.archive.tally import Watcher
+from poledata.archive.pass_state import Watcher
 from poledata.cli import app
 from poledata.config import Config
 from poledata.context import Context, must_fit_together
-from poledata.errors import UsageFault
+from poledata.errors import ExitCode, UsageFault
 from poledata.formatting import size_text
 from poledata.models import Job
-from poledata.notices.channels import configured_channels
-from poledata.notices.store import Board
 from poledata.settings import duration_s, lacks_unit
 from poledata.system import locks
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-def _said(_context: click.Context, _option: click.Parameter, why: str | None) -> str | None:
+# --- arguments ----------------------------------------------------------------------------
+
+
+def command() -> Callable[[Callable[..., ExitCode]], click.Command]:
+    """Make a sub-command of a function: it has its name, and takes the common options."""
+    return lambda function: click.command()(app.common_options(function))
+
+
+def _not_blank(_ctx: click.Context, _option: click.Parameter, why: str | None) -> str | None:
     if why is not None and not why.strip():
         raise click.BadParameter("say why; nothing was changed")
     return why
@@ -34,7 +41,7 @@ def _said(_context: click.Context, _option: click.Parameter, why: str | None) ->
 def why_option(required: bool = True) -> Callable[[_Command], _Command]:
     """``--why TEXT``, never blank."""
     text = "The reason, for those who come after you."
-    return click.option("--why", required=required, callback=_said, help=text)
+    return click.option("--why", required=required, callback=_not_blank, help=text)
 
 
 WHY = why_option()
@@ -46,17 +53,64 @@ JSON = click.option("--json", "as_json", is_flag=True, help="The same for progra
 def duration_option(text: str, default: str | None = None) -> Callable[[_Command], _Command]:
     """``--for TIME``, as seconds."""
 
-    def read(_context: click.Context, _option: click.Parameter, said: str | None) -> float | None:
+    def read(_ctx: click.Context, _option: click.Parameter, given: str | None) -> float | None:
         try:
-            if said is not None and (said.strip().isdigit() or lacks_unit(said.strip())):
-                raise ValueError(f"{said} of what? For example {said}h")
-            return None if said is None else duration_s(said)
+            if given is not None and (given.strip().isdigit() or lacks_unit(given.strip())):
+                raise ValueError(f"{given} of what? For example {given}h")
+            return None if given is None else duration_s(given)
         except ValueError as fault:
             raise UsageFault(f"--for: {fault}. Nothing was changed.") from fault
 
     return click.option(
         "--for", "how_long", metavar="TIME", default=default, callback=read, help=text
     )
+
+
+# --- the archive --------------------------------------------------------------------------
+
+
+@contextmanager
+def context_of_command(turn: bool = True) -> Iterator[Context]:
+    """Yield the archive to a command that changes its state; with ``turn`` it waits for its turn.
+
+    Only the user who runs the archive may do so. Raises UsageFault.
+    """
+    config = app.load_config()
+    app.must_be_cron_user(config)
+    app.start_logging(config)
+    waiting = locks.between_batches(config.db_path) if turn else nullcontext()
+    with waiting, db.connect(config.db_path) as conn:
+        must_fit_together(config, db.disks.disks(conn))
+        if not app.options().quiet:
+            click.echo(f"Database {config.db_path}", err=True)
+        yield Context.create(config, conn)
+
+
+def changes_archive(
+    turn: bool = True,
+) -> Callable[[Callable[..., str]], Callable[..., ExitCode]]:
+    """Make the function of a sub-command of one that changes the archive, and returns a text."""
+
+    def decorate(change: Callable[..., str]) -> Callable[..., ExitCode]:
+        @functools.wraps(change)
+        def run(**arguments: Any) -> ExitCode:
+            with context_of_command(turn) as context:
+                click.echo(change(context, **arguments))
+            return ExitCode.DONE
+
+        return run
+
+    return decorate
+
+
+def state_lines(config: Config, conn: db.Connection) -> list[str]:
+    """Return the state of the archive, for the end of a message."""
+    from poledata.status import facts, text  # loaded only when there is something to send
+
+    return text.state_lines(facts.collect(config, conn))
+
+
+# --- the screen ---------------------------------------------------------------------------
 
 
 class Would(Watcher):
@@ -67,38 +121,26 @@ class Would(Watcher):
         click.echo(f"would copy {job.name} ({size}) to {' and '.join(labels)}")
 
 
-@contextmanager
-def context_of_command(turn: bool = True) -> Iterator[Context]:
-    """The archive, for a command that changes its state: it waits for its turn."""
-    config = app.SETTINGS.config()
-    app.must_be_cron_user(config)
-    app.start_logging(config)
-    waiting = locks.between_batches(config.db_path) if turn else nullcontext()
-    with waiting, db.connect(config.db_path) as conn:
-        must_fit_together(config, db.disks.disks(conn))
-        if not app.SETTINGS.quiet:
-            click.echo(f"Database {config.db_path}", err=True)
-        yield Context(config, conn, Board(conn, configured_channels(config.secrets)))
-
-
 def is_watched() -> bool:
-    """Whether a person sits before the screen."""
-    return app.is_terminal(sys.stdout) and not app.SETTINGS.quiet
+    """True if a person sits before the screen."""
+    return app.is_terminal(sys.stdout) and not app.options().quiet
 
 
 def watcher() -> AbstractContextManager[Watcher]:
-    """Draws progress for a person; does nothing without one."""
-    if not is_watched():
-        return nullcontext(Watcher())
-    try:
-        from poledata.cli import progress  # rich is slow to load: only for a person
-    except ImportError:
-        return nullcontext(Watcher())  # without rich there is just nothing to look at
-    return progress.on_terminal()
+    """Return what draws progress for a person, and does nothing without one."""
+    if is_watched():
+        try:
+            from poledata.cli import progress  # rich is slow to load
+
+            return progress.on_terminal()
+        except ImportError:
+            pass  # without rich there is no progress to look at
+    return nullcontext(Watcher())
 
 
-def state_lines(config: Config, conn: db.Connection) -> list[str]:
-    """How the archive stands, for the end of a message."""
-    from poledata.status import facts, text  # loaded only when there is something to send
-
-    return text.state_lines(facts.collect(config, conn))
+def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print left-aligned columns, each as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
+    for row in (heads, *rows):
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        click.echo("  ".join(cells).rstrip())

@@ -1,40 +1,41 @@
-"""What a person says of a disk, or of the buffer: ``close``, ``ship``, ``adopt-buffer``, …"""
+"""Commands that record what a person did with a disk or the buffer: ``close``, ``ship``, …"""
 
 from __future__ import annotations
 
 import click
 
 from poledata.archive import buffer_marker
-from poledata.cli import app
-from poledata.cli.common import LABEL, LABELS, WHY, context_of_command, why_option
+from poledata.cli.common import (
+    LABEL,
+    LABELS,
+    WHY,
+    changes_archive,
+    command,
+    context_of_command,
+    why_option,
+)
+from poledata.context import Context
 from poledata.disks import closing, lifecycle
 from poledata.errors import ExitCode
 
 
-@click.command()
-@app.common_options
+@command()
 @LABEL
-def close(label: str) -> ExitCode:
+@changes_archive()
+def close(context: Context, label: str) -> str:
     """Seal a disk in use, though it is not full: nothing is written to it any more."""
-    with context_of_command() as context:
-        click.echo(closing.close_for_a_person(context, lifecycle.the_disk(context, label)))
-    return ExitCode.DONE
+    return closing.close_for_a_person(context, lifecycle.the_disk(context, label))
 
 
-@click.command()
-@app.common_options
+@command()
 @LABELS
-def ship(labels: tuple[str, ...]) -> ExitCode:
+@changes_archive()
+def ship(context: Context, labels: tuple[str, ...]) -> str:
     """Note that closed disks leave the station. All of them, or none."""
-    with context_of_command() as context:
-        click.echo(
-            lifecycle.ship(context, [lifecycle.the_disk(context, label) for label in labels])
-        )
-    return ExitCode.DONE
+    return lifecycle.ship(context, [lifecycle.the_disk(context, label) for label in labels])
 
 
-@click.command()
-@app.common_options
+@command()
 @LABEL
 @why_option(required=False)
 @click.option("--undo", is_flag=True, help="It is not lost: it and its copies are as before.")
@@ -45,53 +46,43 @@ def lost(label: str, why: str | None, undo: bool) -> ExitCode:
     if why and undo:
         raise click.UsageError("--undo takes no --why. Nothing was changed.")
     with context_of_command() as context:
-        if undo:
-            click.echo(lifecycle.undo_loss(context, label))
+        if why:
+            click.echo(lifecycle.lose(context, lifecycle.the_disk(context, label), why))
         else:
-            click.echo(lifecycle.lose(context, lifecycle.the_disk(context, label), str(why)))
+            click.echo(lifecycle.undo_loss(context, label))
     return ExitCode.DONE
 
 
-@click.command()
-@app.common_options
+@command()
 @LABELS
-def forget(labels: tuple[str, ...]) -> ExitCode:
+@changes_archive()
+def forget(context: Context, labels: tuple[str, ...]) -> str:
     """Take drives that were never used out of the database. All of them, or none."""
-    with context_of_command() as context:
-        click.echo(lifecycle.forget(context, [lifecycle.the_disk(context, one) for one in labels]))
-    return ExitCode.DONE
+    return lifecycle.forget(context, [lifecycle.the_disk(context, label) for label in labels])
 
 
-@click.command()
-@app.common_options
+@command()
 @LABEL
 @WHY
-def hold(label: str, why: str) -> ExitCode:
+@changes_archive()
+def hold(context: Context, label: str, why: str) -> str:
     """Take a disk out of use, until "unhold"; what is on it stays."""
-    with context_of_command() as context:
-        click.echo(lifecycle.hold(context, lifecycle.the_disk(context, label), why))
-    return ExitCode.DONE
+    return lifecycle.hold(context, lifecycle.the_disk(context, label), why)
 
 
-@click.command()
-@app.common_options
+@command()
 @LABEL
-def unhold(label: str) -> ExitCode:
+@changes_archive()
+def unhold(context: Context, label: str) -> str:
     """Give a held disk back."""
-    with context_of_command() as context:
-        click.echo(lifecycle.unhold(context, lifecycle.the_disk(context, label)))
-    return ExitCode.DONE
+    return lifecycle.unhold(context, lifecycle.the_disk(context, label))
 
 
-@click.command("adopt-buffer")
-@app.common_options
+@command()
 @WHY
-def adopt_buffer(why: str) -> ExitCode:
+@changes_archive()
+def adopt_buffer(context: Context, why: str) -> str:
     """Note that the buffer was moved or replaced on purpose: it gets its marker again."""
-    with context_of_command() as context:
-        click.echo(buffer_marker.adopt(context.config, context.conn, why))
-        context.board.settle(["buffer-wrong"], "buffer")
-    return ExitCode.DONE
-
-
-COMMANDS = (close, ship, lost, forget, hold, unhold, adopt_buffer)
+    done = buffer_marker.adopt(context.config, context.conn, why)
+    context.board.settle(["buffer-wrong"], "buffer")
+    return done

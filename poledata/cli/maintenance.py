@@ -1,4 +1,4 @@
-"""``verify``, ``repair``, ``locate``, ``restore``: are copies good, and getting files back."""
+"""``verify``, ``repair``, ``locate``, ``restore``: read, repair, find and get back copies."""
 
 from __future__ import annotations
 
@@ -8,26 +8,21 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from poledata import db
 from poledata.cli import app
-from poledata.cli.common import JSON, Would, context_of_command, duration_option, watcher
+from poledata.cli.common import JSON, Would, command, context_of_command, duration_option, watcher
 from poledata.disks import lifecycle
 from poledata.errors import ExitCode, UsageFault
 from poledata.formatting import is_utf8, people_time, seconds, shown, size_text, unshown, utc
-
-if TYPE_CHECKING:
-    from poledata.maintenance.locate import Located
-    from poledata.maintenance.repair import RepairResult
-    from poledata.maintenance.restore import Restored
-    from poledata.maintenance.verify import VerifyResult
+from poledata.maintenance import locate as locating
+from poledata.maintenance import repair as repairing
+from poledata.maintenance import restore as restoring
+from poledata.maintenance import verify as verifying
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +30,7 @@ log = logging.getLogger(__name__)
 # --- verify -------------------------------------------------------------------------------
 
 
-@click.command()
-@app.common_options
+@command()
 @click.argument("labels", metavar="[LABEL…]", nargs=-1)
 @duration_option("End after this time, for example 1h; the next run goes on from there.")
 @JSON
@@ -47,75 +41,58 @@ def verify(labels: tuple[str, ...], how_long: float | None, as_json: bool) -> Ex
     were not read for VerifyEvery. The least recently read come first; several disks are read at
     once, at low priority beside a running pass.
     """
-    from poledata.maintenance import verify
-
     stop = app.stop_on_signals()
     with context_of_command(turn=False) as context, watcher() as watching:
         disks = [lifecycle.the_disk(context, label) for label in labels]
-        verify.must_not_be_lost(disks)
+        verifying.must_not_be_lost(disks)
         not_since = None if labels else utc(time.time() - context.config.verify_every_s)
-        disks = disks or verify.due(context.config, context.conn)
-        lower_priority()
+        disks = disks or verifying.due(context.config, context.conn)
+        _lower_priority()
         watching.reading({d.label: db.copies.due_bytes(context.conn, d, not_since) for d in disks})
-        with _until(how_long, stop) as over:
-            verdicts = verify.verify_all(context.config, disks, not_since, over, watching.moved)
+        over = stop if how_long is None else _TimeLimit(stop, how_long)
+        verdicts = verifying.verify_all(context.config, disks, not_since, over, watching.moved)
     if as_json:
         click.echo(json.dumps([asdict(verdict) for verdict in verdicts], indent=2))
     else:
         for verdict in sorted(verdicts, key=lambda one: (not one.io_errors, one.fault is None)):
-            if not (app.SETTINGS.quiet and verdict.is_well):
+            if not (app.options().quiet and verdict.is_well):
                 print_verdict(verdict)
     if stop.is_set():
         return ExitCode.INTERRUPTED
     return ExitCode.DONE if all(v.is_well for v in verdicts) else ExitCode.LOOK
 
 
-@contextmanager
-def _until(how_long_s: float | None, stop: threading.Event) -> Iterator[threading.Event]:
-    """An event that is set when time is up, or with ``stop``."""
-    if how_long_s is None:
-        yield stop
-        return
-    over = _Either(stop)
-    timer = threading.Timer(how_long_s, over.set)
-    timer.start()
-    try:
-        yield over
-    finally:
-        timer.cancel()
+class _TimeLimit(threading.Event):
+    """Set with another event, and when its time is up."""
 
-
-class _Either(threading.Event):
-    """Set by itself, or with another one."""
-
-    def __init__(self, other: threading.Event) -> None:
+    def __init__(self, stop: threading.Event, how_long_s: float) -> None:
         super().__init__()
-        self._other = other
+        self._stop, self._ends_at_s = stop, time.monotonic() + how_long_s
 
     def is_set(self) -> bool:
-        return super().is_set() or self._other.is_set()
+        return self._stop.is_set() or time.monotonic() >= self._ends_at_s
 
 
-def lower_priority() -> None:
-    """What we read can wait; a pass can't. All threads made from here on are so, too."""
+def _lower_priority() -> None:
+    """Let a pass go first; this holds for all threads that are started from here on, too."""
     os.nice(10)
-    command = ["ionice", "--class", "idle", "--pid", str(os.getpid())]
+    ionice = ["ionice", "--class", "idle", "--pid", str(os.getpid())]
     try:
-        subprocess.run(command, check=True, capture_output=True, timeout=10)
+        subprocess.run(ionice, check=True, capture_output=True, timeout=10)
     except (OSError, subprocess.SubprocessError) as fault:
         log.info("the disks are read at normal priority: %s", fault)
 
 
-def print_verdict(verdict: VerifyResult) -> None:
-    """What a reading of one disk found, the worst first."""
+def print_verdict(verdict: verifying.VerifyResult) -> None:
+    """Print what a reading of one disk found, the worst first."""
     for error in verdict.io_errors:
         click.echo(f"{verdict.label}: I/O ERROR {error.name}: {error.why}")
     if verdict.fault:
         click.echo(f"{verdict.label}: COULD NOT BE READ TO THE END: {verdict.fault}")
-    said = {error.name for error in verdict.io_errors}
+    printed = {error.name for error in verdict.io_errors}
     for what in ("damaged", "missing", "unregistered", "unlisted", "nowhere"):
         for name in getattr(verdict, what):
-            if name not in said:
+            if name not in printed:
                 click.echo(f"{verdict.label}: {what.upper()} {name}")
     for bad_line in verdict.bad_lines:
         click.echo(f"{verdict.label}: BAD LINE {bad_line}")
@@ -129,8 +106,7 @@ def print_verdict(verdict: VerifyResult) -> None:
 # --- repair -------------------------------------------------------------------------------
 
 
-@click.command()
-@app.common_options
+@command()
 @click.argument("label", metavar="[LABEL]", required=False)
 @click.option("--dry-run", is_flag=True, help="Say what would be copied; change nothing.")
 def repair(label: str | None, dry_run: bool) -> ExitCode:
@@ -139,22 +115,17 @@ def repair(label: str | None, dry_run: bool) -> ExitCode:
     With a LABEL: make everything on this held disk again elsewhere, so that it can go. Nothing
     is deleted, and no closed disk is altered.
     """
-    from poledata.maintenance import repair as work
-
     stop = app.stop_on_signals()
     with context_of_command(turn=False) as context, watcher() as watching:
         emptied = lifecycle.the_disk(context, label) if label else None
         seen = Would() if dry_run else watching
-        outcome = work.repair(context, stop, seen, emptied, is_dry=dry_run)
+        outcome = repairing.repair(context, stop, seen, emptied, is_dry=dry_run)
     _print_left(outcome)
-    if dry_run:
-        click.echo("A dry run: nothing was changed.")
-    else:
-        _print_done(outcome, label)
+    _print_done(outcome, label, dry_run)
     return ExitCode.DONE if outcome.is_whole else ExitCode.LOOK
 
 
-def _print_left(outcome: RepairResult) -> None:
+def _print_left(outcome: repairing.RepairResult) -> None:
     for name in sorted(outcome.no_good_copy):
         click.echo(f"NO GOOD COPY of {name}: see no-good-copy in docs/operators.md")
     for name, why in outcome.failed.items():
@@ -165,7 +136,10 @@ def _print_left(outcome: RepairResult) -> None:
         click.echo(f"{outcome.without_disk} files found no disk: mount a spare, then repair again")
 
 
-def _print_done(outcome: RepairResult, label: str | None) -> None:
+def _print_done(outcome: repairing.RepairResult, label: str | None, is_dry: bool) -> None:
+    if is_dry:
+        click.echo("A dry run: nothing was changed.")
+        return
     to = f", to {' and '.join(sorted(outcome.to_labels))}" if outcome.to_labels else ""
     click.echo(f"{outcome.copied_files} files copied ({size_text(outcome.copied_bytes)}){to}.")
     if label and outcome.is_whole:
@@ -178,17 +152,14 @@ def _print_done(outcome: RepairResult, label: str | None) -> None:
 # --- locate and restore -------------------------------------------------------------------
 
 
-@click.command()
-@app.common_options
+@command()
 @click.argument("patterns", metavar="PATTERN…", nargs=-1, required=True)
 @JSON
 def locate(patterns: tuple[str, ...], as_json: bool) -> ExitCode:
     """Where files are: a glob on their names (quote it), or a part of one. No disk is needed."""
-    from poledata.maintenance import locate
-
-    config = app.SETTINGS.config()
+    config = app.load_config()
     with db.connect(config.db_path, read_only=True) as conn:
-        answer = locate.locate(config, conn, map(_meant, patterns))
+        answer = locating.locate(config, conn, map(_meant, patterns))
     if as_json:
         click.echo(json.dumps([asdict(one) for one in answer.files], indent=2))
     else:
@@ -200,7 +171,7 @@ def locate(patterns: tuple[str, ...], as_json: bool) -> ExitCode:
 
 
 def _meant(text: str) -> str:
-    """A name as "status" shows it, or a glob. Raises UsageFault for what no file is called."""
+    """Return a name as it is on disk, or a glob. Raises UsageFault if no file can be called so."""
     try:
         name = unshown(text)
     except UnicodeDecodeError:
@@ -210,11 +181,13 @@ def _meant(text: str) -> str:
     return name
 
 
-def _print_located(one: Located) -> None:
+def _print_located(one: locating.Located) -> None:
     since = "not archived yet" if one.archived_at is None else f"archived {one.archived_at}"
     click.echo(f"{one.name}  {size_text(one.size_bytes)}, {since}")
     for place in one.places:
-        read = "never read back" if place.verified_at is None else _read_text(place.verified_at)
+        read = "never read back"
+        if place.verified_at is not None:
+            read = f"last read {people_time(seconds(place.verified_at), time.time())}"
         state = "" if place.state == "good" else f"{place.state.upper()}, "
         click.echo(
             f"    {place.label} {place.role} {place.serial}: {state}{place.disk_state}, "
@@ -222,12 +195,7 @@ def _print_located(one: Located) -> None:
         )
 
 
-def _read_text(verified_at: str) -> str:
-    return f"last read {people_time(seconds(verified_at), time.time())}"
-
-
-@click.command()
-@app.common_options
+@command()
 @click.argument("names", metavar="NAME…", nargs=-1, required=True)
 @click.option(
     "--to",
@@ -237,25 +205,20 @@ def _read_text(verified_at: str) -> str:
 )
 def restore(names: tuple[str, ...], to: Path) -> ExitCode:
     """Get archived files back, from whichever mounted copy proves good; nothing is overwritten."""
-    from poledata.maintenance import restore
-
-    config = app.SETTINGS.config()
+    config = app.load_config()
     stop = app.stop_on_signals()
     is_whole = True
     with db.connect(config.db_path, read_only=True) as conn:
-        for one in restore.restore(config, conn, list(map(_meant, names)), to, stop):
+        for one in restoring.restore(config, conn, list(map(_meant, names)), to, stop):
             is_whole &= one.fault is None
             _print_restored(one)
     return ExitCode.DONE if is_whole else ExitCode.LOOK
 
 
-def _print_restored(one: Restored) -> None:
+def _print_restored(one: restoring.Restored) -> None:
     for doubt in one.doubts:
         click.echo(f"{one.name}: {doubt}", err=True)
     if one.fault:
         click.echo(f"{one.name}: NOT RESTORED: {one.fault}")
     else:
         click.echo(f"{one.name}: {one.label}")
-
-
-COMMANDS = (verify, repair, locate, restore)

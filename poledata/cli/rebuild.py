@@ -1,11 +1,11 @@
-"""``generate_db.py --from-disks``: the catalogue from the disks, and what a person is told."""
+"""``generate_db.py --from-disks``: make the database from the disks, and print what was found."""
 
 from __future__ import annotations
 
 import json
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -28,33 +28,27 @@ from poledata.maintenance.read_bags import BagReport
 from poledata.maintenance.rebuild import BY_LIST, Packed, Rebuilt, rebuild
 from poledata.maintenance.verify import VerifyResult, verify
 from poledata.models import Disk
-from poledata.notices.channels import configured_channels
-from poledata.notices.store import Board
 from poledata.system import locks
 
 
 def from_disks(map_path: Path | None, and_verify: bool, is_dry: bool, as_json: bool) -> ExitCode:
-    """Make the database from the disks, or complete it, and say what was found."""
-    config = app.SETTINGS.config()
+    """Make the database from the disks, or complete it, and print what was found."""
+    config = app.load_config()
     if not is_dry:
         app.must_be_cron_user(config)
         app.start_logging(config)
     stop = app.stop_on_signals()
-    with _turn(config, is_dry):
+    with nullcontext() if is_dry else locks.between_batches(config.db_path):
         done = _rebuilt(config, map_path, stop, is_dry)
     verdicts = _verify(config, done, stop) if and_verify else []
     if as_json:
         click.echo(json.dumps({**asdict(done), "verified": list(map(asdict, verdicts))}, indent=2))
-    elif not app.SETTINGS.quiet:
+    elif not app.options().quiet:
         _print(done, verdicts)
     if stop.is_set():
         return ExitCode.INTERRUPTED
     is_well = done.is_well and all(verdict.is_well for verdict in verdicts)
     return ExitCode.DONE if is_well else ExitCode.LOOK
-
-
-def _turn(config: Config, is_dry: bool) -> AbstractContextManager[None]:
-    return nullcontext() if is_dry else locks.between_batches(config.db_path)
 
 
 def _rebuilt(config: Config, map_path: Path | None, stop: threading.Event, is_dry: bool) -> Rebuilt:
@@ -66,9 +60,7 @@ def _rebuilt(config: Config, map_path: Path | None, stop: threading.Event, is_dr
             if not (there.finds or begun_with):
                 raise Refused("\n".join(_why_none(there)))
             spares = _spares(known, there, entries, map_path)
-            context = Context(
-                config, conn, Board(conn, configured_channels(config.secrets), is_dry)
-            )
+            context = Context.create(config, conn, is_dry)
             return replace(rebuild(context, there, spares, stop, is_dry), begun_with=begun_with)
 
 
@@ -81,7 +73,7 @@ def _why_none(there: Inventory) -> Iterator[str]:
 def _spares(
     known: Sequence[Disk], there: Inventory, entries: Sequence[Entry], map_path: Path | None
 ) -> tuple[Entry, ...]:
-    """What the disk-map has beside the disks that were found. Raises DiskMapFault."""
+    """Return the drives of the disk-map that were not found as disks. Raises DiskMapFault."""
     found = [find.held.disk for find in there.finds]
     ids = {disk.id for disk in found}
     disks = [*found, *(disk for disk in known if disk.id not in ids)]
@@ -90,28 +82,29 @@ def _spares(
 
 @contextmanager
 def _database(config: Config, is_dry: bool) -> Iterator[tuple[db.Connection, str]]:
-    """The one to be completed, or a new one, which is there once it is whole.
+    """Yield the database to complete, or a new one, which gets its name when it is complete.
 
-    A new one begins with the copy that knows most, which is named. For a dry run a copy of the
-    database, which is thrown away.
+    A new one begins with the copy that knows most; its path is yielded, too. For a dry run it is
+    a copy of the database, which is removed at the end.
     """
     path, begun_with = config.db_path, ""
     with ExitStack() as stack:
         if path.exists():
-            db.must_be_sound(path)
-            path = (
-                _copied(path, stack.enter_context(db.temporary_directory(path))) if is_dry else path
-            )
-            db.database_files.forget_unfinished(path)
+            db.database_files.must_be_sound(path)
+            if is_dry:
+                path = _copied(
+                    path, stack.enter_context(db.database_files.temporary_directory(path))
+                )
+            db.database_files.remove_unfinished(path)
         else:
             there = stack.enter_context(taken(config, ()))
             disks = [find.held for find in there.finds]
             copy = stack.enter_context(catalog_copy.richest(disks, path))
             begun_with = str(copy or "")
             if is_dry:
-                path = stack.enter_context(db.temporary_directory(path)) / path.name
+                path = stack.enter_context(db.database_files.temporary_directory(path)) / path.name
             blocks = copy.blocks() if copy else None
-            path = stack.enter_context(db.database_files.in_the_making(path, blocks))
+            path = stack.enter_context(db.database_files.unfinished_database(path, blocks))
         conn = stack.enter_context(db.connect(path))
         if begun_with:
             _end_copied_passes(conn)
@@ -119,7 +112,7 @@ def _database(config: Config, is_dry: bool) -> Iterator[tuple[db.Connection, str
 
 
 def _end_copied_passes(conn: db.Connection) -> None:
-    """A copy is made by a pass that has not ended: it did not crash."""
+    """End the pass that made the copy: it was at work then, and did not crash."""
     with db.transaction(conn):
         for row in db.passes.unended_passes(conn):
             db.passes.end_pass(conn, row.id, row.started_at, "copied", row.files_failed)
@@ -133,15 +126,23 @@ def _copied(path: Path, directory: Path) -> Path:
 
 
 def _verify(config: Config, done: Rebuilt, stop: threading.Event) -> list[VerifyResult]:
-    """Read all copies of the disks that were found; passes may go on meanwhile."""
+    """Read all copies on the disks that were found; passes may work meanwhile."""
     with db.connect_again(config.db_path) as conn, watcher() as watching:
-        context = Context(config, conn, Board(conn, configured_channels(config.secrets)))
+        context = Context.create(config, conn)
         disks = [the_disk(context, report.serial) for report in done.disks]
         watching.reading({disk.label: db.copies.due_bytes(conn, disk) for disk in disks})
         return [verify(context, disk, stop, watching.moved) for disk in disks]
 
 
-# --- what a person is told ----------------------------------------------------------------
+# --- the screen ---------------------------------------------------------------------------
+
+
+_WORDS = {
+    "missing": "MISSING",
+    "damaged": "DAMAGED",
+    "lost": "MISSING, AND ON NO OTHER DISK THAT IS MOUNTED",
+    "without_line": "WITHOUT A LINE",
+}
 
 
 def _print(done: Rebuilt, verdicts: Sequence[VerifyResult]) -> None:
@@ -183,14 +184,6 @@ def _packed_line(packed: Packed) -> str:
         f"{packed.new_copies} of them new to the database. If it has left: "
         f"data_manager.py ship {packed.label}"
     )
-
-
-_WORDS = {
-    "missing": "MISSING",
-    "damaged": "DAMAGED",
-    "lost": "MISSING, AND ON NO OTHER DISK THAT IS MOUNTED",
-    "without_line": "WITHOUT A LINE",
-}
 
 
 def _what_next(done: Rebuilt, is_verified: bool) -> Iterator[str]:

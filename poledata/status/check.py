@@ -59,7 +59,7 @@ def check_everything(config: Config, conn: db.Connection) -> Iterator[CheckFindi
         yield _fault(str(fault))
     yield from map(_fault, _log_faults(config))
     yield _database(config)
-    if damage := db.faults(conn):
+    if damage := db.sqlite.faults(conn):
         yield _damaged(config, damage)
         return  # the rest of its content can't be trusted
     yield from _known_gaps(conn)
@@ -164,7 +164,7 @@ def _buffer(config: Config, conn: db.Connection) -> Iterator[CheckFinding]:
 
 def _buffer_files(config: Config, fd: int) -> Iterator[CheckFinding]:
     rule = writers.look(fd, config.remote_writers)
-    settle_s = buffer.settle_s(config.settle_s, fd)
+    settle_s = buffer_marker.settle_s(config.settle_s, fd)
     seen = buffer.scan(fd, config.extensions, settle_s, time.time(), FILES_TO_SCAN)
     for name, why in seen.unlistable.items():
         yield _fault(f"buffer: {shown(name)} can't be listed ({why})")

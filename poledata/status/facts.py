@@ -14,7 +14,7 @@ from poledata import db
 from poledata.archive import buffer, buffer_marker, writers
 from poledata.config import Config
 from poledata.context import is_here
-from poledata.db.connection import Connection
+from poledata.db.sqlite import Connection
 from poledata.disks import selection
 from poledata.formatting import counted, people_time, utc
 from poledata.models import (
@@ -153,8 +153,8 @@ def collect(config: Config, conn: Connection) -> Status:
 
 
 def _archived(conn: Connection, now_s: float) -> ArchivedAmount:
-    day = db.files.archived_since(conn, utc(now_s - DAY_S))
-    week = db.files.archived_since(conn, utc(now_s - 7 * DAY_S))
+    day = db.files.totals(conn, utc(now_s - DAY_S))
+    week = db.files.totals(conn, utc(now_s - 7 * DAY_S))
     return ArchivedAmount(*db.files.totals(conn), *day, *week)
 
 
@@ -230,7 +230,7 @@ def _buffer(config: Config, conn: Connection) -> BufferStatus:
 
 def _buffer_content(config: Config, fd: int) -> BufferStatus:
     rule = writers.look(fd, config.remote_writers)
-    settle_s = buffer.settle_s(config.settle_s, fd)
+    settle_s = buffer_marker.settle_s(config.settle_s, fd)
     seen = buffer.scan(fd, config.extensions, settle_s, time.time(), at_most=1)
     space = mounts.space(fd)
     oldest = seen.waiting[0] if seen.waiting else None

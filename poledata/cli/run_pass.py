@@ -1,0 +1,132 @@
+"""One pass as cron starts it: under its lock, with a thread beside it, and people notified."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import click
+
+from poledata import db
+from poledata.archive import run
+from poledata.cli import app, background
+from poledata.cli.common import Would, is_watched, state_lines, watcher
+from poledata.config import Config
+from poledata.context import Context
+from poledata.errors import (
+    ConfigFault,
+    DatabaseTrouble,
+    DatabaseUnusable,
+    ExitCode,
+    PoleError,
+    Stopped,
+)
+from poledata.models import Severity
+from poledata.notices import delivery
+from poledata.notices.channels import heartbeat
+from poledata.notices.isolation import record
+from poledata.status import publish
+from poledata.system import locks
+
+STUCK_AFTER_S = 3 * 3600.0
+
+
+def run_pass() -> ExitCode:
+    """Run one pass, rewrite the page, and notify people of what is wrong."""
+    app.options().speaks = False
+    try:
+        config = app.load_config()
+    except ConfigFault as fault:
+        if not is_watched():  # nobody reads what it prints
+            delivery.tell_of_config(app.config_path(), fault)
+        raise
+    app.must_be_cron_user(config)
+    app.start_logging(config)
+    try:
+        code = _archive_and_notify(config)
+    except (DatabaseTrouble, DatabaseUnusable) as trouble:
+        delivery.tell_of_database(config, trouble)
+        raise
+    # Last: while passes fail, the page gets old, which is true.
+    faults = publish.rewrite(config)
+    delivery.note_settings(config, [*config.warnings, *app.log_faults(), *faults], state_lines)
+    return code
+
+
+def _archive_and_notify(config: Config) -> ExitCode:
+    """Archive under the lock; send notices after it, so that the next pass need not wait."""
+    stop = app.stop_on_signals()
+    with _notified_of_a_fault(config), locks.one_pass(config.db_path) as turns:
+        if not turns.is_ours:
+            return _while_another_runs(config, turns)
+        with (
+            db.connect(config.db_path) as conn,
+            watcher() as watching,
+            background.beside(config, turns.note_progress, watching) as watching,
+        ):
+            tally = run.run_pass(config, conn, stop, watching, turns.yield_turn)
+    _echo_if_watched(tally.in_words())
+    if not tally.interrupted:
+        with db.connect_again(config.db_path) as conn:
+            board = Context.create(config, conn).board
+            board.settle(["defect"], "the pass")
+            with board.isolated("heartbeat"):
+                heartbeat(config.secrets)
+            with board.isolated("sending"):
+                delivery.deliver(config, conn, state_lines)
+    return tally.exit_code
+
+
+@contextmanager
+def _notified_of_a_fault(config: Config) -> Iterator[None]:
+    """Open a notice of the fault that ends a pass, and send it: no later pass may get that far."""
+    try:
+        yield
+    except (DatabaseTrouble, DatabaseUnusable):
+        raise
+    except Exception as fault:
+        is_bug = not isinstance(fault, PoleError)
+        why = record("the pass", fault) if is_bug else str(fault).rstrip(".")
+        try:
+            with db.connect_again(config.db_path) as conn:
+                board = Context.create(config, conn).board
+                if is_bug:
+                    board.tell("defect", "the pass", f"It could not go on. {why}.")
+                elif not isinstance(fault, Stopped):
+                    text = f"The pass could not go on. {why}."
+                    board.tell("pass-crashed", "data_manager", text, Severity.CRITICAL)
+                delivery.deliver(config, conn, state_lines)
+        except PoleError as other:  # less important than what ended the pass
+            app.log.warning("notices can't be sent now: %s", other)
+        raise
+
+
+def _while_another_runs(config: Config, turns: locks.PassLock) -> ExitCode:
+    """Do nothing, except if the other pass has made no progress for hours."""
+    if abs(time.time() - turns.last_progress_at_s) < STUCK_AFTER_S:
+        _echo_if_watched("Another pass is at work; nothing to do here.")
+        return ExitCode.DONE
+    with db.connect(config.db_path) as conn:
+        run.tell_that_it_is_stuck(config, conn, turns.last_progress_at_s)
+        delivery.deliver(config, conn, state_lines)
+    _echo_if_watched(
+        "Another pass is at work and does not get on: see pass-stuck in docs/operators.md."
+    )
+    return ExitCode.LOOK
+
+
+def dry_run() -> ExitCode:
+    """Print what a pass would do."""
+    config = app.load_config()
+    app.log_to_screen()
+    stop = app.stop_on_signals()
+    with db.connect(config.db_path, read_only=True) as conn:
+        tally = run.run_pass(config, conn, stop, Would(), is_dry=True)
+    click.echo("A dry run: nothing was changed.")
+    return tally.exit_code
+
+
+def _echo_if_watched(text: str) -> None:
+    if is_watched():
+        click.echo(text)
