@@ -116,7 +116,8 @@ def _parse_env(text: str) -> tuple[dict[str, str | None], list[str]]:
 # --- the configuration --------------------------------------------------------------------
 
 _KEY_OF = {key.name.lower(): key for key in KEYS}
-_FILES = ("FilenameDB", "LogFile", "MetricsFile", "StatusPage")
+_FILES = {"FilenameDB": "db_path", "LogFile": "log_file",
+          "MetricsFile": "metrics_file", "StatusPage": "status_page"}  # fmt: skip
 _LISTS = ("DiskMountPoints", "Extension")
 _WRITTEN_WITH = {"StatusPage": "jinja2", "MetricsFile": "prometheus_client"}
 INSTALL_PAGE = "in the program's directory: sudo venv/bin/pip install '.[page]'"
@@ -274,7 +275,7 @@ def _key_faults(ini: _Ini) -> Iterator[str]:
 
 
 def _hint(name: str) -> str:
-    import difflib
+    import difflib  # slow to load, for a typo alone
 
     if name.startswith("pole_"):
         return "secrets stand in the .env beside this file"
@@ -314,9 +315,9 @@ def _path_faults(
 ) -> Iterator[str]:
     """Name files that are the same, and a buffer, disks and files (of these keys) that overlap."""
     files = {
-        key.name: Path(os.path.realpath(values[key.sets]))
-        for key in (_KEY_OF[name.lower()] for name in _FILES)
-        if values.get(key.sets) is not None
+        name: Path(os.path.realpath(values[sets]))
+        for name, sets in _FILES.items()
+        if values.get(sets) is not None
     }
     taken = {Path(os.path.realpath(config_path)): "this configuration"}
     for name, file in files.items():
@@ -403,16 +404,14 @@ def _unit_warnings(ini: _Ini) -> Iterator[str]:
 def _page_warnings(values: Mapping[str, Any]) -> Iterator[str]:
     """Warn of pages that can't be written: no page is worth a stopped archive."""
     for name, module in _WRITTEN_WITH.items():
-        path = values[_KEY_OF[name.lower()].sets]
-        if path is not None:
-            yield from (f"{name}: {why}" for why in _why_not_written(path, module))
-
-
-def _why_not_written(path: Path, module: str) -> Iterator[str]:
-    directory = shown(str(path.parent))
-    if not os.path.isdir(path.parent):
-        yield f"there is no directory {directory}; make it"
-    elif not os.access(path.parent, os.W_OK | os.X_OK):
-        yield f"this user may not write into {directory}; give it to the cron user"
-    if find_spec(module) is None:
-        yield f"it needs {module}, which is not installed; {INSTALL_PAGE}"
+        path = values[_FILES[name]]
+        if path is None:
+            continue
+        directory = shown(str(path.parent))
+        if not os.path.isdir(path.parent):
+            yield f"{name}: there is no directory {directory}; make it"
+        elif not os.access(path.parent, os.W_OK | os.X_OK):
+            why = f"this user may not write into {directory}"
+            yield f"{name}: {why}; give it to the cron user"
+        if find_spec(module) is None:
+            yield f"{name}: it needs {module}, which is not installed; {INSTALL_PAGE}"
