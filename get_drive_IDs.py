@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Print serial and logical ID of every drive, as a disk-map needs them; root may ask."""
+"""Print serial and logical ID of every drive, as a disk-map needs them; root only."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
-import poledata.cli.interpreter  # noqa: F401 - first of all, for it says what this Python lacks
+import poledata.cli.interpreter  # noqa: F401 - first: it reports what this Python lacks
 
 # isort: split
 import click
@@ -45,33 +45,33 @@ def get_drive_ids(as_json: bool, map_path: Path | None, devices: tuple[str, ...]
     app.must_be_root("ask drives who they are")
     if log_file := app.options().log_file:
         app.log_to(log_file)
-    drives = _ask(devices)
-    said = [why for drive in drives if (why := ids.unusable(drive))]
+    drives = _query_drives(devices)
     usable = [drive for drive in drives if not ids.unusable(drive)]
+    unusable = [drive for drive in drives if ids.unusable(drive)]
+    faults = [str(ids.unusable(drive)) for drive in unusable]
     compared = ids.compare(usable, entries) if map_path else Compared(tuple(usable), ())
-    _print(compared, as_json, drives, bool(map_path))
-    for what in (*said, *compared.differences):
+    if as_json:
+        everything = [asdict(drive) for drive in (*compared.identities, *unusable)]
+        click.echo(json.dumps(everything, indent=2))
+    else:
+        _print_lines(compared.identities, bool(map_path))
+    for what in (*faults, *compared.differences):
         click.echo(what, err=True)
-    return ExitCode.LOOK if said or compared.differences else ExitCode.DONE
+    return ExitCode.LOOK if faults or compared.differences else ExitCode.DONE
 
 
-def _ask(devices: Sequence[str]) -> list[Identity]:
+def _query_drives(devices: Sequence[str]) -> list[Identity]:
     from poledata.smart import smartctl  # pySMART is slow to load
 
     found = [
         Identity(None, f.drive.serial, f.drive.wwn, f.report.model, f.devices)
-        for f in smartctl.look(devices)
+        for f in smartctl.query_drives(devices)
     ]
     return sorted(found, key=lambda drive: (drive.serial or "", drive.devices))
 
 
-def _print(compared: Compared, as_json: bool, drives: Iterable[Identity], is_map: bool) -> None:
-    if as_json:
-        unusable = [drive for drive in drives if ids.unusable(drive)]
-        everything = [asdict(drive) for drive in (*compared.identities, *unusable)]
-        click.echo(json.dumps(everything, indent=2))
-        return
-    for drive in compared.identities:
+def _print_lines(drives: Iterable[Identity], is_map: bool) -> None:
+    for drive in drives:
         mark = "# LABEL " if is_map and drive.label is None else ""
         click.echo(mark + drive.line)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.loopdisks import LoopDisk
+from tests.helpers.loopdisks import LoopDisk
 
 MB = 1_000_000
 MIB = 1024**2

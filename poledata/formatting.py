@@ -47,6 +47,11 @@ def utc(seconds: float) -> str:
     )
 
 
+def utc_now() -> str:
+    """Return the time now as the database's text."""
+    return utc(time.time())
+
+
 def seconds(text: str) -> float:
     """The inverse of :func:`utc`."""
     if text[10:11] != "T" or text[19:] != "Z":

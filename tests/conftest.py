@@ -14,14 +14,17 @@ from hypothesis import settings
 
 from tests.quick.sitecustomize import QUICK
 
+pytest.register_assert_rewrite("tests.helpers")
+
 pytest_plugins = [
-    "tests.world",
-    "tests.loopdisks",
-    "tests.post",
-    "tests.people",
+    "tests.helpers.world",
+    "tests.helpers.loopdisks",
+    "tests.helpers.post",
+    "tests.helpers.people",
     "tests.campaigns.stage",
 ]
 
+HERE = Path(__file__).parent
 # A slow or busy machine is no fault of the code: no example has a deadline of its own.
 settings.register_profile("pole", deadline=None)
 settings.load_profile("pole")
@@ -45,13 +48,27 @@ def pytest_xdist_auto_num_workers() -> int:
     return len(os.sched_getaffinity(0)) + 1
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+@pytest.hookimpl(tryfirst=True)  # before markers are selected, and before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What takes longest begins first; all that boots a guest does so in one worker, in turn."""
     for item in items:
+        for mark in _marks_of_the_folder(item.path):
+            item.add_marker(mark)
         if item.get_closest_marker("qemu"):
             item.add_marker(pytest.mark.xdist_group("guest"))
     items.sort(key=lambda item: not any(map(item.get_closest_marker, ("qemu", "waits"))))
+
+
+def _marks_of_the_folder(path: Path) -> list[pytest.MarkDecorator]:
+    """What a test needs, by the folder that it is in: see CONTRIBUTING.md."""
+    match path.relative_to(HERE).parts:
+        case ("system", "guest", *_):
+            return [pytest.mark.qemu]
+        case ("system", "browser", *_):
+            return [pytest.mark.xdist_group("browser")]  # one browser for all of them
+        case ("system", *_):
+            return [pytest.mark.root]
+    return []
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,37 +1,35 @@
-"""Reading once more: copies of long ago before a file is removed, and what is known already."""
+"""The batches of one pass: look up, plan, copy, register, and remove what is proved.
+
+Loaded when a file waits: a pass with nothing to do never comes here.
+"""
 
 from __future__ import annotations
 
 import logging
-import threading
 import time
-from contextlib import closing
-from dataclasses import dataclass
-from functools import partial
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 
 from poledata import db
-from poledata.archive import copier, removal
-from poledata.archive.buffer import Buffer
-from poledata.archive.copier import Result
-from poledata.archive.planner import Batch, Work
-from poledata.archive.presence import Presence
-from poledata.archive.removal import ArchivedFile, Removal, RemovalResult
-from poledata.archive.retry import Failures
-from poledata.archive.tally import Tally, Watcher
-from poledata.context import Context
-from poledata.disks import lifecycle
-from poledata.disks.disk_faults import DiskWatch
+from poledata.archive import clear_buffer
+from poledata.archive.buffer import Presence, original_of_hash
+from poledata.archive.copier import Result, copy_batch
+from poledata.archive.pass_state import PassState
+from poledata.archive.planner import Batch, Planner, Work
+from poledata.archive.removal import ArchivedFile
+from poledata.disks import bag, lifecycle
 from poledata.disks.identity import HeldDisk
 from poledata.disks.mounted_disks import MountedDisks
+from poledata.disks.selection import BATCH_FILES
 from poledata.errors import (
     DISK_ERRNOS,
     FULL_ERRNOS,
     OBSTACLE_ERRNOS,
-    DiskRefused,
+    BadName,
     FileFault,
     HitBug,
     NameConflict,
-    NotRemoved,
     PoleError,
     SetAside,
     SourceBusy,
@@ -39,183 +37,230 @@ from poledata.errors import (
     Stopped,
 )
 from poledata.formatting import shown, size_text, utc
-from poledata.models import (
-    CopyOnDisk,
-    CopyState,
-    KnownCopy,
-    KnownFile,
-    ReadBack,
-    Role,
-    Waiting,
-    Written,
-)
-from poledata.notices.isolation import record
-from poledata.system import direct_io, mounts
+from poledata.models import KnownFile, Waiting
+from poledata.notices.isolation import caught, record
+from poledata.system import mounts
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Rereading:
-    """Copies on their disks, and files of the buffer that are known already."""
+@dataclass(slots=True)
+class Batches:
+    """One batch after the other; ``begin_row`` makes the row of the pass when it first copies."""
 
-    context: Context
-    buffer: Buffer
-    stop: threading.Event
+    state: PassState
+    begin_row: Callable[[], int]
+    _ready: set[int] = field(default_factory=set)  # disks claimed and swept by this pass
+    _promised_bytes: dict[int, int] = field(default_factory=dict)  # by disk id, in a dry run
 
-    def read(self, mounted: MountedDisks, known: KnownFile, copy: KnownCopy) -> ReadBack | None:
-        """Read a copy from the medium and note what is found; None if it can't be read now.
+    def work_through(
+        self,
+        waiting: Iterable[Waiting],
+        may_go_on: Callable[[], bool],
+        give_way: Callable[[], None],
+    ) -> None:
+        """Files are looked up as they come, so that the first one does not wait for the last."""
+        left, todo = deque(waiting), deque[Work]()
+        while (left or todo) and may_go_on():
+            while left and len(todo) < BATCH_FILES:
+                waiting_file = left.popleft()
+                with self.state.failures.isolated(waiting_file):
+                    if work := self._look_up(waiting_file):
+                        todo.append(work)
+            if todo:
+                self._do_in_isolation(todo, may_go_on)
+                give_way()
 
-        It may have been written long ago: an earlier reading never justifies a removal.
-        """
-        label = copy.disk.label
-        try:
-            with closing(direct_io.HashingReader()) as reader:
-                found = mounted.hold(copy.disk).read_copy(known.name, reader, self._tick_or_stop)
-        except (DiskRefused, OSError) as fault:
-            log.info("%s: its copy of %s can't be read now: %s", label, shown(known.name), fault)
+    def _do_in_isolation(self, todo: deque[Work], may_go_on: Callable[[], bool]) -> None:
+        """Do one batch; one that hits a bug is halved until the file that hits it is alone."""
+        before = list(todo)
+        with caught("a batch") as bugs:
+            self._do_one(todo)
+        if not bugs:
+            return
+        suspects = before[: max(1, len(before) - len(todo))]
+        todo.clear()
+        todo.extend(before[len(suspects) :])
+        if len(suspects) == 1:
+            waiting = suspects[0].waiting
+            fault = HitBug(shown(waiting.path), *bugs)
+            self.state.failures.note(waiting.path, waiting.stat, fault)
+            return
+        middle = len(suspects) // 2
+        for half in (suspects[:middle], suspects[middle:]):
+            presence = Presence.of(self.state.buffer.root_fd)
+            present = deque(work for work in half if not presence.has_left(work.waiting.name))
+            while present and may_go_on():
+                self._do_in_isolation(present, may_go_on)
+
+    # --- look up ----------------------------------------------------------------------------
+
+    def _look_up(self, waiting: Waiting) -> Work | None:
+        """Return a waiting file with what is known of it; None if it must be left alone now."""
+        failures, context = self.state.failures, self.state.context
+        if not failures.is_due(waiting.path, waiting.stat):
             return None
-        is_good = found.sha512 == known.sha512
-        state = CopyState.GOOD if is_good else CopyState.DAMAGED
-        with db.transaction(self.context.conn):
-            row = CopyOnDisk(known.id, known.name, known.size_bytes, known.sha512, copy.state)
-            db.copies.verified(
-                self.context.conn, row, copy.disk, state, found.verified_by, utc(time.time())
+        if waiting.hidden_as:
+            return self._look_up_hidden(waiting)
+        if why := bag.why_not_carried(waiting.name):
+            failures.note(waiting.name, waiting.stat, BadName(shown(waiting.name), why))
+            return None
+        known = db.files.file(context.conn, waiting.name)
+        if not context.config.delete_from_buffer and _is_archived_as_it_is(known, waiting):
+            failures.forget([shown(waiting.name)])
+            return None
+        return Work(waiting, known)
+
+    def _look_up_hidden(self, waiting: Waiting) -> Work | None:
+        """The removal of this file was interrupted: prove it again, or give its name back."""
+        conn, name = self.state.context.conn, waiting.name
+        if name == waiting.path:
+            found = original_of_hash(name, db.files.names_beside(conn, name))
+            if found is None:
+                fault = NameConflict(shown(name), "the database does not know whose removal it was")
+                self.state.failures.note(name, waiting.stat, fault)
+                return None
+            waiting = replace(waiting, name=found)
+        known = db.files.file(conn, waiting.name)
+        if known and known.archived_at and self.state.context.config.delete_from_buffer:
+            return Work(waiting, known)
+        if not self.state.is_dry:
+            clear_buffer.give_back(self.state, waiting)
+        return None
+
+    # --- one batch --------------------------------------------------------------------------
+
+    def _do_one(self, todo: deque[Work]) -> None:
+        """Take files from ``todo`` for one batch, and do it; some may be put back."""
+        state = self.state
+        with MountedDisks(state.context.config, state.context.conn, self._ready) as mounted:
+            batch = self._plan(todo, mounted)
+            if state.is_dry:
+                self._report_dry_run(batch)
+                return
+            self._note_lost_copies(batch)
+            for work in batch.interrupted:
+                with state.failures.isolated(work.waiting):
+                    clear_buffer.give_back(state, work.waiting)
+            archived = self._archived_before(batch)
+            copied = self._copy(self.begin_row(), batch) if batch.jobs else []
+            again, proved = self._judge_all(copied, batch)
+            clear_buffer.remove_archived(state, [*archived, *proved], mounted)
+        if not batch.jobs:
+            return
+        todo.extendleft(reversed([self._once_more(work) for work in again]))
+        with state.context.board.isolated("full disks"):
+            written = {role for result in copied for role in result.written()}
+            state.disks.close_full(
+                batch.full, {role: batch.disks[role].disk.id for role in written}
             )
-        if not is_good:
-            self.tell(known, label, state)
-        return found
 
-    def tell(self, known: KnownFile, label: str, state: CopyState) -> None:
-        self.context.board.tell(
-            "copy-damaged",
-            shown(known.name),
-            f"Its copy on {label} is {state.value}; the file is in the buffer and is copied anew.",
+    def _plan(self, todo: deque[Work], mounted: MountedDisks) -> Batch:
+        state = self.state
+        planner = Planner(
+            db.disks.disks(state.context.conn),
+            mounted,
+            state.context.board,
+            state.disks.out,
+            self._promised_bytes,
+            state.is_dry,
         )
+        batch = planner.fill(todo)
+        state.tally.without_disk_files += len(batch.without_disk)
+        for work, fault in batch.too_big:
+            state.failures.note(work.waiting.name, work.waiting.stat, fault)
+        state.disks.note_refused(batch.refused)
+        return batch
 
-    def hashed_once(self, waiting: Waiting) -> str:
-        """The SHA-512 of a buffer file: read now, or remembered of this very state."""
-        remembered = db.files.remembered_sha512(self.context.conn, waiting.name, waiting.stat)
-        if remembered:
-            return remembered
-        with self.buffer.finished(waiting) as fd, closing(direct_io.HashingReader()) as reader:
-            sha512 = reader.sha512(fd, waiting.stat.size_bytes, self._tick_or_stop)
-            self.buffer.must_be_untouched(fd, waiting)
-        with db.transaction(self.context.conn):
-            db.files.remember_sha512(self.context.conn, waiting.name, waiting.stat, sha512)
-        return sha512
+    def _report_dry_run(self, batch: Batch) -> None:
+        for job in batch.jobs:
+            disks = [batch.disks[role].disk for role in sorted(job.roles, reverse=True)]
+            self.state.watcher.would_copy(job, [disk.label for disk in disks])
+            for disk in disks:
+                already = self._promised_bytes.get(disk.id, 0)
+                self._promised_bytes[disk.id] = already + job.waiting.stat.size_bytes
 
-    def _tick_or_stop(self, n_bytes: int) -> None:
-        if self.stop.is_set():
-            raise Stopped()
+    def _note_lost_copies(self, batch: Batch) -> None:
+        context = self.state.context
+        for known, copy, judged in batch.lost_copies:
+            with context.board.isolated(f"{copy.disk.label}: noting a lost copy"):
+                with db.transaction(context.conn):
+                    db.copies.set_copy_state(context.conn, known.id, copy.disk, judged)
+                clear_buffer.report_bad_copy(self.state, known, copy.disk.label, judged)
 
+    def _archived_before(self, batch: Batch) -> list[ArchivedFile]:
+        """Hash the files that have both copies already; those that are the same may be removed."""
+        archived = []
+        for work in batch.again:
+            with self.state.failures.isolated(work.waiting):
+                try:
+                    archived += [self._must_be_known(work)]
+                except FileFault as fault:
+                    self._judge_source(work.waiting, fault)
+                except Stopped:
+                    continue
+        return archived
 
-OPENED = (
-    "A program opened it for writing in the instant of its removal: what it writes is lost. What "
-    "was archived before is on both disks."
-)
+    def _must_be_known(self, work: Work) -> ArchivedFile:
+        """Raises NameConflict unless the file is the one that is archived; FileFault; Stopped."""
+        assert work.known
+        sha512 = clear_buffer.hash_once(self.state, work.waiting)
+        if sha512 != work.known.sha512:
+            raise NameConflict.of(shown(work.waiting.path), work.known.sha512, sha512)
+        return ArchivedFile(work.waiting, sha512)
 
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """What a batch left: files to try once more, and the roles whose disk took files."""
-
-    again: list[Work]
-    written: set[Role]
-
-
-@dataclass(frozen=True, slots=True)
-class BatchWork:
-    """The steps of a batch, with what a pass works with."""
-
-    context: Context
-    buffer: Buffer
-    stop: threading.Event
-    watcher: Watcher
-    tally: Tally
-    failures: Failures
-    disks: DiskWatch
-
-    @property
-    def reread(self) -> Rereading:
-        return Rereading(self.context, self.buffer, self.stop)
-
-    def copy(
-        self, row: int, batch: Batch, before: list[ArchivedFile], mounted: MountedDisks
-    ) -> Done:
-        """Copy the batch's jobs, register the copies, remove what is proved.
-
-        Files that were archived ``before`` are removed together with these.
-        """
+    def _copy(self, row: int, batch: Batch) -> list[Result]:
+        state = self.state
         targets = [held.target for held in batch.disks.values()]
-        self.watcher.batch(batch.bytes_by_label())
-        results = copier.copy_batch(self.buffer, batch.jobs, targets, self.stop, self.watcher.moved)
-        archived = self._register(row, results, batch)
-        again, judged = [], set()  # a file with a bug of ours stays in the buffer
-        for result in results:
-            with self.failures.isolated(result.job.waiting):
-                if self._judge(result, batch):
-                    again.append(batch.works[result.job.name])
-                judged.add(result.job.name)
-        proved = [_archived(result, batch) for result in archived if result.job.name in judged]
-        self.remove_archived([*before, *proved], mounted)
-        return Done([self._once_more(work) for work in again], _roles_written(results))
+        state.watcher.batch(batch.bytes_by_label())
+        results = copy_batch(state.buffer, batch.jobs, targets, state.stop, state.watcher.moved)
+        self._register(row, results, batch)
+        return results
 
-    def note_lost_copies(self, batch: Batch) -> None:
-        for known, copy, state in batch.lost_copies:
-            with self.context.board.isolated(f"{copy.disk.label}: noting a lost copy"):
-                with db.transaction(self.context.conn):
-                    db.copies.set_copy_state(self.context.conn, known.id, copy.disk, state)
-                self.reread.tell(known, copy.disk.label, state)
+    # --- register ---------------------------------------------------------------------------
 
-    def _register(self, row: int, results: list[Result], batch: Batch) -> list[Result]:
-        """Write down all new copies at once; returns the results of files now archived."""
-        archived, size_bytes = [], 0
-        with db.transaction(self.context.conn):
+    def _register(self, row: int, results: list[Result], batch: Batch) -> None:
+        """Record all new copies in one transaction."""
+        state, context = self.state, self.state.context
+        with db.transaction(context.conn):
             for result in results:
-                if self._register_one(result, batch):
-                    archived.append(result)
-                    size_bytes += result.job.waiting.stat.size_bytes
+                self._register_one(result, batch)
+            archived = [result for result in results if result.is_archived]
+            size_bytes = sum(result.job.waiting.stat.size_bytes for result in archived)
             for held in batch.disks.values():
-                with self.context.board.isolated(f"{held.disk.label}: measuring"):
+                with context.board.isolated(f"{held.disk.label}: measuring"):
                     self._measure(held)
-                self.disks.used(held.disk)
-            db.passes.count_in_pass(self.context.conn, row, len(archived), size_bytes)
-            self._no_trouble_any_more([shown(result.job.name) for result in archived])
-        with self.context.board.isolated("files without a good copy"):
-            lifecycle.settle_no_good_copy(self.context)
-        self.tally.archived_files += len(archived)
-        self.tally.archived_bytes += size_bytes
-        labels = " and ".join(held.disk.label for held in batch.disks.values())
+                state.disks.used(held.disk)
+            db.passes.count_in_pass(context.conn, row, len(archived), size_bytes)
+            self._end_notices([shown(result.job.name) for result in archived])
+        with context.board.isolated("files without a good copy"):
+            lifecycle.settle_no_good_copy(context)
+        state.tally.archived_files += len(archived)
+        state.tally.archived_bytes += size_bytes
         log.info(
             "%d of %d files (%s) archived, on %s",
             len(archived),
             len(results),
             size_text(size_bytes),
-            labels,
+            " and ".join(held.disk.label for held in batch.disks.values()),
         )
-        return archived
 
-    def _register_one(self, result: Result, batch: Batch) -> bool:
-        """Whether the file is archived now, with all that it lacked."""
-        good = [
-            (batch.disks[role].disk, copy)
-            for role, copy in result.copies.items()
-            if isinstance(copy, Written)
-        ]
-        if not good or result.sha512 is None:
-            return False
-        job = result.job
+    def _register_one(self, result: Result, batch: Batch) -> None:
+        """Record the copies of one file; it is archived if it has all that it lacked."""
+        written, job = result.written(), result.job
+        if not written or result.sha512 is None:
+            return
+        good = [(batch.disks[role].disk, copy) for role, copy in written.items()]
         known = db.files.register(
-            self.context.conn, job.name, result.sha512, job.waiting.stat, good, _now()
+            self.state.context.conn, job.name, result.sha512, job.waiting.stat, good, _now()
         )
-        return known.archived_at is not None and len(good) == len(job.roles)
+        result.is_archived = known.archived_at is not None and len(good) == len(job.roles)
 
-    def _no_trouble_any_more(self, names: list[str]) -> None:
-        """In the transaction that archives them: no kill leaves a notice behind."""
-        self.failures.forget(names)
+    def _end_notices(self, names: list[str]) -> None:
+        """In the transaction that archives the files: no kill leaves a notice behind."""
+        self.state.failures.forget(names)
         for name in names:
-            self.context.board.settle(["copy-damaged"], name)
+            self.state.context.board.settle(["copy-damaged"], name)
 
     def _measure(self, held: HeldDisk) -> None:
         try:
@@ -224,7 +269,7 @@ class BatchWork:
             log.warning("%s can't be measured: %s", held.disk.label, fault)
             return
         db.disks.measure(
-            self.context.conn,
+            self.state.context.conn,
             held.disk,
             room.capacity_bytes,
             room.used_bytes,
@@ -234,11 +279,27 @@ class BatchWork:
 
     # --- what failed ------------------------------------------------------------------------
 
+    def _judge_all(
+        self, results: list[Result], batch: Batch
+    ) -> tuple[list[Work], list[ArchivedFile]]:
+        """Return the files to try once more, and those to remove.
+
+        A file that hits a bug of ours is neither: it stays in the buffer.
+        """
+        again, proved = [], []
+        for result in results:
+            with self.state.failures.isolated(result.job.waiting):
+                if self._judge(result, batch):
+                    again.append(batch.works[result.job.name])
+                if result.is_archived:
+                    proved.append(_as_archived(result, batch))
+        return again, proved
+
     def _judge(self, result: Result, batch: Batch) -> bool:
-        """What becomes of a file that did not get all its copies; True: it is tried once more."""
+        """Decide about a file that did not get all its copies; True: try it once more."""
         work = batch.works[result.job.name]
         if result.fault is not None:
-            self._judge_source(work, result.fault)
+            self._judge_source(work.waiting, result.fault)
             return False
         verdicts = [
             self._judge_copy(work, batch.disks[role], copy)
@@ -248,151 +309,69 @@ class BatchWork:
         faults = [fault for fault in verdicts if fault]
         for other in faults[1:]:
             log.warning("%s", other)
-        if faults:  # one try of the file, though it may have failed on both disks
-            self.failures.note(work.waiting.path, work.waiting.stat, faults[0])
+        if faults:  # one attempt at the file, though it may have failed on both disks
+            self.state.failures.note(work.waiting.path, work.waiting.stat, faults[0])
         return None in verdicts
 
-    def _judge_source(self, work: Work, fault: PoleError) -> None:
+    def _judge_source(self, waiting: Waiting, fault: PoleError) -> None:
+        tally = self.state.tally
         if isinstance(fault, SourceBusy):
-            self.tally.busy_files += 1
+            tally.busy_files += 1
             log.info("%s", fault)
         elif isinstance(fault, SourceVanished):
-            self.tally.vanished_files += 1
+            tally.vanished_files += 1
             log.warning("%s", fault)
         elif isinstance(fault, FileFault):
-            self.failures.note(work.waiting.path, work.waiting.stat, fault)
+            self.state.failures.note(waiting.path, waiting.stat, fault)
 
     def _judge_copy(self, work: Work, held: HeldDisk, fault: Exception) -> FileFault | None:
-        """The file's own fault; None: it is to be tried once more, for the disk was at fault."""
-        name, label = work.waiting.name, held.disk.label
-        if isinstance(fault, OSError) and fault.errno in DISK_ERRNOS | FULL_ERRNOS:
-            self.disks.leave_out(held.disk, fault)
+        """Return the file's own fault; None: try it once more, because the disk was at fault."""
+        name, label = shown(work.waiting.name), held.disk.label
+        board, disks, is_first = self.state.context.board, self.state.disks, work.tries == 0
+        number = fault.errno if isinstance(fault, OSError) else None
+        if isinstance(fault, OSError) and number in DISK_ERRNOS | FULL_ERRNOS:
+            disks.leave_out(held.disk, fault)
             return None
-        if isinstance(fault, OSError) and fault.errno in OBSTACLE_ERRNOS and work.tries == 0:
+        if isinstance(fault, OSError) and number in OBSTACLE_ERRNOS and is_first:
             said = f"on {label} something stands in its way, in data/ ({fault.strerror})."
-            self.context.board.tell("name-conflict", f"{label} {shown(name)}", said)
-            self.disks.pass_by(held.disk)
+            board.tell("name-conflict", f"{label} {name}", said)
+            disks.pass_by(held.disk)
             return None
-        if isinstance(fault, SetAside) and work.tries == 0:
-            self.context.board.tell("name-conflict", f"{label} {shown(name)}", f"{fault.why}.")
+        if isinstance(fault, SetAside) and is_first:
+            board.tell("name-conflict", f"{label} {name}", f"{fault.why}.")
             return None
         if isinstance(fault, FileFault):
             return fault
         if not isinstance(fault, (OSError, PoleError)):
-            return HitBug(shown(name), record(f"{label}: {shown(name)}", fault))
+            return HitBug(name, record(f"{label}: {name}", fault))
         why = fault.strerror if isinstance(fault, OSError) else str(fault)
-        return FileFault(shown(name), f"{label}: {why}")
+        return FileFault(name, f"{label}: {why}")
 
     def _once_more(self, work: Work) -> Work:
-        """The same file, with what has been registered of it meanwhile."""
-        known = db.files.file(self.context.conn, work.waiting.name)
+        """The same file, with what was registered since it was planned."""
+        known = db.files.file(self.state.context.conn, work.waiting.name)
         return Work(work.waiting, known, work.tries + 1)
 
-    # --- out of the buffer ------------------------------------------------------------------
 
-    def known_again(self, work: Work) -> ArchivedFile | None:
-        """A name that is archived, with both copies there; None if this is not that file."""
-        assert work.known
-        try:
-            sha512 = self.reread.hashed_once(work.waiting)
-            if sha512 != work.known.sha512:
-                raise NameConflict.of(shown(work.waiting.path), work.known.sha512, sha512)
-        except FileFault as fault:
-            self._judge_source(work, fault)
-            return None
-        except Stopped:
-            return None
-        return ArchivedFile(work.waiting, sha512)
-
-    def remove_archived(self, files: list[ArchivedFile], mounted: MountedDisks) -> None:
-        """Remove archived files from the buffer, where it is configured so and is proved."""
-        if not self.context.config.delete_from_buffer:
-            self.failures.forget([shown(file.waiting.path) for file in files])
-            return
-        read = partial(self.reread.read, mounted)
-        isolated = self.failures.isolated
-        removal = Removal(self.context.conn, self.buffer, mounted.hold, read, isolated)
-        removed = []
-        for outcome in removal.remove(files):
-            with isolated(outcome.file.waiting):
-                if self._is_removed(outcome):
-                    removed.append(outcome)
-        names = [o.file.waiting.name for o in removed if not self._came_again(o)]
-        self.note_removed(names)
-        self.failures.forget(list(map(shown, names)))
-        self.failures.forget([shown(outcome.file.waiting.path) for outcome in removed])
-
-    def _came_again(self, outcome: RemovalResult) -> bool:
-        """Whether another file has taken the name of one whose removal had been interrupted."""
-        waiting = outcome.file.waiting
-        if not waiting.hidden_as:
-            return False
-        return not Presence.of(self.buffer.root_fd).has_left(waiting.name)
-
-    def _is_removed(self, outcome: RemovalResult) -> bool:
-        """Whether a file has left the buffer; what kept it, or went wrong, is reported."""
-        waiting = outcome.file.waiting
-        if outcome.was_opened:
-            self.context.board.tell("opened-at-removal", shown(waiting.name), OPENED)
-        if outcome.stays_as is None and outcome.refusals:
-            log.warning("%s: %s", shown(waiting.name), "; ".join(outcome.refusals))
-        elif outcome.stays_as:
-            self._note_stays(outcome.stays_as, outcome.file.sha512, "; ".join(outcome.refusals))
-        return outcome.is_removed
-
-    def _note_stays(self, waiting: Waiting, sha512: str, why: str) -> None:
-        """Not as changed: taking a name away and giving it back changes the ctime alone."""
-        kind = NameConflict if waiting.hidden_as else NotRemoved
-        self.failures.note(waiting.path, waiting.stat, kind(shown(waiting.path), why))
-        with db.transaction(self.context.conn):
-            db.files.remember_sha512(self.context.conn, waiting.name, waiting.stat, sha512)
-
-    def give_back(self, waiting: Waiting) -> None:
-        """A hidden file that can't be removed now gets its own name again."""
-        path = shown(waiting.path)
-        try:
-            outcome = removal.give_back(self.buffer, waiting)
-        except OSError as fault:
-            why = f"its name can't be given back ({fault.strerror or fault})"
-            self.failures.note(waiting.path, waiting.stat, FileFault(path, why))
-            return
-        if outcome.refusals:
-            conflict = NameConflict(path, f"its removal was interrupted; {outcome.refusals[0]}")
-            self.failures.note(waiting.path, waiting.stat, conflict)
-        else:
-            log.info("%s: its removal had been interrupted; it has its name again", path)
-            self.failures.forget([path])
-
-    def note_removed(self, names: list[str]) -> None:
-        if names:
-            with db.transaction(self.context.conn):
-                for name in names:
-                    db.files.removed(self.context.conn, name, _now())
-
-
-def _archived(result: Result, batch: Batch) -> ArchivedFile:
+def _as_archived(result: Result, batch: Batch) -> ArchivedFile:
     """What the removal needs to know of copies that this batch wrote and read back."""
-    written = {
-        batch.disks[role].disk.id: copy
-        for role, copy in result.copies.items()
-        if isinstance(copy, Written)
-    }
     assert result.sha512
+    by_disk = {batch.disks[role].disk.id: copy for role, copy in result.written().items()}
     return ArchivedFile(
         result.job.waiting,
         result.sha512,
-        {disk_id: copy.line for disk_id, copy in written.items()},
-        {disk_id: copy.read_back for disk_id, copy in written.items()},
+        {disk_id: copy.line for disk_id, copy in by_disk.items()},
+        {disk_id: copy.read_back for disk_id, copy in by_disk.items()},
     )
 
 
-def _roles_written(results: list[Result]) -> set[Role]:
-    return {
-        role
-        for result in results
-        for role, copy in result.copies.items()
-        if isinstance(copy, Written)
-    }
+def _is_archived_as_it_is(known: KnownFile | None, waiting: Waiting) -> bool:
+    """True if size and time say that a file is archived: enough to keep it, never to remove it."""
+    return (
+        known is not None
+        and known.archived_at is not None
+        and (known.size_bytes, known.mtime_ns) == (waiting.stat.size_bytes, waiting.stat.mtime_ns)
+    )
 
 
 def _now() -> str:

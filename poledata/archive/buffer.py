@@ -1,32 +1,43 @@
-"""Which files of the buffer are finished, and reading them without following links."""
+"""The buffer: scan it, tell which files are finished, and open them without following links.
+
+A file that will be removed is first renamed to ``.NAME.removing`` in its own directory, so that no
+writer can open it by its name. Then it is proved again, and removed or given its name back (see
+removal.py). After a crash such a file still counts as the buffer's, under its own name. If that
+hidden name is too long or taken, a hash of the name is used instead.
+"""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import heapq
+import logging
 import os
+import re
 import signal
 import stat as st
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
 
-from poledata.archive import buffer_marker, hidden_names
 from poledata.errors import FileFault, SourceBusy, SourceChanged, SourceVanished
 from poledata.formatting import shown
 from poledata.models import FileStat, Waiting
 from poledata.system import mounts, paths
 
 DAY_S = 86_400.0
-LEAST_SETTLE_S = 1.0
 WITHOUT_LEASE_FACTOR = 10
+MARKER = ".poledata-buffer"  # see buffer_marker.py
+SUFFIX = ".removing"
+_HASHED = re.compile(rf"\.[0-9a-f]{{64}}{re.escape(SUFFIX)}")
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Seen:
-    """What a scan of the buffer came across."""
+    """What a scan of the buffer found."""
 
     waiting: list[Waiting] = field(default_factory=list)  # the oldest, at most as many as asked
     settled_files: int = 0
@@ -40,12 +51,12 @@ class Seen:
 
     @property
     def is_whole(self) -> bool:
-        """Whether ``waiting`` holds every settled file."""
+        """True if ``waiting`` has every settled file."""
         return len(self.waiting) == self.settled_files
 
 
 class Writer(Enum):
-    """What the system can tell of a file's writers."""
+    """What the system knows about a file's writers."""
 
     NONE = "no one has it open for writing"
     OPEN = "it is open for writing"
@@ -60,9 +71,9 @@ def scan(
     at_most: int,
     after: tuple[int, str] | None = None,
 ) -> Seen:
-    """The oldest settled files below ``root_fd``, and counts of all else.
+    """Return the oldest settled files below ``root_fd``, and counts of everything else.
 
-    ``after``: only files that come after this age_key. Memory holds ``at_most`` files.
+    ``after``: only files that come after this age_key. At most ``at_most`` files are in memory.
     """
     seen = Seen(mounted=mounts.mount_points_below(root_fd))
 
@@ -85,22 +96,21 @@ def scan(
 
 
 def _is_data(path: str, extensions: tuple[str, ...]) -> bool:
-    """Whether a path is of a file to archive, or of one whose name was taken away."""
-    name = hidden_names.original(path)
+    """True for a file to archive, also under its hidden name."""
+    name = original(path)
     return path.endswith(extensions) if name is None else name == path or name.endswith(extensions)
 
 
 def _waiting(path: str, info: os.stat_result) -> Waiting:
-    name = hidden_names.original(path)
+    name = original(path)
     hidden_as = None if name is None else path
     return Waiting(name or path, FileStat.of(info), st.S_IMODE(info.st_mode), hidden_as)
 
 
 def is_settled(info: os.stat_result | FileStat, settle_s: float, now_s: float) -> bool:
-    """Whether a file has been left alone for long enough.
+    """True if a file has not changed for ``settle_s``.
 
-    A time in the future (a clock was set) can't tell; it counts as due, once it is as
-    far off as ``settle_s``.
+    A time in the future (a clock was set) says nothing; it counts like one as far in the past.
     """
     if isinstance(info, FileStat):
         times_ns = (info.mtime_ns, info.ctime_ns)
@@ -110,7 +120,7 @@ def is_settled(info: os.stat_result | FileStat, settle_s: float, now_s: float) -
 
 
 def _files(root_fd: int, seen: Seen) -> Iterator[tuple[str, os.stat_result]]:
-    """Every regular file below the root, by name; the rest is counted in ``seen``."""
+    """Yield every regular file below the root; everything else is counted in ``seen``."""
     directories = [""]
     while directories:
         path = directories.pop()
@@ -120,7 +130,7 @@ def _files(root_fd: int, seen: Seen) -> Iterator[tuple[str, os.stat_result]]:
         try:
             yield from _files_in(root_fd, path, directories, seen)
         except FileNotFoundError:
-            continue  # removed by the telescope since it was listed: nothing to archive
+            continue  # removed by the telescope since it was listed
         except OSError as fault:
             if path == "lost+found" and isinstance(fault, PermissionError):
                 continue  # root's own, on every ext4 file system
@@ -133,11 +143,11 @@ def _files_in(
     with paths.directory(root_fd, path) as fd, os.scandir(fd) as entries:
         for entry in entries:
             name = f"{path}/{entry.name}" if path else entry.name
-            if name == buffer_marker.NAME:
+            if name == MARKER:
                 continue
             try:
                 info = _looked_at(fd, name, entry, directories, seen)
-            except OSError as fault:  # of this entry alone: the others are well
+            except OSError as fault:  # only this entry: the others are fine
                 seen.unlistable[name] = fault.strerror or str(fault)
                 continue
             if info:
@@ -147,7 +157,7 @@ def _files_in(
 def _looked_at(
     fd: int, name: str, entry: os.DirEntry[str], directories: list[str], seen: Seen
 ) -> os.stat_result | None:
-    """The stat of a regular file; what else there is is noted."""
+    """Return the stat of a regular file; everything else is noted."""
     if entry.is_dir(follow_symlinks=False):
         directories.append(name)
     elif not entry.is_file(follow_symlinks=False):
@@ -165,18 +175,110 @@ def _stat_entry(fd: int, base: str) -> os.stat_result | None:
     return info if st.S_ISREG(info.st_mode) else None
 
 
+# --- hidden names, and what has left ------------------------------------------------------
+
+
+def hide(parent_fd: int, base: str) -> str:
+    """Rename a file to its hidden name, and return that.
+
+    Raises OSError: EEXIST if both hidden names are taken, EINVAL where the file system can't rename
+    without replacing.
+    """
+    hidden = f".{base}{SUFFIX}"
+    try:
+        paths.rename_new(parent_fd, base, hidden)
+    except OSError as fault:
+        if fault.errno not in (errno.ENAMETOOLONG, errno.EEXIST):
+            raise
+        hidden = _hashed(base)
+        paths.rename_new(parent_fd, base, hidden)
+    return hidden
+
+
+def original(path: str) -> str | None:
+    """Return the name that a hidden path had; None if the path is not hidden.
+
+    For a hash it is the path itself: see ``original_of_hash``.
+    """
+    parent, slash, base = path.rpartition("/")
+    if not (base.startswith(".") and base.endswith(SUFFIX) and len(base) > len(SUFFIX) + 1):
+        return None
+    if _HASHED.fullmatch(base):
+        return path
+    return f"{parent}{slash}{base[1 : -len(SUFFIX)]}"
+
+
+def original_of_hash(path: str, names: Iterable[str]) -> str | None:
+    """Return which of these names the hidden path had; None if none."""
+    parent, _, base = path.rpartition("/")
+    own = (name for name in names if name.rpartition("/")[0] == parent)
+    return next((name for name in own if _hashed(name.rpartition("/")[2]) == base), None)
+
+
+def is_present(root_fd: int, name: str) -> bool:
+    """True if the buffer has a file of this name, hidden or not. Raises OSError."""
+    parent, slash, base = name.rpartition("/")
+    bases = (base, f".{base}{SUFFIX}", _hashed(base))
+    return any(_exists(root_fd, f"{parent}{slash}{each}") for each in bases)
+
+
+def _exists(root_fd: int, path: str) -> bool:
+    try:
+        return paths.stat(root_fd, path) is not None
+    except OSError as fault:
+        if fault.errno != errno.ENAMETOOLONG:
+            raise
+        return False  # no file can have this name
+
+
+def _hashed(base: str) -> str:
+    import hashlib  # a pass with nothing to do hashes nothing
+
+    return f".{hashlib.sha256(os.fsencode(base)).hexdigest()}{SUFFIX}"
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """Which names have surely left the buffer: an error is not absence.
+
+    ``root_fd`` None: the right buffer is not mounted, so nothing has left.
+    """
+
+    root_fd: int | None
+    covered: frozenset[str] = frozenset()  # below other file systems' mount points
+
+    @classmethod
+    def of(cls, root_fd: int) -> Presence:
+        return cls(root_fd, mounts.mount_points_below(root_fd))
+
+    def has_left(self, name: str) -> bool:
+        """True if the buffer has no file of this name; False also if that is unknown."""
+        if self.root_fd is None or any(name.startswith(f"{place}/") for place in self.covered):
+            return False
+        try:
+            return not is_present(self.root_fd, name) and self._has_no_link(name.split("/")[:-1])
+        except OSError as fault:
+            log.info("%s can't be looked at: %s", shown(name), fault)
+            return False
+
+    def _has_no_link(self, directories: list[str]) -> bool:
+        """False if one of the directories is a link: behind it the file may exist."""
+        assert self.root_fd is not None
+        for count in range(1, len(directories) + 1):
+            info = paths.stat(self.root_fd, "/".join(directories[:count]))
+            if info is None or st.S_ISREG(info.st_mode):
+                return True  # so nothing is below
+            if not st.S_ISDIR(info.st_mode):
+                return False
+        return True
+
+
 # --- one file ---------------------------------------------------------------------------
-
-
-def settle_s(configured_s: float, root_fd: int) -> float:
-    """How long a file must have been left alone: never below a second, nor within one step of
-    the times that the buffer's file system keeps, for a change in that step would not show."""
-    return max(configured_s, LEAST_SETTLE_S, 1.1 * buffer_marker.granularity_s(root_fd))
 
 
 @contextmanager
 def source(root_fd: int, waiting: Waiting) -> Iterator[int]:
-    """A descriptor of the very file that the scan saw.
+    """Open the very file that the scan saw.
 
     Raises SourceVanished, SourceChanged, FileFault (it can't be opened).
     """
@@ -186,7 +288,7 @@ def source(root_fd: int, waiting: Waiting) -> Iterator[int]:
 
 
 def must_be_same(fd: int, waiting: Waiting) -> None:
-    """Raises SourceChanged if the open file is not, or is no longer, what the scan saw."""
+    """Raises SourceChanged if the open file is not (or no longer) what the scan saw."""
     now = FileStat.of(os.fstat(fd))
     if now == waiting.stat:
         return
@@ -201,7 +303,7 @@ def must_be_same(fd: int, waiting: Waiting) -> None:
 
 
 def must_be_named(root_fd: int, waiting: Waiting) -> None:
-    """Raises SourceVanished or SourceChanged if the name leads elsewhere by now."""
+    """Raises SourceVanished or SourceChanged if the name leads to another file by now."""
     with _source_faults(waiting.path):
         info = paths.stat(root_fd, waiting.path)
     if info is None:
@@ -225,20 +327,20 @@ def _source_faults(name: str) -> Iterator[None]:
 def lease(fd: int) -> Iterator[Writer]:
     """Hold a read lease (fcntl(2), F_SETLEASE), so that no writer can open the file meanwhile.
 
-    Yields what can be told of writers; only with Writer.NONE is a lease held. A writer
-    that comes while it is held waits until we let go: do little inside.
+    Yields what is known about writers; only with Writer.NONE is a lease held. A writer that
+    comes while it is held waits until we release it: do little inside.
     """
     writer = _take_lease(fd)
     try:
         yield writer
     finally:
         if writer is Writer.NONE:
-            with suppress(BlockingIOError):  # EAGAIN: the kernel has ended it, for a writer
+            with suppress(BlockingIOError):  # EAGAIN: the kernel ended it because of a writer
                 fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_UNLCK)
 
 
 def _take_lease(fd: int) -> Writer:
-    # The kernel tells the holder of a lease with SIGIO that somebody waits: by default deadly.
+    # The kernel sends SIGIO to the holder of a lease when somebody waits: deadly by default.
     signal.signal(signal.SIGIO, signal.SIG_IGN)
     try:
         fcntl.fcntl(fd, fcntl.F_SETLEASE, fcntl.F_RDLCK)
@@ -257,14 +359,14 @@ def _has_newer_beside(root_fd: int, waiting: Waiting, extensions: tuple[str, ...
 
 
 def is_lease_ours(fd: int) -> bool:
-    """Whether we still have the lease as it was given: nobody waits for its end, or ended it."""
+    """True if we still hold the lease as it was given: nobody waits for its end, or ended it."""
     return fcntl.fcntl(fd, fcntl.F_GETLEASE) == fcntl.F_RDLCK
 
 
 def lease_can_be_had(root_fd: int, waiting: Waiting, cron_uid: int) -> bool:
-    """Whether the cron user's passes can ask the system for writers of this file.
+    """True if the cron user's passes can get a lease on this file.
 
-    The user who asks now may be another one: then the file's owner decides (fcntl(2)).
+    If the user who asks now is another one, the file's owner decides (fcntl(2)).
     """
     try:
         with source(root_fd, waiting) as fd, lease(fd) as writer:
@@ -290,7 +392,7 @@ class Buffer:
 
     @contextmanager
     def finished(self, waiting: Waiting) -> Iterator[int]:
-        """A descriptor of the very file that was scanned, which no one writes to.
+        """Open the very file that was scanned, which nobody writes to.
 
         Raises SourceBusy, SourceChanged, SourceVanished, FileFault.
         """
@@ -300,7 +402,7 @@ class Buffer:
             yield fd
 
     def read_ahead(self, waiting: Waiting) -> None:
-        """This file is read soon. Raises OSError, which says nothing that its reading will not."""
+        """Start to fetch a file that is read soon. Raises OSError: reading it will say the same."""
         paths.read_ahead(self.root_fd, waiting.path)
 
     def must_be_untouched(self, fd: int, waiting: Waiting) -> None:
@@ -309,15 +411,15 @@ class Buffer:
         must_be_same(fd, waiting)
 
     def must_be_finished(self, fd: int, waiting: Waiting, writer: Writer) -> None:
-        """Raises SourceBusy while a writer has the file, or could have it for all we can tell."""
-        # Who waits in open(2) for our lease to end has the file in hand already.
+        """Raises SourceBusy while a writer has the file, or could have it as far as we know."""
+        # A writer that waits in open(2) for our lease to end has the file already.
         if writer is Writer.OPEN or (writer is Writer.NONE and not is_lease_ours(fd)):
             raise SourceBusy(shown(waiting.name), "it is still open for writing")
         if writer is Writer.UNKNOWN or not self.trusts_leases:
             self._must_look_finished(waiting)
 
     def _must_look_finished(self, waiting: Waiting) -> None:
-        """The longer rule, where the system can't tell of writers; by the times of the scan."""
+        """The longer rule, if the system does not know the writers; by the times of the scan."""
         now_s = time.time()
         if not is_settled(waiting.stat, WITHOUT_LEASE_FACTOR * self.settle_s, now_s):
             raise SourceBusy(shown(waiting.name), "it is too young to tell whether it is open")

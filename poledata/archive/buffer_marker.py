@@ -1,7 +1,8 @@
-"""The buffer's marker: a small file with a random ID that the first pass put there.
+"""The buffer's marker: a small file with a random ID that proves that this is the buffer.
 
-Without it an empty mount point would pass for a buffer from which every file has left. Its
-modification time also tells how finely the buffer's file system keeps times.
+The first pass puts it there; later only a person does (adopt-buffer). Without it an empty mount
+point would look like a buffer from which every file has left. Its modification time also shows how
+finely the buffer's file system keeps times.
 """
 
 from __future__ import annotations
@@ -18,34 +19,36 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from poledata import db
-from poledata.archive import hidden_names
-from poledata.archive.presence import Presence
+from poledata.archive.buffer import MARKER, Presence, is_present
 from poledata.config import Config
 from poledata.errors import FULL_ERRNOS, Refused
 from poledata.formatting import shown, unshown, utc
 from poledata.models import Role
 from poledata.system import mounts, paths
 
-NAME = ".poledata-buffer"
-# Why no marker can be made here, which says nothing against the buffer itself.
+# Why no marker can be made here; the buffer itself may be fine.
 NO_MARKER_ERRNOS = FULL_ERRNOS | {errno.EACCES, errno.EPERM, errno.EROFS}
 _TEXT = (
     "The Pole Data Manager made this file. It shows that the buffer is mounted.\n"
     "Do not remove, change or copy it. See buffer-wrong in docs/operators.md.\n"
     "ID: {}\n"
 )
-_ID = re.compile(rb"^ID: ([0-9a-f]{32})\n\Z", re.MULTILINE)  # at the end: so all of it is there
+_ID = re.compile(rb"^ID: ([0-9a-f]{32})\n\Z", re.MULTILINE)  # at the end: so the file is complete
 _LONGEST_BYTES = 4096
 
-# An odd second with every digit of its nanoseconds in use: what is left of it is what is kept.
+# An odd second with every digit of its nanoseconds in use: what comes back is what is kept.
 _PROBE_NS = 1_000_000_001_987_654_321
 _COARSEST_FIRST_NS = (2 * 10**9, 10**9, 10**8)
-_KERNEL_TICK_S = 0.01  # where nanoseconds are kept, the clock behind them still ticks at 100 Hz
-UNKNOWN_GRANULARITY_S = 2.0  # FAT's: no other file system that Linux writes is coarser
+_KERNEL_TICK_S = 0.01  # the clock behind nanoseconds still ticks at 100 Hz
+LEAST_SETTLE_S = 1.0
+UNKNOWN_GRANULARITY_S = 2.0  # FAT: no file system that Linux writes is coarser
+
+
+log = logging.getLogger(__name__)
 
 
 class NoMarker(OSError):
-    """What has the marker's name is not one. ``is_torn``: a crash or a full disk cut it short."""
+    """The file of this name is no marker. ``is_torn``: a crash or a full disk cut it short."""
 
     def __init__(self, why: str, is_torn: bool = False) -> None:
         super().__init__(errno.EINVAL, why)
@@ -58,15 +61,15 @@ def read(root_fd: int) -> str | None:
     Raises NoMarker, and OSError where the file system does not answer.
     """
     try:
-        info = os.stat(NAME, dir_fd=root_fd, follow_symlinks=False)
+        info = os.stat(MARKER, dir_fd=root_fd, follow_symlinks=False)
         if not stat.S_ISREG(info.st_mode) or info.st_size > _LONGEST_BYTES or info.st_nlink != 1:
-            raise NoMarker(f"{NAME} is not the file that a pass made")
-        with paths.opened(root_fd, NAME) as fd:
+            raise NoMarker(f"{MARKER} is not the file that a pass made")
+        with paths.opened(root_fd, MARKER) as fd:
             found = _ID.search(os.read(fd, _LONGEST_BYTES))
     except FileNotFoundError:
         return None
     if found is None:
-        raise NoMarker(f"{NAME} is empty or damaged", is_torn=True)
+        raise NoMarker(f"{MARKER} is empty or damaged", is_torn=True)
     return found[1].decode()
 
 
@@ -78,7 +81,7 @@ def write(root_fd: int) -> str:
     marker_id = os.urandom(16).hex()
     flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     is_torn = _is_torn(root_fd)
-    fd = os.open(NAME, flags | (0 if is_torn else os.O_EXCL), 0o644, dir_fd=root_fd)
+    fd = os.open(MARKER, flags | (0 if is_torn else os.O_EXCL), 0o644, dir_fd=root_fd)
     try:
         os.ftruncate(fd, 0)
         text = _TEXT.format(marker_id).encode()
@@ -93,10 +96,10 @@ def write(root_fd: int) -> str:
 
 
 def _is_torn(root_fd: int) -> bool:
-    """Raises NoMarker where something stands there that must not be overwritten."""
+    """True for a torn marker. Raises NoMarker if the file there must not be overwritten."""
     try:
         if read(root_fd) is not None:
-            raise NoMarker(f"{NAME} was made by another program meanwhile")
+            raise NoMarker(f"{MARKER} was made by another program meanwhile")
     except NoMarker as fault:
         if not fault.is_torn:
             raise
@@ -116,7 +119,7 @@ def granularity_s(root_fd: int) -> float:
     another time on it, ``UNKNOWN_GRANULARITY_S``.
     """
     try:
-        with paths.opened(root_fd, NAME) as fd:
+        with paths.opened(root_fd, MARKER) as fd:
             kept_ns = os.fstat(fd).st_mtime_ns
     except OSError:
         return UNKNOWN_GRANULARITY_S  # no marker (yet), or one that can't be looked at
@@ -126,11 +129,17 @@ def granularity_s(root_fd: int) -> float:
     return max(kept_to_ns / 1e9, _KERNEL_TICK_S)
 
 
-log = logging.getLogger(__name__)
+def settle_s(configured_s: float, root_fd: int) -> float:
+    """Return how long a file must not have changed: at least 1 s, and more than one step of the
+    times that the buffer's file system keeps, because a change within a step does not show."""
+    return max(configured_s, LEAST_SETTLE_S, 1.1 * granularity_s(root_fd))
+
+
+# --- is it the right buffer? ----------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class BufferProof:
     """Whether this is the buffer. ``wrong``: why nothing may be done with it.
 
     ``unmarked``: why it has no marker, though nothing speaks against it; ``is_full``: only
@@ -142,7 +151,7 @@ class Proof:
     is_full: bool = False
 
 
-def prove(config: Config, conn: db.Connection, root_fd: int, may_adopt: bool) -> Proof:
+def prove(config: Config, conn: db.Connection, root_fd: int, may_adopt: bool) -> BufferProof:
     """Look at the marker. ``may_adopt``: the first pass puts one there, or takes over what is.
 
     Nothing is written otherwise.
@@ -153,23 +162,27 @@ def prove(config: Config, conn: db.Connection, root_fd: int, may_adopt: bool) ->
         found = read(root_fd)
     except OSError as fault:
         if expected or not (isinstance(fault, NoMarker) and fault.is_torn):
-            return Proof(_wrong(config, root_fd, f"its marker can't be read: {fault.strerror}"))
+            return BufferProof(
+                _wrong(config, root_fd, f"its marker can't be read: {fault.strerror}")
+            )
         found = None
     if expected:
-        return Proof(None if found == expected else _wrong(config, root_fd, _difference(found)))
+        return BufferProof(
+            None if found == expected else _wrong(config, root_fd, _difference(found))
+        )
     if found:
         if may_adopt:
             _note(conn, found, "it had its marker when this database first saw it")
-        return Proof()
+        return BufferProof()
     if adopted is None and (why := _what_is_missing(config, conn, root_fd)):
-        return Proof(_wrong(config, root_fd, why))
+        return BufferProof(_wrong(config, root_fd, why))
     return _mark(config, conn, root_fd) if may_adopt else _would_mark(root_fd)
 
 
 def _difference(found: str | None) -> str:
     if found is None:
-        return f"its marker ({NAME}) is not there"
-    return f"its marker ({NAME}) is another buffer's"
+        return f"its marker ({MARKER}) is not there"
+    return f"its marker ({MARKER}) is another buffer's"
 
 
 def _wrong(config: Config, root_fd: int, why: str) -> str:
@@ -183,10 +196,10 @@ def _wrong(config: Config, root_fd: int, why: str) -> str:
 
 
 def without_marker(config: Config, why: str) -> str:
-    """Return what is told of a buffer that could not be given its marker."""
+    """Return the notice about a buffer that could not be given its marker."""
     place = shown(str(config.buffer))
     return (
-        f"{place} has no marker ({NAME}): {why}. Files are archived, but nobody can tell whether "
+        f"{place} has no marker ({MARKER}): {why}. Files are archived, but nobody can tell whether "
         f"the buffer is mounted. Let this user write to {place}, if only until the next pass."
     )
 
@@ -217,29 +230,29 @@ def _names_that_should_be_here(config: Config, conn: db.Connection) -> Iterator[
 
 def _is_seen(root_fd: int, name: str) -> bool:
     try:
-        return hidden_names.is_present(root_fd, name)
+        return is_present(root_fd, name)
     except OSError:
         return False  # not seen, whether it is there or not
 
 
-def _mark(config: Config, conn: db.Connection, root_fd: int) -> Proof:
+def _mark(config: Config, conn: db.Connection, root_fd: int) -> BufferProof:
     try:
         marker = write(root_fd)
     except OSError as fault:
         if fault.errno in NO_MARKER_ERRNOS:
             log.info("the buffer gets no marker now: %s", fault.strerror)
-            return Proof(unmarked=fault.strerror, is_full=fault.errno in FULL_ERRNOS)
+            return BufferProof(unmarked=fault.strerror, is_full=fault.errno in FULL_ERRNOS)
         why = f"no marker can be made there: {fault.strerror}"
-        return Proof(_wrong(config, root_fd, why))
+        return BufferProof(_wrong(config, root_fd, why))
     _note(conn, marker, "a pass gave it its first marker")
-    return Proof()
+    return BufferProof()
 
 
-def _would_mark(root_fd: int) -> Proof:
+def _would_mark(root_fd: int) -> BufferProof:
     if mounts.space(root_fd).read_only:
-        return Proof(unmarked="Read-only file system")
+        return BufferProof(unmarked="Read-only file system")
     may_write = os.access(".", os.W_OK | os.X_OK, dir_fd=root_fd)
-    return Proof(unmarked=None if may_write else "Permission denied")
+    return BufferProof(unmarked=None if may_write else "Permission denied")
 
 
 def _note(conn: db.Connection, marker: str | None, why: str) -> None:
@@ -253,7 +266,7 @@ def _note(conn: db.Connection, marker: str | None, why: str) -> None:
 
 @contextmanager
 def presence(config: Config, conn: db.Connection) -> Iterator[Presence]:
-    """What has left the buffer, for a command; of a buffer that is not the right one, nothing."""
+    """For a command: what has left the buffer. From a wrong buffer, nothing has left."""
     try:
         fd = os.open(config.buffer, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as fault:
@@ -268,7 +281,7 @@ def presence(config: Config, conn: db.Connection) -> Iterator[Presence]:
 
 
 def in_the_buffer(config: Config, conn: db.Connection) -> frozenset[int]:
-    """The ids of files that are known, not archived yet, and have not surely left the buffer."""
+    """Return the ids of files that are known, not archived, and may still be in the buffer."""
     names = db.files.unarchived(conn)
     if not names:
         return frozenset()
@@ -277,13 +290,13 @@ def in_the_buffer(config: Config, conn: db.Connection) -> frozenset[int]:
 
 
 def count_lacking(config: Config, conn: db.Connection) -> int:
-    """How many copies are to be made again: of files that are no more in the buffer."""
+    """Return how many copies must be made again, of files that are no longer in the buffer."""
     waiting = in_the_buffer(config, conn)
     return sum(len(set(db.copies.ids_lacking(conn, role)) - waiting) for role in Role)
 
 
 def adopt(config: Config, conn: db.Connection, why: str) -> str:
-    """What stands at BufferLocation is the buffer from now on. Raises Refused; says what was done.
+    """Adopt what is at BufferLocation as the buffer. Returns what was done. Raises Refused.
 
     A marker that is there is taken over, so that a buffer which was moved keeps its own.
     """
@@ -295,7 +308,7 @@ def adopt(config: Config, conn: db.Connection, why: str) -> str:
         if fault.errno not in NO_MARKER_ERRNOS:
             raise Refused(
                 f"{place} can't be given a marker: {fault.strerror}. Nothing was changed. "
-                f"If something else has the name {NAME}, move it away first."
+                f"If something else has the name {MARKER}, move it away first."
             ) from fault
         _note(conn, None, why)
         return (
@@ -305,7 +318,7 @@ def adopt(config: Config, conn: db.Connection, why: str) -> str:
     finally:
         os.close(fd)
     _note(conn, marker, why)
-    return f"{place} is the buffer from now on; its marker is {NAME} with the ID {marker}."
+    return f"{place} is the buffer from now on; its marker is {MARKER} with the ID {marker}."
 
 
 def _read_or_write(root_fd: int) -> str:

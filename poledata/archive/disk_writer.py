@@ -1,7 +1,7 @@
-"""Copies on one disk, step by step: what is done with files and directories there.
+"""The steps that put copies on one disk: files, directories, manifest lines.
 
-Each step raises what goes wrong; in which order they come, and what a fault means for other
-files, is the lane's affair (lane.py). A final name always means a whole file.
+Each step raises what goes wrong. copier.py has their order, and what a fault means for other files.
+A final name always means a whole file.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Draft:
-    """A copy on its way: what a disk has of one job so far."""
+    """A copy in progress: what a disk has of one job so far."""
 
     job: Job
     temporary: str | None = None  # None: something stands under the final name already
@@ -68,14 +68,14 @@ class CopyWriter:
         self._incoming: int | None = None
 
     def close(self) -> None:
-        """Let go of all that is held."""
+        """Close everything that is open."""
         with contextlib.closing(self._reader), self._held:
             pass
 
     # --- writing ----------------------------------------------------------------------------
 
     def begin(self, draft: Draft) -> None:
-        """A temporary name, and room for the whole file; nothing where its final name is taken."""
+        """Create a temporary file with space for all of it; nothing if its final name is taken."""
         if paths.stat(self._target.root_fd, draft.path):
             return  # judged once its SHA-512 is known
         size_bytes = draft.size_bytes
@@ -87,17 +87,17 @@ class CopyWriter:
             direct_io.set_direct(draft.fd, True)
 
     def _incoming_fd(self) -> int:
-        """``.incoming/``, open from its first use on."""
+        """Return the descriptor of ``.incoming/``, opened at its first use."""
         if self._incoming is None:
             incoming = paths.directory(self._target.root_fd, bag.INCOMING)
             self._incoming = self._held.enter_context(incoming)
         return self._incoming
 
     def write(self, draft: Draft, chunk: Chunk) -> None:
-        """One chunk, to its place."""
+        """Write one chunk at its place."""
         assert draft.fd is not None
         whole_bytes = len(chunk.view) // BLOCK_BYTES * BLOCK_BYTES
-        with _room_was_given():
+        with _space_was_promised():
             direct_io.write_at(draft.fd, chunk.view[:whole_bytes], chunk.at)
             if whole_bytes < len(chunk.view):  # the odd end of a file
                 direct_io.set_direct(draft.fd, False)
@@ -105,11 +105,11 @@ class CopyWriter:
         self._tick(self._target.label, draft.job.name, len(chunk.view))
 
     def end_writing(self, draft: Draft) -> None:
-        """A file that is flushed with others is closed; the disk begins with it at once."""
+        """Close a file that is flushed with others; the disk starts to write it at once."""
         assert draft.fd is not None
         self._keep_mode_and_time(draft)
         if self.flushes_at_once and draft.size_bytes < LARGE_BYTES:
-            with _room_was_given():
+            with _space_was_promised():
                 direct_io.start_writing_out(draft.fd)
                 self._close(draft)
 
@@ -120,23 +120,23 @@ class CopyWriter:
         os.utime(draft.fd, ns=(waiting.stat.mtime_ns, waiting.stat.mtime_ns))
 
     def flush(self, draft: Draft) -> None:
-        """Of one file that is still open. Only the first answer counts."""
+        """Flush one file that is still open. Only the first answer counts."""
         if draft.fd is not None:
-            with _room_was_given():
+            with _space_was_promised():
                 os.fsync(draft.fd)
                 self._close(draft)
 
     def flush_disk(self, _group: list[Draft]) -> None:
-        """Of all that was written and closed, at once."""
-        with _room_was_given():
+        """Flush all that was written and closed, at once."""
+        with _space_was_promised():
             direct_io.syncfs(self._target.root_fd)
 
     # --- proving ----------------------------------------------------------------------------
 
     def read_back(self, draft: Draft) -> None:
-        """What the medium gives back must be what was read from the buffer; else CopyMismatch."""
+        """Read the copy from the medium. Raises CopyMismatch if it is not the buffer's file."""
         if draft.temporary is None:
-            self._read_what_stands_there(draft)
+            self._read_what_is_there(draft)
             return
         with paths.opened(self._incoming_fd(), draft.temporary) as fd:
             draft.read_back = self._read(draft, fd)
@@ -156,36 +156,36 @@ class CopyWriter:
             raise Stopped()
         self._tick(self._target.label, name, n_bytes)
 
-    # --- what stands there already ----------------------------------------------------------
+    # --- what is there already ----------------------------------------------------------
 
-    def _read_what_stands_there(self, draft: Draft) -> None:
-        """A final name that the catalogue does not know: adopted if it is this very file."""
+    def _read_what_is_there(self, draft: Draft) -> None:
+        """Adopt a file that the database does not know under its final name, if it is this one."""
         root_fd, name = self._target.root_fd, draft.job.name
         info = paths.stat(root_fd, draft.path)
         if info and st.S_ISDIR(info.st_mode):  # it may hold archived files: never moved
             raise NameConflict(shown(name), f"on {self._target.label} a directory has this name")
-        stands_sha512 = None
+        there_sha512 = None
         if info and st.S_ISREG(info.st_mode):
-            stands_sha512 = self._adopted_or_other(draft)
-            if stands_sha512 == draft.sha512:
+            there_sha512 = self._adopted_or_other(draft)
+            if there_sha512 == draft.sha512:
                 return
         if line := manifest.find_lines(root_fd, [name]).get(name):
-            self._must_not_be_archived(draft, line, stands_sha512)
-            manifest.drop_line(root_fd, name)  # first: a line without its file would be for ever
+            self._must_not_be_archived(draft, line, there_sha512)
+            manifest.drop_line(root_fd, name)  # first: never leave manifest lines without files
         aside = bag.set_aside(root_fd, draft.path, time.time())
         raise SetAside(
             shown(name), f"{self._target.label} held something else there, now in {shown(aside)}"
         )
 
     def _must_not_be_archived(
-        self, draft: Draft, line: ManifestLine, stands_sha512: str | None
+        self, draft: Draft, line: ManifestLine, there_sha512: str | None
     ) -> None:
-        """Raises NameConflict if the manifest vouches for other content: it stays where it is.
+        """Raises NameConflict if the manifest lists other content: it stays where it is.
 
         The database may be an older one, put back, that does not know what was archived since.
         """
-        is_vouched_for = line.sha512 == stands_sha512 or draft.job.known_sha512 is None
-        if is_vouched_for and line.sha512 != draft.sha512:
+        is_listed = line.sha512 == there_sha512 or draft.job.known_sha512 is None
+        if is_listed and line.sha512 != draft.sha512:
             raise NameConflict(
                 shown(draft.job.name),
                 f"by its manifest, other content is archived on {self._target.label} under this "
@@ -193,9 +193,9 @@ class CopyWriter:
             )
 
     def _adopted_or_other(self, draft: Draft) -> str:
-        """The SHA-512 of what stands there; if it is this very file, it is made durable."""
+        """Return the SHA-512 of what is there; if it is this very file, make it durable."""
         with paths.opened(self._target.root_fd, draft.path) as fd:
-            os.fsync(fd)  # whoever wrote it may not have come so far
+            os.fsync(fd)  # a crash may have come before the fsync
             read_back = self._read(draft, fd)
             if read_back.sha512 != draft.sha512:
                 return read_back.sha512
@@ -203,14 +203,14 @@ class CopyWriter:
         self._keep_mode_and_time(draft)
         draft.read_back = replace(read_back, stat=FileStat.of(os.fstat(draft.fd)))
         self.flush(draft)
-        draft.dirty = set(_way_to(draft.parent))
+        draft.dirty = set(_directories_to(draft.parent))
         return read_back.sha512
 
     # --- publishing -------------------------------------------------------------------------
 
     @contextlib.contextmanager
     def directory_of(self, beside: list[Draft]) -> Iterator[int]:
-        """Where files of one directory get their final names."""
+        """Open the directory in which these files get their final names."""
         root_fd, parent = self._target.root_fd, beside[0].parent
         dirty = {*paths.make_directories(root_fd, parent), parent}
         with paths.directory(root_fd, parent) as parent_fd:
@@ -219,22 +219,22 @@ class CopyWriter:
             yield parent_fd
 
     def link(self, draft: Draft, parent_fd: int) -> None:
-        """Unlike a rename this replaces nothing."""
+        """Give a copy its final name. Unlike a rename, a link replaces nothing."""
         assert draft.temporary
         base = draft.path.rpartition("/")[2]
         os.link(draft.temporary, base, src_dir_fd=self._incoming_fd(), dst_dir_fd=parent_fd)
 
     def settle_directories(self, group: list[Draft]) -> None:
-        """Make every entry durable that was added for these."""
+        """Make every directory entry durable that was added for these."""
         for path in sorted(set().union(*(draft.dirty for draft in group))):
             paths.fsync_directory(self._target.root_fd, path)
 
     def add_to_manifest(self, group: list[Draft]) -> None:
-        """A line for each; a file that was here before may have its line from then."""
+        """Add a manifest line for each; a file that was here before may have its line already."""
         root_fd = self._target.root_fd
         before = [d.job.name for d in group if d.temporary is None or d.job.known_sha512]
-        standing = manifest.find_lines(root_fd, before, manifest.BadLines()) if before else {}
-        for name, line in standing.items():
+        existing = manifest.find_lines(root_fd, before, manifest.BadLines()) if before else {}
+        for name, line in existing.items():
             draft = next(draft for draft in group if draft.job.name == name)
             if line.sha512 == draft.sha512:
                 draft.line = line
@@ -249,7 +249,7 @@ class CopyWriter:
             draft.line = line
 
     def clear_away(self, draft: Draft) -> None:
-        """Let go of the draft; a temporary name that can't be removed now is swept later."""
+        """Remove the temporary name; one that can't be removed now is swept later."""
         try:
             self._close(draft)
             if draft.temporary:
@@ -264,8 +264,8 @@ class CopyWriter:
 
 
 @contextlib.contextmanager
-def _room_was_given() -> Iterator[None]:
-    """A disk without room for what was preallocated is not full: it does not keep its word."""
+def _space_was_promised() -> Iterator[None]:
+    """ENOSPC after preallocation is an I/O error: the disk had promised the space."""
     try:
         yield
     except OSError as fault:
@@ -274,8 +274,8 @@ def _room_was_given() -> Iterator[None]:
         raise OSError(errno.EIO, f"{fault.strerror}, where it had given room before") from fault
 
 
-def _way_to(path: str) -> Iterator[str]:
-    """``data``, ``data/a``, ``data/a/b``: every directory on the way, and the root."""
+def _directories_to(path: str) -> Iterator[str]:
+    """Yield ``""``, ``data``, ``data/a``, ``data/a/b``: the root and every directory on the way."""
     yield ""
     parts = path.split("/")
     for count in range(1, len(parts) + 1):

@@ -1,6 +1,6 @@
-"""What no file and no disk tells by itself: nothing arrives, the buffer fills, spares run out.
+"""What no single file or disk shows: nothing arrives, the buffer fills, spares run out.
 
-Looked at once in each pass, also in one that is paused or can't read its buffer.
+Checked once in each pass, also in one that is paused or can't read its buffer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from poledata import db
-from poledata.archive.tally import Tally
+from poledata.archive.pass_state import Tally
 from poledata.context import Context, is_here, places_here
 from poledata.formatting import seconds, size_text, utc
 from poledata.models import Disk, DiskState, Role, Severity
@@ -24,7 +24,7 @@ CRITICAL_PERCENT = 95.0
 
 
 def look(context: Context, tally: Tally, fault: str | None = None) -> None:
-    """Tell what a person should know; ``fault``: why the buffer could not be looked at."""
+    """Open and end these notices. ``fault``: why the buffer could not be looked at."""
     with context.board.isolated("new files"):
         _look_for_new_files(context, tally, fault)
     if fault is None:
@@ -68,7 +68,7 @@ def _look_for_new_files(context: Context, tally: Tally, fault: str | None) -> No
 
 
 def _why(context: Context, tally: Tally, fault: str | None) -> str:
-    """Whether nothing arrived, or files wait, and why."""
+    """Return whether nothing arrived, or files wait, and why."""
     if pause := db.passes.current_pause(context.conn, utc(time.time())):
         return f"The archive is paused: {pause.why}."
     if fault:
@@ -117,7 +117,7 @@ def _room(path: Path) -> mounts.Space:
 
 
 def _until_full(context: Context, tally: Tally, free_bytes: int) -> str:
-    """From the last day's rates, when it will be full."""
+    """Return when it will be full, from the rates of the last day."""
     _, archived_bytes = db.files.archived_since(context.conn, utc(time.time() - DAY_S))
     arrived_bytes = archived_bytes + tally.arrived_in_a_day_bytes
     if not arrived_bytes:
@@ -158,7 +158,7 @@ def _look_at_spares(context: Context, role: Role) -> None:
 
 
 def _until_none(context: Context, disks: list[Disk]) -> str:
-    """From the last week's rate, until when these disks have room."""
+    """Return when the space on these disks runs out, at the rate of the last week."""
     _, week_bytes = db.files.archived_since(context.conn, utc(time.time() - 7 * DAY_S))
     rooms_bytes = [_free_bytes(context, disk) for disk in disks]
     room_bytes = sum(rooms_bytes)
@@ -173,7 +173,7 @@ def _until_none(context: Context, disks: list[Disk]) -> str:
 
 
 def _free_bytes(context: Context, disk: Disk) -> int:
-    """What may still be put on a disk; 0 where it can't be asked."""
+    """Return how much still fits on a disk; 0 if it can't be measured."""
     if disk.free_bytes is not None:
         return max(0, disk.free_bytes - context.config.min_free_bytes)
     mounted = mounts.mounted_places() if context.config.require_mount else None
@@ -181,12 +181,12 @@ def _free_bytes(context: Context, disk: Disk) -> int:
         try:
             vfs = os.statvfs(place)
         except OSError:
-            continue  # it gives no answer
+            continue  # it does not respond
         return max(0, vfs.f_bavail * vfs.f_frsize - context.config.min_free_bytes)
     return 0
 
 
 def _in_days(days: float) -> str:
-    """To the hour, so that the text does not change from pass to pass."""
+    """Return the time to the hour, so that the text stays the same from pass to pass."""
     at_s = time.time() + days * DAY_S
     return f"on {utc(at_s - at_s % 3600)[:16].replace('T', ' ')} UTC" if days < 3650 else "in years"

@@ -1,6 +1,6 @@
-"""Which files go in the next batch, to which disks: what they lack, and what is there.
+"""Plan the next batch: what each file lacks, which disks take it, which files fit.
 
-Looks at disks through the shelf, and claims a spare when it is its turn; copies nothing.
+It holds disks, and claims a spare when one is needed; it copies nothing.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A waiting file, what the catalogue knows of it, and how often it was planned."""
+    """A waiting file, what the database knows of it, and how often it was planned."""
 
     waiting: Waiting
     known: KnownFile | None
@@ -45,7 +45,7 @@ class Work:
 
 @dataclass(slots=True)
 class Batch:
-    """What is done between two lettings-go of the disks."""
+    """One batch, while its disks are held open."""
 
     jobs: list[Job] = field(default_factory=list)
     works: dict[str, Work] = field(default_factory=dict)  # by name, of the jobs
@@ -53,13 +53,15 @@ class Batch:
     again: list[Work] = field(default_factory=list)  # both copies are known and there
     interrupted: list[Work] = field(default_factory=list)  # hidden, and a copy is lacking
     without_disk: list[Work] = field(default_factory=list)
-    full: list[Disk] = field(default_factory=list)  # in use, and a file found its room elsewhere
+    full: list[Disk] = field(
+        default_factory=list
+    )  # in use, and a file went elsewhere for lack of space
     refused: list[tuple[Disk, DiskRefused]] = field(default_factory=list)
     too_big: list[tuple[Work, FileFault]] = field(default_factory=list)
     lost_copies: list[tuple[KnownFile, KnownCopy, CopyState]] = field(default_factory=list)
 
     def bytes_by_label(self) -> dict[str, int]:
-        """How much is to be written to each disk."""
+        """Return how many bytes will be written to each disk."""
         return {
             held.disk.label: sum(j.waiting.stat.size_bytes for j in self.jobs if role in j.roles)
             for role, held in self.disks.items()
@@ -68,15 +70,17 @@ class Batch:
 
 @dataclass(slots=True)
 class Planner:
-    """Fills batches; ``out`` are disks that are left alone for the rest of the pass."""
+    """Fills one batch; ``out`` are the ids of disks that get nothing for the rest of the pass."""
 
     disks: list[Disk]
     mounted: MountedDisks
     board: Board
     out: set[int]
-    promised_bytes: dict[int, int]  # in a dry run nothing is written: what would have been
+    promised_bytes: dict[int, int]  # by disk id; in a dry run: what would have been written
     is_dry: bool
-    lacking: Callable[[KnownFile | None], list[Role]] | None = None  # else: what can't be seen
+    lacking: Callable[[KnownFile | None], list[Role]] | None = (
+        None  # by default what can't be seen on the disks
+    )
     what_is_safe: str = "Files stay safe in the buffer."
     _batch: Batch = field(default_factory=Batch)
     _limit: selection.BatchLimit = field(default_factory=lambda: selection.BatchLimit({}))
@@ -90,7 +94,7 @@ class Planner:
         return self._batch
 
     def _place(self, work: Work) -> bool:
-        """Find a file its place; False if it begins the next batch."""
+        """Find disks for a file; False if it begins the next batch."""
         lacking = (self.lacking or self._lacking_roles)(work.known)
         if not lacking:
             if len(self._batch.again) >= selection.BATCH_FILES:
@@ -120,7 +124,7 @@ class Planner:
     # --- what a file lacks ------------------------------------------------------------------
 
     def _lacking_roles(self, known: KnownFile | None) -> list[Role]:
-        """The roles in which no copy of the file can be seen now."""
+        """Return the roles in which no copy of the file can be seen now."""
         copies = known.copies if known else ()
         return [
             role
@@ -134,10 +138,12 @@ class Planner:
         try:
             held = self.mounted.hold(copy.disk)
             if held.unsupported:
-                return False  # no removal rests on it: archived anew
+                return False  # it never justifies a removal: archived again
             info = paths.stat(held.root_fd, f"{bag.DATA}/{known.name}")
         except DiskRefused:
-            return False  # on the shelf, shipped, broken: archived anew, and said if it is in use
+            return (
+                False  # not mounted, shipped, broken: archived again, and reported if it is in use
+            )
         except OSError as fault:
             log.warning("%s: %s can't be looked at: %s", copy.disk.label, shown(known.name), fault)
             return False
@@ -151,7 +157,7 @@ class Planner:
     # --- which disk takes it ----------------------------------------------------------------
 
     def _has_target(self, role: Role, work: Work) -> bool:
-        """Whether this batch has a disk of the role for the file."""
+        """True if this batch has a disk of the role for the file."""
         size_bytes = work.waiting.stat.size_bytes
         if role not in self._batch.disks and size_bytes < self._none_from_bytes.get(role, math.inf):
             held = self._pick(role, work.waiting)
@@ -165,7 +171,7 @@ class Planner:
         return role in self._batch.disks
 
     def _pick(self, role: Role, waiting: Waiting) -> HeldDisk | None:
-        """The disk to fill: the fullest in use that has room, else the first spare that has."""
+        """Return the fullest disk in use with space for the file, else the first such spare."""
         size_bytes, inodes = waiting.stat.size_bytes, selection.cost_inodes(waiting.name)
         candidates = [
             d for d in selection.in_order_of_use(self.disks, role) if d.id not in self.out
@@ -213,7 +219,7 @@ class Planner:
         return f" Or give one back that is held: {', '.join(held)}." if held else ""
 
     def _usable(self, disk: Disk) -> HeldDisk | None:
-        """The disk, held, and ready for writing if it is in use; said if it can't be."""
+        """Return the disk, held, and ready for writing if it is in use; report a refusal."""
         try:
             if disk.state is DiskState.ACTIVE or self.is_dry:
                 held = self._for_writing(disk)

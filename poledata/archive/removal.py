@@ -1,11 +1,11 @@
 """The proof that a file may leave the buffer, and the only unlink of a buffer file.
 
-Read this page if you want to know whether anything can be lost. All evidence is gathered again
-right before the unlink, ``may_remove`` judges it, and anything that is not proved keeps the file.
+Read this page to see whether anything can be lost. All evidence is gathered again right before the
+unlink, ``may_remove`` judges it, and anything that is not proved keeps the file.
 
-A group of files goes in two steps. First each proved file is renamed to a hidden name, under a
-lease that nobody has broken: from now on no writer can open it by its name. One second later, so
-that a writer who had looked up the name just before has opened it by then, each is judged again.
+A group of files is removed in two steps. First each proved file is renamed to a hidden name, under
+a lease that nobody has broken: from now on no writer can open it by its name. One second later (a
+writer that had looked up the name just before has opened it by then) each file is judged again.
 Then it is removed, or it gets its name back.
 """
 
@@ -21,7 +21,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 
 from poledata import db
-from poledata.archive import buffer, hidden_names
+from poledata.archive import buffer
 from poledata.db.connection import Connection
 from poledata.disks import bag, manifest
 from poledata.disks.identity import HeldDisk
@@ -43,7 +43,7 @@ from poledata.models import (
 from poledata.system import direct_io, file_descriptors, paths
 
 PAUSE_S = 1.0  # between the last rename of a group and its first unlink
-READ_WITHIN_S = 3600.0  # a copy must have been read back from its medium so lately
+READ_WITHIN_S = 3600.0  # a copy must have been read back from its medium since then
 ATTACHED_FOR_S = 0.1  # how long a look at a disk's mount and drive counts
 GROUP_FILES = 1000  # each is held open with its lease
 OTHER_DESCRIPTORS = 48  # what else a pass holds open
@@ -52,7 +52,7 @@ log = logging.getLogger(__name__)
 NOT_ARCHIVED = "it is not registered as archived"
 TAKEN = "somebody else took it from the buffer; it is archived"
 _PROOFS = frozenset({VerifiedBy.DIRECT, VerifiedBy.EVICTED})
-# The file system can't rename now, or not without replacing: then the file is removed directly.
+# The file system can't rename now, or only by replacing: then the file is removed directly.
 _CAN_NOT_HIDE = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENAMETOOLONG}
 )
@@ -60,7 +60,7 @@ _CAN_NOT_HIDE = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class CopySeen:
-    """One registered copy, as it is on its disk just now."""
+    """One registered copy, as it is on its disk now."""
 
     label: str
     role: Role
@@ -72,17 +72,17 @@ class CopySeen:
     stat: FileStat | None  # on the disk; None: it is not there
     read_back: ReadBack | None  # in this pass
     read_age_s: float | None
-    line_stands: bool  # its manifest line, with this SHA-512
+    has_line: bool  # its manifest line, with this SHA-512
     place: frozenset[str]  # the physical drives; for a stand-in its directory
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """All that the decision rests on."""
+    """Everything that the decision depends on."""
 
     name: str
     size_bytes: int
-    sha512: str  # of the catalogue
+    sha512: str  # in the database
     hashed_sha512: str  # of the buffer's file, when it was in the state ``hashed``
     hashed: FileStat
     source_now: FileStat
@@ -91,7 +91,7 @@ class Evidence:
 
 
 def may_remove(evidence: Evidence) -> tuple[str, ...]:
-    """Why the file must stay in the buffer; () only if its two copies are proved.
+    """Return why the file must stay in the buffer; () only if its two copies are proved.
 
     Pure: the same evidence always gives the same answer.
     """
@@ -99,9 +99,9 @@ def may_remove(evidence: Evidence) -> tuple[str, ...]:
 
 
 def only_unread(evidence: Evidence) -> tuple[str, ...]:
-    """Labels of the copies that must be read back now, because nothing else keeps the file.
+    """Return the labels of copies that must be read back now, because nothing else keeps the file.
 
-    () if something else does: a file that is held open must not cost two readings at each try.
+    () if something else does: a file that a writer holds open must not cost two readings each time.
     """
     as_if = _as_if_read(evidence)
     if may_remove(as_if):
@@ -112,12 +112,13 @@ def only_unread(evidence: Evidence) -> tuple[str, ...]:
 
 
 def why_it_stays(evidence: Evidence) -> tuple[str, ...]:
-    """The refusals that a person needs: copies are not read while something else keeps the file."""
+    """Return the refusals that a person needs: a copy that was not read is only named if nothing
+    else keeps the file."""
     return may_remove(_as_if_read(evidence)) or may_remove(evidence)
 
 
 def _as_if_read(evidence: Evidence) -> Evidence:
-    """The same, had every copy that this pass has not read lately been read back well."""
+    """Return the evidence as if every copy that was not read lately had been read back intact."""
     copies = (
         replace(c, read_back=ReadBack(evidence.sha512, VerifiedBy.DIRECT, c.stat, 0), read_age_s=0)
         if c.stat and not _is_read_lately(c)
@@ -156,7 +157,7 @@ def _faults_of_copies(evidence: Evidence) -> Iterator[str]:
 
 
 def why_no_proof(copy: CopySeen, evidence: Evidence) -> str | None:
-    """Why this copy does not justify a removal; None if it does."""
+    """Return why this copy does not justify a removal; None if it does."""
     return _why_not_there(copy, evidence) or _why_not_read(copy, evidence)
 
 
@@ -169,7 +170,7 @@ def _why_not_there(copy: CopySeen, evidence: Evidence) -> str | None:
         (copy.disk_state in (DiskState.LOST, DiskState.SPARE), f"it is {copy.disk_state.value}"),
         (copy.stat is None, "the file is not there"),
         (size_bytes != evidence.size_bytes, f"it has {size_bytes} bytes"),
-        (not copy.line_stands, "its manifest line is not there"),
+        (not copy.has_line, "its manifest line is not there"),
         (not copy.place, "its physical drive is unknown"),
         (
             _is_buffers_own(copy, evidence.source_now),
@@ -196,12 +197,12 @@ def _why_not_read(copy: CopySeen, evidence: Evidence) -> str | None:
 
 
 def _is_same_copy(now: FileStat | None, read: FileStat) -> bool:
-    """Its ctime may differ: publishing a copy takes a link to it away."""
+    """True except for the ctime, which changes when the temporary name of a copy is removed."""
     return now is not None and _with_ctime(now, read.ctime_ns) == read
 
 
 def _is_buffers_own(copy: CopySeen, source: FileStat) -> bool:
-    """Whether "copy" and source are one file, or a drive's file system is below the buffer."""
+    """True if copy and source are one file, or a drive's file system is the buffer's."""
     if copy.stat is None or copy.stat.device != source.device:
         return False
     return not copy.stand_in or copy.stat.inode == source.inode
@@ -236,7 +237,7 @@ class ArchivedFile:
 
 @dataclass(frozen=True, slots=True)
 class RemovalResult:
-    """What became of one file: it was removed, or why it stays, and where and how it stays."""
+    """The outcome for one file: it was removed, or why and under which name it stays."""
 
     file: ArchivedFile
     refusals: tuple[str, ...] = ()
@@ -250,7 +251,7 @@ class RemovalResult:
 
 @dataclass(frozen=True, slots=True)
 class _Open:
-    """A buffer file, held open under its lease where one can be had."""
+    """A buffer file, held open under a lease if there can be one."""
 
     file: ArchivedFile  # as it was found
     now: Waiting  # taking its name away changes its path and its ctime
@@ -265,7 +266,7 @@ class _Open:
 
 
 class Removal:
-    """Takes archived files out of the buffer. For the holder of the pass lock."""
+    """Removes archived files from the buffer. For the holder of the pass lock."""
 
     def __init__(
         self,
@@ -282,7 +283,7 @@ class Removal:
         self._attached: dict[int, tuple[float, str | None]] = {}  # by disk id: when, why not
 
     def remove(self, files: Sequence[ArchivedFile]) -> Iterator[RemovalResult]:
-        """Remove these files, or say of each why it stays; ends early if a stop is asked for."""
+        """Remove these files, or yield for each why it stays; ends early if the pass is stopped."""
         at_most = _group_files()
         for start in range(0, len(files), at_most):
             outcomes, is_stopped = self._remove_group(files[start : start + at_most])
@@ -302,7 +303,7 @@ class Removal:
                         group += [done] if isinstance(done, _Open) else []
                         outcomes += [done] if isinstance(done, RemovalResult) else []
                 except Stopped:
-                    is_stopped = True  # what is hidden by now is still removed, or given back
+                    is_stopped = True  # what is hidden already is still removed, or given back
                     break
             if group:
                 time.sleep(PAUSE_S)  # a writer that had looked up a name has opened it by now
@@ -339,12 +340,12 @@ class Removal:
             return RemovalResult(file, (fault.why,), file.waiting)
 
     def _registered(self, file: ArchivedFile) -> KnownFile | None:
-        """What the database says now of an archived file; None if it is not one (any more)."""
+        """Return what the database knows now; None if the file is not archived (any more)."""
         known = db.files.file(self._conn, file.waiting.name)
         return known if known and known.archived_at else None
 
     def _as_renamed(self, waiting: Waiting) -> Waiting:
-        """Another name of a file that we have renamed meanwhile has not changed by that."""
+        """Renaming one name of a file changes the ctime of its other names: allow for that."""
         ctime_ns = self._ctimes.get((waiting.stat.device, waiting.stat.inode))
         if ctime_ns is None:
             return waiting
@@ -367,7 +368,7 @@ class Removal:
                 return here.stays(*why_it_stays(evidence))
 
     def _read_one(self, here: _Open, labels: tuple[str, ...]) -> bool:
-        """Read the first of these copies back; False if there is none, or it was read before."""
+        """Read the first of these copies back; False if there is none, or it was read already."""
         copy = next((c for c in here.known.copies if c.disk.label in labels[:1]), None)
         if copy is None or (here.file.waiting.path, copy.disk.id) in self._read_backs:
             return False
@@ -378,7 +379,7 @@ class Removal:
         if here.file.waiting.hidden_as:
             return here
         try:
-            base = hidden_names.hide(here.parent_fd, here.base)
+            base = buffer.hide(here.parent_fd, here.base)
         except OSError as fault:
             if fault.errno in _CAN_NOT_HIDE:  # a full buffer must never block a removal
                 log.warning("%s: removed at once: %s", shown(here.now.path), fault.strerror)
@@ -434,7 +435,7 @@ class Removal:
     # --- evidence -----------------------------------------------------------------------
 
     def _evidence(self, here: _Open) -> Evidence:
-        """Everything as it is now. The source comes last, its lease last of all."""
+        """Gather everything as it is now: the source last, its lease last of all."""
         file, known = here.file, here.known
         copies = tuple(self._look_at(here, copy) for copy in known.copies)
         now = os.stat(here.base, dir_fd=here.parent_fd, follow_symlinks=False)
@@ -457,16 +458,16 @@ class Removal:
         return None
 
     def _look_at(self, here: _Open, copy: KnownCopy) -> CopySeen:
-        """One registered copy as it is now; anything that can't be seen counts against it."""
+        """Look at one registered copy now; anything that can't be seen counts against it."""
         file, known = here.file, here.known
-        refusal, info, line_stands, place = None, None, False, frozenset[str]()
+        refusal, info, has_line, place = None, None, False, frozenset[str]()
         read = self._read_backs.get((here.file.waiting.path, copy.disk.id))
         read = read or file.read_backs.get(copy.disk.id)
         try:
             held = self._hold(copy.disk)
             refusal = held.unsupported or self._why_detached(held)
             info = _regular(paths.stat(held.root_fd, f"{bag.DATA}/{known.name}"))
-            line_stands = _line_stands(held, known, file.lines.get(copy.disk.id))
+            has_line = _has_line(held, known, file.lines.get(copy.disk.id))
             place = frozenset({str(held.path.resolve())}) if copy.disk.stand_in else held.drives
         except DiskRefused as fault:
             refusal = fault.why
@@ -485,12 +486,12 @@ class Removal:
             stat=FileStat.of(info) if info else None,
             read_back=read,
             read_age_s=direct_io.boottime_s() - read.at_s if read else None,
-            line_stands=line_stands,
+            has_line=has_line,
             place=place,
         )
 
     def _why_detached(self, held: HeldDisk) -> str | None:
-        """Asked of each disk ten times a second at most: the answer costs more than a file."""
+        """Ask each disk at most ten times a second: the answer costs more than a file."""
         at_s, why = self._attached.get(held.disk.id, (-1.0, None))
         if time.monotonic() - at_s > ATTACHED_FOR_S:
             why = held.why_detached()
@@ -498,8 +499,8 @@ class Removal:
         return why
 
 
-def give_back(buf: buffer.Buffer, waiting: Waiting) -> RemovalResult:
-    """A hidden file that is not removed gets its own name again. Raises OSError."""
+def give_name_back(buf: buffer.Buffer, waiting: Waiting) -> RemovalResult:
+    """Give a hidden file its own name again. Raises OSError."""
     parent, _, base = waiting.path.rpartition("/")
     with (
         paths.directory(buf.root_fd, parent) as parent_fd,
@@ -509,7 +510,7 @@ def give_back(buf: buffer.Buffer, waiting: Waiting) -> RemovalResult:
 
 
 def _give_back(outcome: RemovalResult, parent_fd: int, fd: int) -> RemovalResult:
-    """The same outcome, with the file under its own name unless something else has that now."""
+    """Return the outcome with the file under its own name, unless something else has that now."""
     waiting = outcome.stays_as or outcome.file.waiting
     name, base = waiting.name.rpartition("/")[2], waiting.path.rpartition("/")[2]
     try:
@@ -522,12 +523,12 @@ def _give_back(outcome: RemovalResult, parent_fd: int, fd: int) -> RemovalResult
 
 
 def _group_files() -> int:
-    """How many files may be held open at once, each with its directory."""
+    """Return how many files may be held open at once, each with its directory."""
     return max(1, min(GROUP_FILES, (file_descriptors.raise_limit() - OTHER_DESCRIPTORS) // 2))
 
 
 def _stat_or(before: FileStat, fd: int) -> FileStat:
-    """The file's stat now; as before if it can't be seen, so that the file looks changed."""
+    """Return the file's stat; if it can't be seen the old one, so that the file looks changed."""
     try:
         return FileStat.of(os.fstat(fd))
     except OSError:
@@ -542,7 +543,7 @@ def _regular(info: os.stat_result | None) -> os.stat_result | None:
     return info if info and stat.S_ISREG(info.st_mode) else None
 
 
-def _line_stands(held: HeldDisk, known: KnownFile, line: ManifestLine | None) -> bool:
+def _has_line(held: HeldDisk, known: KnownFile, line: ManifestLine | None) -> bool:
     if line and line.sha512 != known.sha512:
         return False
     if line and manifest.stands(held.root_fd, line):

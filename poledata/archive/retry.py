@@ -1,4 +1,4 @@
-"""Files that failed: written down, tried again later, told of, and forgotten when they left."""
+"""Files that failed: recorded, retried later, reported, and forgotten once they left."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from poledata import db
-from poledata.archive.presence import Presence
-from poledata.archive.tally import Tally
+from poledata.archive.buffer import Presence
 from poledata.errors import FileFault, HitBug
 from poledata.formatting import seconds, shown, unshown
 from poledata.models import FileStat, Waiting
@@ -23,13 +22,14 @@ log = logging.getLogger(__name__)
 class Failures:
     """The pending files of one pass. A directory that can't be listed is one, with a ``/``."""
 
-    def __init__(self, conn: db.Connection, board: Board, tally: Tally, is_dry: bool) -> None:
-        self._conn, self._board, self._tally, self._is_dry = conn, board, tally, is_dry
+    def __init__(self, conn: db.Connection, board: Board, is_dry: bool) -> None:
+        self._conn, self._board, self._is_dry = conn, board, is_dry
+        self.failed_files = 0  # in this pass
         self._pending = db.passes.pending(conn)  # as they were when the pass began
         self._noted: set[str] = set()
 
     def is_due(self, name: str, stat: FileStat | None) -> bool:
-        """Whether a file may be tried now; one that has changed since it failed always may."""
+        """True if a file may be tried now; one that changed since it failed always may."""
         before = self._pending.get(shown(name))
         if before is None or before.stat != stat:
             return True
@@ -38,13 +38,13 @@ class Failures:
 
     @property
     def pending_files(self) -> int:
-        """How many files have failed and stay in the buffer."""
+        """Return how many files failed, now or before, and are still in the buffer."""
         return len(self._pending.keys() | self._noted)
 
     def note(self, name: str, stat: FileStat | None, fault: FileFault) -> None:
-        """A file could not be archived; a person is told when it is time to."""
+        """Record that a file could not be archived; report it once it failed often enough."""
         log.warning("%s", fault)
-        self._tally.failed_files += 1
+        self.failed_files += 1
         self._noted.add(shown(name))
         if self._is_dry:
             return
@@ -60,7 +60,7 @@ class Failures:
 
     @contextmanager
     def isolated(self, waiting: Waiting) -> Iterator[None]:
-        """Keep a bug to this file: it is pending then, and the others go on."""
+        """Limit a bug to this file: the file is pending then, and the others go on."""
         path = shown(waiting.path)
         with caught(path) as bugs:
             yield
@@ -68,7 +68,7 @@ class Failures:
             self.note(waiting.path, waiting.stat, HitBug(path, why))
 
     def note_unlistable(self, directories: dict[str, str]) -> None:
-        """What of the buffer can't be looked at now, and why; others can be again."""
+        """Record what can't be listed in the buffer now, and why; forget what can be again."""
         for name, why in directories.items():
             if self.is_due(name, None):
                 what = "listed" if name.endswith("/") else "looked at"
@@ -78,7 +78,7 @@ class Failures:
         self.forget([name for name in before if not unshown(name).startswith(unseen)])
 
     def forget(self, shown_names: list[str]) -> None:
-        """These are archived, or gone: no longer pending, and their notices are over."""
+        """Drop files that are archived or gone: they are no longer pending, their notices end."""
         ended = [n for n in shown_names if n in self._pending or n in self._noted]
         if self._is_dry or not ended:
             return
@@ -91,6 +91,6 @@ class Failures:
             self._noted.discard(name)
 
     def forget_gone(self, presence: Presence) -> None:
-        """Somebody took these out of the buffer."""
+        """Drop the files that left the buffer without us."""
         names = [name for name in self._pending if not name.endswith("/")]
         self.forget([name for name in names if presence.has_left(unshown(name))])

@@ -1,7 +1,7 @@
-"""Whether the system sees every writer of the buffer's files, so that a lease proves something.
+"""Does the system see every writer of the buffer's files, so that a lease proves something?
 
-A lease tells of writers that come through this kernel and this file system. One behind a FUSE
-program, on another host, or on the other side of an overlay is not among them.
+A lease covers writers that come through this kernel and this file system, but no writer behind a
+FUSE program, on another host, or on the other side of an overlay.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from poledata.settings import RemoteWriters
 from poledata.system import mounts
 
 LEASE_FILE_SYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "tmpfs"})
-_NFSD = Path("/proc/net/rpc/nfsd")  # there if this kernel can serve NFS, for every user to see
-# What is exported, as exportfs(8) told the kernel; the second one also while nfsd is not mounted.
+_NFSD = Path("/proc/net/rpc/nfsd")  # exists if this kernel can serve NFS; every user can see it
+# What exportfs(8) exported; the second table exists also while nfsd is not mounted.
 _EXPORT_TABLES = (Path("/proc/fs/nfsd/exports"), Path("/var/lib/nfs/etab"))
 _CLIENT = re.compile(r"\(([^)]*)\)")
 
 
 @dataclass(frozen=True, slots=True)
 class WriterRule:
-    """Whether a lease is trusted, and why (not)."""
+    """Whether a lease is trusted, and why or why not."""
 
     trusts_leases: bool
     why: str
@@ -33,7 +33,7 @@ class WriterRule:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What the rule rests on. ``exports`` None: nobody could say what this machine exports."""
+    """The facts behind the rule. ``exports`` None: what this machine exports is unknown."""
 
     fs_type: str | None  # None: it is not mounted any more
     exports: tuple[str, ...] | None = ()  # that reach into the buffer, for others to write to
@@ -69,7 +69,7 @@ def rule(facts: Facts, remote: RemoteWriters) -> WriterRule:
 
 
 def _exports(root_fd: int) -> tuple[str, ...] | None:
-    """Directories that are exported to be written to and hold, or lie in, the buffer."""
+    """Return the writable exports that contain the buffer or are inside it."""
     if not _NFSD.exists():
         return ()
     tables = [text for text in map(_read, _EXPORT_TABLES) if text is not None]
@@ -90,7 +90,7 @@ def _read(path: Path) -> str | None:
     try:
         return os.fsdecode(path.read_bytes())
     except OSError:
-        return None  # not every system has each of them, or shows it to every user
+        return None  # not every system has both, or shows them to every user
 
 
 def writable_exports(table: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from poledata import db
-from poledata.archive.tally import Watcher
+from poledata.archive.pass_state import Watcher
 from poledata.cli.common import state_lines
 from poledata.config import Config
 from poledata.context import Context

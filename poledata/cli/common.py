@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import click
 
 from poledata import db
-from poledata.archive.tally import Watcher
+from poledata.archive.pass_state import Watcher
 from poledata.cli import app
 from poledata.config import Config
 from poledata.context import Context, must_fit_together

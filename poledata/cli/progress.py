@@ -16,7 +16,7 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from poledata.archive.tally import Watcher
+from poledata.archive.pass_state import Watcher
 from poledata.formatting import shown
 
 

@@ -43,7 +43,7 @@ def status(as_json: bool, html: Path | None, send: bool) -> ExitCode:
         with _read_only(config) as conn:
             found = facts.collect(config, conn)
         if as_json:
-            print_json(facts.as_json(found))
+            print_json(found)
         else:
             click.echo(as_text(found))
     return ExitCode.DONE
@@ -82,7 +82,7 @@ def check(as_json: bool) -> ExitCode:
     config = app.load_config()
     with _read_only(config) as conn:
         must_fit_together(config, db.disks.disks(conn))
-        findings = list(checks.look(config, conn))
+        findings = list(checks.check_everything(config, conn))
     faults = sum(not finding.is_well for finding in findings)
     if as_json:
         print_json(findings)

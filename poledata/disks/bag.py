@@ -1,6 +1,6 @@
-"""The BagIt 1.0 files on a disk (RFC 8493): who the disk is, and what it holds.
+"""The BagIt 1.0 files on a disk (RFC 8493): which disk it is, and what it holds.
 
-All is done relative to a descriptor of the disk's root that the caller holds.
+Everything is relative to a descriptor of the disk's root that the caller holds open.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from poledata.formatting import utc
@@ -26,7 +26,7 @@ MANIFEST = "manifest-sha512.txt"
 MARK = "bag-info.txt"
 DECLARATION = "bagit.txt"
 README = "README.txt"
-TAG_MANIFEST = "tagmanifest-sha512.txt"  # only on a closed disk: nothing alters it
+TAG_MANIFEST = "tagmanifest-sha512.txt"  # only on a closed disk, which is never altered
 CATALOGUE = "catalogue.sqlite"
 
 _DECLARATION_TEXT = b"BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
@@ -35,7 +35,7 @@ _NOT_OURS_BUT_HARMLESS = frozenset({"lost+found"})
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """Who a disk says it is, in ``bag-info.txt``."""
+    """Which disk this is, by its ``bag-info.txt``."""
 
     label: str
     role: Role
@@ -50,21 +50,13 @@ class Mark:
         return cls(disk.label, disk.role, disk.serial, disk.logical_id, disk.stand_in, utc(now_s))
 
     def is_of(self, disk: Disk) -> bool:
-        """Whether this is that disk's mark."""
-        return (self.label, self.role, self.serial, self.logical_id, self.stand_in) == (
-            disk.label,
-            disk.role,
-            disk.serial,
-            disk.logical_id,
-            disk.stand_in,
-        )
-
-
-# --- names ------------------------------------------------------------------------------
+        """True if this is that disk's mark."""
+        own = Mark.of(disk, 0)
+        return replace(self, opened_at=own.opened_at, closed_at=None) == own
 
 
 def why_not_carried(name: str) -> str | None:
-    """Why the manifest can't carry this name unescaped; None if it can.
+    """Return why the manifest can't carry this name unescaped; None if it can.
 
     ``name`` as from os.fsdecode. BagIt escapes % and line ends, GNU sha512sum the
     backslash, and readers split lines where ``str.splitlines`` does: such names would
@@ -88,17 +80,14 @@ def why_not_carried(name: str) -> str | None:
 
 
 def why_no_name(name: str) -> str | None:
-    """Why this is no path below data/ as we write it: carried, and without detours; else None."""
+    """Return why this is no path below data/ as we write it (carried, no detours); else None."""
     if {"", ".", ".."} & set(name.split("/")):
         return "a part of its path is empty, . or .."
     return why_not_carried(name)
 
 
-# --- the mark and the claim -------------------------------------------------------------
-
-
 def read_mark(root_fd: int) -> Mark | None:
-    """The disk's mark; None if it has none. Raises ValueError if it can't be understood."""
+    """Return the disk's mark, or None. Raises OSError; ValueError if it can't be understood."""
     try:
         text = read_small(root_fd, MARK).decode()
     except FileNotFoundError:
@@ -123,43 +112,33 @@ def read_mark(root_fd: int) -> Mark | None:
 
 
 def do_not_empty(label: str, serial: str) -> str:
-    """What a person must know of a disk with this mark that the database does not know."""
+    """Return the warning about a disk with this mark that the database does not know."""
     return f"Its mark says that it is {label} ({serial}): do not empty it"
 
 
+# What a claim puts on a disk: the names that directories may hold, and the content of files.
+_CLAIMED_DIRECTORIES = {DATA: r"(?!)", INCOMING: r"[0-9a-f]{16}"}
+_CLAIMED_FILES = {
+    MANIFEST: rb"",
+    DECLARATION: re.escape(_DECLARATION_TEXT),
+    README: rb"(?s)This disk is .*",
+}
+
+
 def foreign_entries(root_fd: int) -> list[str]:
-    """What keeps a disk from its first use; [] if it is empty, or claimed and no more."""
-    entries = set(os.listdir(root_fd)) - _NOT_OURS_BUT_HARMLESS
-    foreign = [*(entries - _CLAIM_LEAVES.keys())]
-    for name in entries & _CLAIM_LEAVES.keys():
-        foreign += _CLAIM_LEAVES[name](root_fd, name)
+    """Return what keeps a disk from its first use; [] if it is empty, or only claimed."""
+    foreign = []
+    for name in set(os.listdir(root_fd)) - {*_NOT_OURS_BUT_HARMLESS, MARK}:
+        if name in _CLAIMED_DIRECTORIES:
+            foreign += _entries_unlike(root_fd, name, _CLAIMED_DIRECTORIES[name])
+        elif name not in _CLAIMED_FILES or not _matches(root_fd, name, _CLAIMED_FILES[name]):
+            foreign.append(name)
     return sorted(foreign)
 
 
-def _unless_empty(root_fd: int, name: str) -> list[str]:
-    return _unless_file(root_fd, name, lambda content: not content)
-
-
-def _unless_declaration(root_fd: int, name: str) -> list[str]:
-    return _unless_file(root_fd, name, lambda content: content == _DECLARATION_TEXT)
-
-
-def _unless_readme(root_fd: int, name: str) -> list[str]:
-    return _unless_file(root_fd, name, lambda content: content.startswith(b"This disk is "))
-
-
-def _unless_file(root_fd: int, name: str, is_ours: Callable[[bytes], bool]) -> list[str]:
-    info = os.stat(name, dir_fd=root_fd, follow_symlinks=False)
-    is_file = stat.S_ISREG(info.st_mode)
-    return [] if is_file and is_ours(read_small(root_fd, name)) else [name]
-
-
-def _what_is_in(root_fd: int, name: str) -> list[str]:
-    return _entries_unlike(root_fd, name, r"(?!)")
-
-
-def _all_but_temporaries(root_fd: int, name: str) -> list[str]:
-    return _entries_unlike(root_fd, name, r"[0-9a-f]{16}")
+def _matches(root_fd: int, name: str, content: bytes) -> bool:
+    is_file = stat.S_ISREG(os.stat(name, dir_fd=root_fd, follow_symlinks=False).st_mode)
+    return is_file and re.fullmatch(content, read_small(root_fd, name)) is not None
 
 
 def _entries_unlike(root_fd: int, name: str, pattern: str) -> list[str]:
@@ -169,25 +148,15 @@ def _entries_unlike(root_fd: int, name: str, pattern: str) -> list[str]:
         return [f"{name}/{e}" for e in os.listdir(fd) if not re.fullmatch(pattern, e)]
 
 
-_CLAIM_LEAVES: dict[
-    str, Callable[[int, str], list[str]]
-] = {  # what a claim puts on a disk → what of it is not ours
-    DATA: _what_is_in,
-    INCOMING: _all_but_temporaries,
-    MANIFEST: _unless_empty,
-    DECLARATION: _unless_declaration,
-    README: _unless_readme,
-    MARK: lambda root_fd, name: [],  # judged by itself
-}
-
-
 def claim(root_fd: int, mark: Mark) -> None:
-    """Make an empty disk ours. The mark comes last: without it the claim is begun again."""
+    """Make an empty disk ours. The mark comes last: without it the claim starts again."""
     paths.make_directories(root_fd, INCOMING)
     sweep_incoming(root_fd)
     paths.make_directories(root_fd, DATA)
     write_file(root_fd, DECLARATION, _DECLARATION_TEXT)
-    write_file(root_fd, README, _readme(mark))
+    template = Path(__file__).with_name("disk_readme.txt").read_text(encoding="utf-8")
+    readme = template.format(label=mark.label, role=mark.role.value, serial=mark.serial)
+    write_file(root_fd, README, readme.encode())
     write_file(root_fd, MANIFEST, b"")
     os.fsync(root_fd)
     write_file(root_fd, MARK, _mark_text(mark))
@@ -195,9 +164,9 @@ def claim(root_fd: int, mark: Mark) -> None:
 
 
 def write_file(root_fd: int, path: str, content: bytes | Iterable[bytes]) -> None:
-    """Put one file of ours in place, whole or not at all, replacing an older one.
+    """Put one file of ours in place, complete or not at all, replacing an older one.
 
-    Durable once the directory is fsynced, which is left to the caller.
+    Durable once the caller has fsynced the directory.
     """
     temporary = new_temporary()
     with paths.directory(root_fd, INCOMING) as incoming_fd:
@@ -229,27 +198,19 @@ def _mark_text(mark: Mark) -> bytes:
     ).encode()
 
 
-def _readme(mark: Mark) -> bytes:
-    template = Path(__file__).with_name("disk_readme.txt").read_text(encoding="utf-8")
-    return template.format(label=mark.label, role=mark.role.value, serial=mark.serial).encode()
-
-
-# --- unfinished copies ------------------------------------------------------------------
-
-
 def new_temporary() -> str:
-    """A short random name for something unfinished in ``.incoming/``."""
+    """Return a short random name for something unfinished in ``.incoming/``."""
     return os.urandom(8).hex()
 
 
 def create(directory_fd: int, name: str) -> int:
-    """A descriptor of a new, empty file; never of one that exists."""
+    """Return a descriptor of a new, empty file, never of one that exists."""
     flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     return os.open(name, flags, 0o600, dir_fd=directory_fd)
 
 
 def write_all(fd: int, content: bytes | memoryview) -> None:
-    """Write every byte, or raise: a short write that says nothing ends as ENOSPC."""
+    """Write every byte, or raise OSError: ENOSPC if nothing more is written."""
     left = memoryview(content)
     while left:
         n_bytes = os.write(fd, left)
@@ -259,9 +220,9 @@ def write_all(fd: int, content: bytes | memoryview) -> None:
 
 
 def sweep_incoming(root_fd: int) -> int:
-    """Remove what an earlier pass left unfinished; returns how many files that were.
+    """Remove what an earlier pass left unfinished; return how many files that were.
 
-    Only for the holder of the pass lock: no one else writes there.
+    Only for the holder of the pass lock: nobody else writes there.
     """
     with paths.directory(root_fd, INCOMING) as fd:
         leftovers = os.listdir(fd)
@@ -271,9 +232,9 @@ def sweep_incoming(root_fd: int) -> int:
 
 
 def set_aside(root_fd: int, path: str, now_s: float) -> str:
-    """Move what stands where it should not into ``.aside/``, replacing nothing.
+    """Move a file from where it should not be into ``.aside/``, replacing nothing.
 
-    Returns its new path. Both directories are fsynced.
+    Return its new path. Both directories are fsynced.
     """
     paths.make_directories(root_fd, ASIDE)
     os.fsync(root_fd)
@@ -287,31 +248,29 @@ def set_aside(root_fd: int, path: str, now_s: float) -> str:
     return f"{ASIDE}/{aside}"
 
 
-# --- reading what is ours -----------------------------------------------------------------
-
 _BLOCK_BYTES = 1 << 20
 
 
 def read_small(root_fd: int, path: str) -> bytes:
-    """One of our small files, whole."""
+    """Return the content of one of our small files."""
     return next(blocks(root_fd, path), b"")
 
 
 def blocks(root_fd: int, path: str) -> Iterator[bytes]:
-    """One of our files in whole blocks. Raises OSError where it ends before its size."""
+    """Yield one of our files in full blocks. Raises OSError if it ends before its size."""
     with paths.opened(root_fd, path) as fd:
         yield from blocks_of(fd)
 
 
 def blocks_of(fd: int) -> Iterator[bytes]:
-    """An open file in whole blocks. Raises OSError where it ends before its size."""
+    """Yield an open file in full blocks. Raises OSError if it ends before its size."""
     size_bytes = os.fstat(fd).st_size
     for at in range(0, size_bytes, _BLOCK_BYTES):
         yield read_at(fd, min(_BLOCK_BYTES, size_bytes - at), at)
 
 
 def read_at(fd: int, n_bytes: int, at: int) -> bytes:
-    """Just these bytes: what is cut or sealed by them must never rest on a short read."""
+    """Return exactly these bytes: a short read must never decide what is cut or sealed."""
     parts, end = [], at + n_bytes
     while at < end:
         parts.append(os.pread(fd, end - at, at))
@@ -322,5 +281,27 @@ def read_at(fd: int, n_bytes: int, at: int) -> bytes:
 
 
 def must_not_end(at_bytes: int, size_bytes: int) -> None:
+    """Raises OSError if a file ends before its size."""
     if at_bytes < size_bytes:
         raise OSError(errno.EIO, f"it ends at byte {at_bytes} of {size_bytes}")
+
+
+def entries_under_data(root_fd: int) -> Iterator[tuple[str, int | None]]:
+    """Yield (name, size in bytes) of everything except directories.
+
+    No size for a link or a special file. Raises OSError.
+    """
+    directories = [""]
+    while directories:
+        path = directories.pop()
+        with paths.directory(root_fd, f"{DATA}/{path}".rstrip("/")) as fd:
+            for base in os.listdir(fd):
+                name = f"{path}/{base}" if path else base
+                try:
+                    info = os.stat(base, dir_fd=fd, follow_symlinks=False)
+                except FileNotFoundError:
+                    continue  # set aside meanwhile
+                if stat.S_ISDIR(info.st_mode):
+                    directories.append(name)
+                else:
+                    yield name, info.st_size if stat.S_ISREG(info.st_mode) else None

@@ -1,7 +1,7 @@
-"""A copy of the database on each disk: from it a lost one is back at once, except the last day.
+"""A copy of the database on each disk: it brings a lost one back at once, except the last day.
 
-It helps and proves nothing: the bags alone say what is archived. It is written where there is
-room, and left out where there is none. A copy that knows more than the database is kept.
+It helps and proves nothing: only the bags prove what is archived. It is left out on a disk without
+free space. A copy that knows more than the database is kept.
 """
 
 from __future__ import annotations
@@ -30,45 +30,44 @@ log = logging.getLogger(__name__)
 
 
 def is_due(root_fd: int, now_s: float) -> bool:
-    """Whether the copy on this disk is older than a day (or of the future), or there is none."""
+    """True if the copy on this disk is older than a day (or of the future), or there is none."""
     info = paths.stat(root_fd, bag.CATALOGUE)
     return info is None or abs(now_s - info.st_mtime) > EVERY_S
 
 
-def keep(context: Context, held: HeldDisk, room_bytes: int) -> bool:
-    """Put a fresh copy on a disk in place of ours of an earlier day; False if it is left out.
+def keep(context: Context, held: HeldDisk, room_bytes: int) -> None:
+    """Put a fresh copy on a disk, replacing ours of an earlier day, unless there is no space.
 
-    It is made beside the database first: SQLite follows links, so it can't be told to write
-    below the descriptor of a disk, and no disk may keep it from letting others write.
+    It is made beside the database first: SQLite follows links, so it can't write below the
+    descriptor of a disk, and a slow disk must not keep others from writing to the database.
     Raises OSError (the disk's), DatabaseTrouble.
     """
     root_fd, db_path = held.root_fd, context.config.db_path
-    if not _is_ours_to_replace(root_fd):
+    if paths.stat(root_fd, bag.CATALOGUE) is not None and not _is_ours(root_fd):
         log.warning("%s on a disk is not ours: it is left as it is", bag.CATALOGUE)
-        return False
+        return
     if why := why_kept(context, held):
         context.board.tell(INCOMPLETE, key_of(held), why, Severity.WARNING)
-        return False
+        return
     context.board.settle([INCOMPLETE], key_of(held))
     size_bytes = db_path.stat().st_size
     here = os.statvfs(db_path.parent)
     if size_bytes > min(room_bytes, here.f_bavail * here.f_frsize):
         log.info("no room for a copy of the database (%s) on a disk", size_text(size_bytes))
-        return False
+        return
     paths.make_directories(root_fd, bag.INCOMING)
     with db.database_files.copied(context.conn, db_path) as copy:
         bag.write_file(root_fd, bag.CATALOGUE, _blocks(copy))
     os.fsync(root_fd)
-    return True
 
 
 def key_of(held: HeldDisk) -> str:
-    """What a notice about the copy on this disk is about."""
+    """Return the key of a notice about the copy on this disk."""
     return str(held.path / bag.CATALOGUE)
 
 
 def why_kept(context: Context, held: HeldDisk) -> str | None:
-    """Why the copy on a disk must stay: it knows what this database does not. Raises OSError."""
+    """Return why the copy on a disk must stay: it knows more than this database. Raises OSError."""
     with _beside(context.conn, held) as is_there:
         files, disks = db.rebuild.known_elsewhere(context.conn) if is_there else (0, 0)
     if not (files or disks):
@@ -88,7 +87,7 @@ def take_in(context: Context, held: HeldDisk) -> list[str]:
 
 @contextmanager
 def _beside(conn: db.Connection, held: HeldDisk) -> Iterator[bool]:
-    """The copy on a disk beside the database; False where there is none that can be read."""
+    """Attach the copy on a disk to the database; False if there is none that can be read."""
     with ExitStack() as stack:
         is_there = _is_ours(held.root_fd)
         try:
@@ -101,12 +100,9 @@ def _beside(conn: db.Connection, held: HeldDisk) -> Iterator[bool]:
         yield is_there
 
 
-# --- which copy knows most ----------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A copy of the database: where it is, what it knows, and its content."""
+    """A copy of the database: where it is, what it knows, and its open file."""
 
     where: str
     files: int
@@ -124,13 +120,13 @@ class Copy:
 
 
 def by_knowledge(copies: Iterable[Copy]) -> list[Copy]:
-    """The one that knows most comes first; times of files tell nothing. Pure."""
+    """Sort the one that knows most first; times of files prove nothing. Pure."""
     return sorted(copies, key=lambda c: (c.files, c.newest, c.events), reverse=True)
 
 
 @contextmanager
 def richest(disks: Iterable[HeldDisk], db_path: Path) -> Iterator[Copy | None]:
-    """The sound copy that knows most, on a disk or kept beside the database before an upgrade."""
+    """Yield the sound copy that knows most, on a disk or kept beside the database at an upgrade."""
     with ExitStack() as stack:
         copies = list(_copies(disks, db_path, stack))
         yield next((copy for copy in by_knowledge(copies) if _is_sound(copy)), None)
@@ -148,7 +144,7 @@ def _copies(disks: Iterable[HeldDisk], db_path: Path, stack: ExitStack) -> Itera
                 with db.opened_copy(fd) as conn:
                     yield Copy(where, *db.rebuild.knowledge(conn), fd)
         except FileNotFoundError:
-            pass  # left out where there is no room
+            pass  # left out on a disk without free space
         except (OSError, CopyDamaged) as fault:
             log.warning("%s is not used: %s", where, fault)
 
@@ -164,14 +160,6 @@ def _is_sound(copy: Copy) -> bool:
     return not faults
 
 
-# --- whose it is --------------------------------------------------------------------------
-
-
-def _is_ours_to_replace(root_fd: int) -> bool:
-    """Whether nothing is there, or a database of ours."""
-    return paths.stat(root_fd, bag.CATALOGUE) is None or _is_ours(root_fd)
-
-
 def _is_ours(root_fd: int) -> bool:
     info = paths.stat(root_fd, bag.CATALOGUE)
     if info is None or not stat.S_ISREG(info.st_mode):
@@ -181,12 +169,12 @@ def _is_ours(root_fd: int) -> bool:
 
 
 def _has_our_header(fd: int) -> bool:
-    """SQLite's header says whose a database is."""
+    """True for a database of ours, by SQLite's header."""
     return os.pread(fd, 4, 68) == db.APPLICATION_ID.to_bytes(4, "big")
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
-    """Raises DatabaseTrouble: what can't be read here is no fault of the disk."""
+    """Raises DatabaseTrouble: a fault of reading here is no fault of the disk."""
     try:
         with path.open("rb") as copy:
             while block := copy.read(_BLOCK_BYTES):

@@ -1,7 +1,7 @@
 """The manifest of a disk, ``manifest-sha512.txt`` (RFC 8493, 2.1.3): a line for each file.
 
-Lines are only ever added at its end, durably, or taken out by a whole new one in its place. A disk
-may give back anything: no line is read into memory that is longer than ours can be.
+Lines are only added at its end, durably, or removed by a complete new manifest in its place. A disk
+may return anything: no line is read into memory that is longer than ours can be.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _NAMED = 20  # bad lines
 
 @dataclass(slots=True)
 class BadLines:
-    """Lines that can't be used: the first of them, and how many there are (maybe millions)."""
+    """Lines that can't be used: the first of them, and their number (maybe millions)."""
 
     count: int = 0
     first: list[str] = field(default_factory=list)
@@ -50,31 +50,43 @@ def mend(root_fd: int) -> None:
     Raises ManifestDamaged as must_end_well.
     """
     with _opened(root_fd, os.O_RDWR) as fd:
-        whole_bytes = _sound_end(fd)
-        if whole_bytes < os.fstat(fd).st_size:
-            os.ftruncate(fd, whole_bytes)
+        end_bytes = _end_of_good_lines(fd)
+        if end_bytes < os.fstat(fd).st_size:
+            os.ftruncate(fd, end_bytes)
             os.fsync(fd)
 
 
 def must_end_well(root_fd: int) -> None:
-    """Raises ManifestDamaged if its last whole line is none of ours: nothing is built on that."""
+    """Raises ManifestDamaged if its last complete line is not ours: nothing is built on that."""
     with _opened(root_fd) as fd:
-        _sound_end(fd)
+        _end_of_good_lines(fd)
 
 
-def _sound_end(fd: int) -> int:
-    """Where the last line that is whole ends."""
-    whole_bytes = _end_of_lines(fd, os.fstat(fd).st_size)
-    if whole_bytes:
-        begin = _end_of_lines(fd, whole_bytes - 1)
-        n_bytes = min(whole_bytes - begin, _LONGEST_LINE_BYTES)
+def _end_of_good_lines(fd: int) -> int:
+    """Return where the last complete line ends. Raises ManifestDamaged if that is not ours."""
+    end_bytes = _end_of_lines(fd, os.fstat(fd).st_size)
+    if end_bytes:
+        begin = _end_of_lines(fd, end_bytes - 1)
+        n_bytes = min(end_bytes - begin, _LONGEST_LINE_BYTES)
         _parse_line(bag.read_at(fd, n_bytes, begin), begin)
-    return whole_bytes
+    return end_bytes
+
+
+def _end_of_lines(fd: int, size_bytes: int) -> int:
+    """Return where the last complete line before this byte ends."""
+    end = size_bytes
+    while end:
+        begin = max(0, end - (1 << 16))
+        found = bag.read_at(fd, end - begin, begin).rfind(b"\n")
+        if found >= 0:
+            return begin + found + 1
+        end = begin
+    return 0
 
 
 @contextmanager
 def _opened(root_fd: int, flags: int = os.O_RDONLY) -> Iterator[int]:
-    """Raises ManifestDamaged where there is none: whatever the drive is like, it answers."""
+    """Raises ManifestDamaged if there is none; then the drive itself responds. Raises OSError."""
     with ExitStack() as stack:
         try:
             fd = stack.enter_context(paths.opened(root_fd, bag.MANIFEST, flags))
@@ -89,20 +101,8 @@ def _opened(root_fd: int, flags: int = os.O_RDONLY) -> Iterator[int]:
         yield fd
 
 
-def _end_of_lines(fd: int, size_bytes: int) -> int:
-    """Where the last line that is whole ends."""
-    end = size_bytes
-    while end:
-        begin = max(0, end - (1 << 16))
-        found = bag.read_at(fd, end - begin, begin).rfind(b"\n")
-        if found >= 0:
-            return begin + found + 1
-        end = begin
-    return 0
-
-
 def append(root_fd: int, entries: Sequence[tuple[str, str]]) -> list[ManifestLine]:
-    """Add a line for each (sha512, name) durably; returns the lines with their offsets."""
+    """Add a line for each (sha512, name) durably; return the lines with their offsets."""
     with _opened(root_fd, os.O_WRONLY | os.O_APPEND) as fd:
         lines: list[ManifestLine] = []
         at = os.fstat(fd).st_size
@@ -115,7 +115,7 @@ def append(root_fd: int, entries: Sequence[tuple[str, str]]) -> list[ManifestLin
 
 
 def stands(root_fd: int, line: ManifestLine) -> bool:
-    """Whether this line stands where it was written."""
+    """True if this line is where it was written."""
     with _opened(root_fd) as fd:
         return os.pread(fd, len(line.text), line.offset_bytes) == line.text
 
@@ -123,10 +123,10 @@ def stands(root_fd: int, line: ManifestLine) -> bool:
 def find_lines(
     root_fd: int, names: Iterable[str], bad: BadLines | None = None
 ) -> dict[str, ManifestLine]:
-    """The manifest's lines for these names; reads it all, in little memory.
+    """Return the manifest's lines for these names; all of it is read, in little memory.
 
     A line that is not found may be one of the bad ones: then this raises ManifestDamaged, unless
-    the caller takes these (``bad``) for what they are.
+    the caller accepts these (``bad``).
     """
     wanted, seen = frozenset(names), BadLines() if bad is None else bad
     found = {line.name: line for line in read_on(root_fd, seen) if line.name in wanted}
@@ -136,9 +136,9 @@ def find_lines(
 
 
 def read_on(root_fd: int, bad: BadLines) -> Iterator[ManifestLine]:
-    """Every line that can be used, past those that can't; names that are not ours are such.
+    """Yield every line that can be used, without those that can't, also for their names.
 
-    A last line that a crash tore is none, and not a bad one: ``mend`` cuts it.
+    A last line that a crash tore is not a bad one: ``mend`` cuts it.
     """
     for line in _read(root_fd, bad):
         if why := bag.why_no_name(line.name):
@@ -148,7 +148,7 @@ def read_on(root_fd: int, bad: BadLines) -> Iterator[ManifestLine]:
 
 
 def read(root_fd: int) -> Iterator[ManifestLine]:
-    """Every line of the manifest. Raises ManifestDamaged; OSError where it ends too soon."""
+    """Yield every line of the manifest. Raises ManifestDamaged; OSError if it ends too soon."""
     return _read(root_fd, None)
 
 
@@ -160,13 +160,13 @@ def _read(root_fd: int, bad: BadLines | None) -> Iterator[ManifestLine]:
 
 
 def read_list(path: Path) -> Iterator[ManifestLine]:
-    """The same of a packing list, the copy of a closed disk's manifest at the station."""
+    """Yield every line of a packing list, the copy of a closed disk's manifest at the station."""
     with path.open("rb") as file:
         yield from _parsed(file, path.name, None)
 
 
 def _parsed(file: BinaryIO, where: str, bad: BadLines | None) -> Generator[ManifestLine, None, int]:
-    """Line by line; returns where they end. The rest of a line that is too long is passed over."""
+    """Yield line by line, return where they end. The rest of a line that is too long is skipped."""
     at = 0
     for raw in iter(partial(file.readline, _LONGEST_LINE_BYTES), b""):
         begin, end = at, raw
@@ -185,12 +185,12 @@ def _parsed(file: BinaryIO, where: str, bad: BadLines | None) -> Generator[Manif
 
 
 def drop_line(root_fd: int, name: str) -> None:
-    """Take one name out of the manifest: its file was set aside. Durable when it returns."""
+    """Remove one name from the manifest: its file was set aside. Durable when it returns."""
     drop_lines(root_fd, {name})
 
 
 def drop_lines(root_fd: int, names: Collection[str]) -> None:
-    """The same for several, at once. Raises ManifestDamaged: a bad line is not rewritten."""
+    """Remove several names at once. Raises ManifestDamaged: a bad line is not rewritten."""
     kept = b"".join(line.text for line in read(root_fd) if line.name not in names)
     bag.write_file(root_fd, bag.MANIFEST, kept)
     os.fsync(root_fd)
@@ -202,5 +202,5 @@ def _parse_line(raw: bytes, at: int, where: str = bag.MANIFEST) -> ManifestLine:
         if match:
             return ManifestLine(match[1].decode(), match[2].decode(), at)
     except UnicodeDecodeError:
-        pass  # said below, as of any other line that is none
+        pass  # reported below, like any other bad line
     raise ManifestDamaged(f"{where}: what stands at byte {at} is not a manifest line")

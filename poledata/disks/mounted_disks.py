@@ -1,7 +1,7 @@
 """The disks as they are now: each is proved to be the right one before it is used.
 
-A disk is worked with only through the descriptor of its root that is held here, so that
-one which is unmounted meanwhile can never let data fall into the directory below.
+A disk is used only through the descriptor of its root that is held here, so that data can never
+fall into the directory below a disk that is unmounted meanwhile.
 """
 
 from __future__ import annotations
@@ -16,19 +16,17 @@ from poledata.config import Config
 from poledata.disks import bag, manifest
 from poledata.disks.identity import (
     HeldDisk,
-    disk_faults,
+    as_refusal,
     must_be_alone,
-    must_be_supported,
     must_be_writable,
-    must_take_copies,
-    must_take_files,
     prove,
     proved_mark,
     reads_directly,
+    wrong_disk,
 )
 from poledata.disks.selection import Room
 from poledata.errors import DiskRefused
-from poledata.formatting import utc
+from poledata.formatting import utc_now
 from poledata.models import Disk, DiskState
 from poledata.system import mounts, paths
 
@@ -38,19 +36,20 @@ SEAL_INODES = 8
 
 
 def seal_bytes(held: HeldDisk) -> int:
-    """The room that closing a disk takes. Raises OSError."""
+    """Return the free space that closing a disk takes. Raises OSError."""
     info = paths.stat(held.root_fd, bag.MANIFEST)
     return SEAL_BYTES + (info.st_size if info else 0)
 
 
 class MountedDisks:
-    """Holds disks for one batch: each is looked at once, and let go at the end."""
+    """Holds disks for one batch: each is proved once, and closed at the end.
+
+    ``ready``: ids of the disks that this pass has made ready for writing.
+    """
 
     def __init__(self, config: Config, conn: db.Connection, ready: set[int] | None = None) -> None:
         self._config, self._conn = config, conn
-        self._ready = (
-            set() if ready is None else ready
-        )  # disk ids that this pass has made ready for writing
+        self._ready = set() if ready is None else ready
         self._held: dict[int, HeldDisk] = {}
         self._refused: dict[int, DiskRefused] = {}
 
@@ -63,12 +62,12 @@ class MountedDisks:
         self._held.clear()
 
     def hold(self, disk: Disk) -> HeldDisk:
-        """The disk, proved to be the one the database means. Raises DiskRefused."""
+        """Return the disk, proved to be the one in the database. Raises DiskRefused."""
         if disk.id in self._refused:
             raise self._refused[disk.id]
         if disk.id not in self._held:
             try:
-                with disk_faults(disk):
+                with as_refusal(disk):
                     self._held[disk.id] = self._prove(disk)
             except DiskRefused as refusal:
                 self._refused[disk.id] = refusal
@@ -76,31 +75,37 @@ class MountedDisks:
         return self._held[disk.id]
 
     def hold_to_copy_to(self, disk: Disk) -> HeldDisk:
-        """The same, if new copies may go there; nothing is written yet. Raises DiskRefused."""
+        """Return the disk if new copies may go there; nothing is written. Raises DiskRefused."""
         held = self.hold(disk)
-        with disk_faults(disk):
-            must_take_copies(held)
+        with as_refusal(disk):
+            must_be_writable(held)
         return held
 
+    def usable(self, disk: Disk) -> Room:
+        """Return the room for new copies on a disk: it is here, the right one, and writable.
+
+        Nothing is written. Raises DiskRefused, which says why it can't be used.
+        """
+        return self.room(self.hold_to_copy_to(disk))
+
     def hold_for_writing(self, disk: Disk, new_copies: bool = True) -> HeldDisk:
-        """The same, claimed at its first use, and with earlier leftovers swept.
+        """Return the disk, claimed at its first use, and without leftovers of earlier passes.
 
         Without ``new_copies`` also a disk that may only be closed, or have copies set aside.
+        Raises DiskRefused.
         """
-        held = self.hold_to_copy_to(disk) if new_copies else self.hold(disk)
-        with disk_faults(disk):
-            must_be_writable(held)
+        held = self.hold(disk)
+        with as_refusal(disk):
+            must_be_writable(held, new_copies)
             if disk.id not in self._ready:
                 held = self._make_ready(held)
         return held
 
     def look_for_writing(self, disk: Disk) -> HeldDisk:
-        """The same for a dry run, also another user's: it is refused as there, and not touched."""
+        """Return the disk for a dry run, by any user: refused as for writing, and not touched."""
         held = self.hold(disk)
-        with disk_faults(disk):
-            must_be_supported(held)
-            is_ours = os.access(self._config.db_path, os.W_OK)
-            must_be_writable(held) if is_ours else must_take_files(held)
+        with as_refusal(disk):
+            must_be_writable(held, by_this_user=os.access(self._config.db_path, os.W_OK))
             if held.mark is None:
                 self._must_be_here_alone(held)
             else:
@@ -108,50 +113,43 @@ class MountedDisks:
         return held
 
     def room(self, held: HeldDisk) -> Room:
-        """What may still be put on a disk: free for ordinary users, less the headroom."""
-        with disk_faults(held.disk):
+        """Return what may still be put on a disk: free for ordinary users, minus the headroom."""
+        with as_refusal(held.disk):
             space = mounts.space(held.root_fd)
-            to_seal_bytes = seal_bytes(held)
-        inodes = math.inf if space.free_inodes is None else space.free_inodes - SEAL_INODES
-        headroom_bytes = max(self._config.min_free_bytes, to_seal_bytes)
+            headroom_bytes = max(self._config.min_free_bytes, seal_bytes(held))
         return Room(
             held.disk,
             space.free_bytes - headroom_bytes,
-            inodes,
+            math.inf if space.free_inodes is None else space.free_inodes - SEAL_INODES,
             space.capacity_bytes - headroom_bytes,
         )
 
     def _prove(self, disk: Disk) -> HeldDisk:
         held = prove(self._config, disk, db.disks.disks(self._conn))
-        self._must_be_alone(held)
-        return held
-
-    def _must_be_alone(self, held: HeldDisk) -> None:
-        """Raises DiskRefused if another label's disk is on the same physical drive."""
         try:
             must_be_alone(held, self._held.values())
         except DiskRefused:
             os.close(held.root_fd)
             raise
+        return held
 
     def _must_be_here_alone(self, held: HeldDisk) -> None:
-        """Raises DiskRefused if a spare also stands at another label's place: whose is it?"""
+        """Raises DiskRefused if a spare is also at another label's place: whose is it?"""
         if held.disk.stand_in:
             return
         device, own = os.fstat(held.root_fd).st_dev, os.path.realpath(held.path)
         for other in db.disks.disks(self._conn):
             for place in self._config.mount_points(other.label):
-                is_own = os.path.realpath(place) == own  # also where another's place is a link
+                is_own = os.path.realpath(place) == own  # also if another's place is a link
                 if not is_own and mounts.device_at(place) == device:
-                    raise DiskRefused(
-                        "disk-wrong",
-                        held.disk.label,
+                    raise wrong_disk(
+                        held.disk,
                         f"what is mounted at {held.path} is also mounted at {place}",
                         "Unmount it where it does not belong: look at the sticker.",
                     )
 
     def _make_ready(self, held: HeldDisk) -> HeldDisk:
-        """Claim a spare, clear what an earlier pass left unfinished, mend the manifest."""
+        """Claim a spare, remove what an earlier pass left unfinished, repair the manifest."""
         disk = held.disk
         if held.mark is None:
             self._must_be_here_alone(held)
@@ -165,6 +163,6 @@ class MountedDisks:
         manifest.mend(held.root_fd)
         if disk.state is DiskState.SPARE:
             with db.transaction(self._conn):
-                db.disks.activate(self._conn, disk, utc(time.time()))
+                db.disks.activate(self._conn, disk, utc_now())
         self._ready.add(disk.id)
         return held

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from poledata.models import Disk, DiskState, Role
 
-# What one more file may cost beside its bytes: its inode, directory entries, manifest line.
+# What one more file may take besides its bytes: its inode, directory entries, manifest line.
 FILE_OVERHEAD_BYTES = 16 * 1024
 BATCH_BYTES = 4 * 1024**3
 BATCH_FILES = 1000
@@ -17,7 +17,7 @@ BATCH_FILES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """A usable disk and what may still be put on it: free space and inodes less headroom."""
+    """A usable disk and what may still be put on it: free space and inodes minus headroom."""
 
     disk: Disk
     room_bytes: int
@@ -25,39 +25,39 @@ class Room:
     empty_bytes: float = math.inf  # what it takes when nothing is on it
 
     def is_full_for(self, size_bytes: int, inodes: int = 1) -> bool:
-        """Whether a file found no room that would fit if the disk were empty."""
+        """True if a file does not fit that would fit on the empty disk."""
         return not self.takes(size_bytes, inodes) and cost_bytes(size_bytes) <= self.empty_bytes
 
     def takes(self, size_bytes: int, inodes: int = 1) -> bool:
-        """Whether a file of this size, with the directories it may need, fits."""
+        """True if a file of this size fits, with the directories it may need."""
         return self.room_bytes >= cost_bytes(size_bytes) and self.room_inodes >= inodes
 
 
 def label_key(label: str) -> tuple[str, int]:
-    """Sorts P2 before P10."""
+    """Sort P2 before P10."""
     match = re.fullmatch(r"(\D*)(\d*).*", label)
     return (match[1], int(match[2] or 0)) if match else (label, 0)
 
 
 def in_order_of_use(disks: Iterable[Disk], role: Role) -> list[Disk]:
-    """The disks of a role to try: those in use before spares, lowest label first; none held."""
+    """Return the disks of a role to try: in use before spares, lowest label first, none held."""
     states = {DiskState.ACTIVE: 0, DiskState.SPARE: 1}
     fit = [d for d in disks if d.role is role and d.state in states and d.held_by is None]
     return sorted(fit, key=lambda d: (states[d.state], label_key(d.label)))
 
 
 def cost_bytes(size_bytes: int) -> int:
-    """What a file of this size takes from a disk, at most."""
+    """Return what a file of this size takes from a disk, at most."""
     return size_bytes + FILE_OVERHEAD_BYTES
 
 
 def cost_inodes(name: str) -> int:
-    """What a file of this name takes at most: one for itself and for each directory on its way."""
+    """Return what a file of this name takes at most: one for itself and for each directory."""
     return name.count("/") + 1
 
 
 def fullest_that_fits(rooms: Sequence[Room], size_bytes: int, inodes: int = 1) -> Room | None:
-    """Of the disks in use, the fullest one with room: one is filled before the next."""
+    """Return the fullest disk with room, so that one is filled before the next; None if none."""
     fitting = [room for room in rooms if room.takes(size_bytes, inodes)]
     return min(fitting, key=lambda r: (r.room_bytes, label_key(r.disk.label)), default=None)
 
@@ -72,7 +72,7 @@ class BatchLimit:
     size_bytes: int = 0
 
     def take(self, size_bytes: int, roles: Collection[Role], inodes: int = 1) -> bool:
-        """Put a file into the batch, if it fits; a first file of any length does."""
+        """Put a file into the batch if it fits; a first file of any length does."""
         over = self.files and (
             self.files >= BATCH_FILES or self.size_bytes + size_bytes > BATCH_BYTES
         )

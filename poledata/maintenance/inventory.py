@@ -1,4 +1,4 @@
-"""Which archive disks are mounted, by their own marks, and what of that a database does not know.
+"""Which archive disks are mounted, by their own marks, and how they fit a database.
 
 Nothing is written here, neither on a disk nor in the database.
 """
@@ -15,18 +15,18 @@ from pathlib import Path
 
 from poledata.config import Config
 from poledata.disks import bag
-from poledata.disks.identity import HeldDisk, must_be_alone, prove
+from poledata.disks.identity import HeldDisk, must_be_alone, opened_place, prove
 from poledata.disks.selection import label_key
 from poledata.errors import DISK_ERRNOS, DiskRefused, UsageFault
 from poledata.formatting import seconds, utc
 from poledata.models import GONE, Disk, DiskState, Role
 from poledata.settings import LABEL, fixed_part
-from poledata.system import mounts, paths
+from poledata.system import paths
 
 
 @dataclass(frozen=True, slots=True)
 class Marked:
-    """A mounted disk that says who it is, since when, and until when it was filled."""
+    """A mounted disk with a mark, and when files were last put on it."""
 
     path: Path
     mark: bag.Mark
@@ -35,23 +35,8 @@ class Marked:
 
 
 @dataclass(frozen=True, slots=True)
-class Used:
-    """A mounted disk that was archived to; ``mark``: None if it is damaged or gone."""
-
-    path: Path
-    mark: bag.Mark | None
-
-    @property
-    def why_not_emptied(self) -> str:
-        """What a person must know before anything is done to this disk."""
-        if self.mark is None:
-            return f"{self.path}: an archive disk whose mark is damaged or gone: do not empty it"
-        return f"{self.path}: {bag.do_not_empty(self.mark.label, self.mark.serial)}"
-
-
-@dataclass(frozen=True, slots=True)
 class NotUsed:
-    """A place where something is mounted that is not taken for an archive disk, and why."""
+    """A place where something is mounted that is not used as an archive disk, and why."""
 
     path: str
     why: str
@@ -78,85 +63,28 @@ class Inventory:
 
 @contextmanager
 def taken(config: Config, known: Sequence[Disk]) -> Iterator[Inventory]:
-    """Look at every place of ``DiskMountPoints``; disks that are proved are held meanwhile."""
-    marked, not_used, empty = look(config)
-    sound = []
-    for each in marked:
-        why = why_not(each, marked, known, config)
-        not_used += [NotUsed(str(each.path), why)] if why else []
-        sound += [] if why else [each]
+    """Look at every place of ``DiskMountPoints``; hold the proved disks meanwhile."""
+    found = list(_look(config))
+    marked = [each for each in found if isinstance(each, Marked)]
+    not_used = [each for each in found if isinstance(each, NotUsed)]
+    whys = {each.path: _why_not(each, marked, known, config) for each in marked}
+    not_used += [NotUsed(str(path), why) for path, why in whys.items() if why]
+    sound = [each for each in marked if not whys[each.path]]
     with ExitStack() as stack:
         finds, refused = _proved(config, known, sound, stack)
         here = {find.held.disk.id for find in finds}
         used_before = (DiskState.ACTIVE, DiskState.CLOSED)
         absent = tuple(d for d in known if d.state in used_before and d.id not in here)
-        yield Inventory(finds, (*not_used, *refused), tuple(empty), absent)
+        empty = tuple(each for each in found if isinstance(each, str))
+        yield Inventory(tuple(finds), (*not_used, *refused), empty, absent)
 
 
-# --- looking ------------------------------------------------------------------------------
+# --- what is mounted ----------------------------------------------------------------------
 
 
-def look(config: Config) -> tuple[list[Marked], list[NotUsed], list[str]]:
-    """What is mounted: disks with a mark, what can't be used, labels of empty disks."""
-    marked: list[Marked] = []
-    not_used: list[NotUsed] = []
-    empty: list[str] = []
-    for label in labels(config):
-        for place in config.mount_points(label):
-            try:
-                found = _look_at(config, place)
-            except (OSError, ValueError) as fault:
-                not_used.append(NotUsed(str(place), f"it can't be read: {fault}"))
-                continue
-            if isinstance(found, Marked):
-                marked.append(found)
-            elif isinstance(found, NotUsed):
-                not_used.append(found)
-            elif found:
-                empty.append(label)
-    return marked, not_used, empty
-
-
-def used_before(config: Config) -> list[Used]:
-    """Mounted disks that were archived to, also those whose mark is damaged or gone."""
-    found = []
-    for label in labels(config):
-        for place in config.mount_points(label):
-            with contextlib.suppress(OSError):  # what can't be read is judged when it is used
-                found += [used] if (used := _used_at(config, place)) else []
-    return found
-
-
-def _used_at(config: Config, place: Path) -> Used | None:
-    root_fd = mounts.open_place(place)
-    if root_fd is None:
-        return None
-    try:
-        if config.require_mount and not mounts.is_mount_point(root_fd, place):
-            return None
-        with contextlib.suppress(ValueError):
-            if mark := bag.read_mark(root_fd):
-                return Used(place, mark)
-        return Used(place, None) if _looks_like_ours(root_fd) else None
-    except OSError as fault:
-        if fault.errno not in DISK_ERRNOS:
-            raise
-        return Used(place, None)  # it fails, and nobody knows what is on it
-    finally:
-        os.close(root_fd)
-
-
-def _looks_like_ours(root_fd: int) -> bool:
-    """Of a disk whose mark is damaged or gone. A claim that was cut short left it empty."""
-    with contextlib.suppress(FileNotFoundError):
-        if b"Pole-" in bag.read_small(root_fd, bag.MARK):
-            return True
-    return bool({bag.MANIFEST, bag.CATALOGUE} & set(bag.foreign_entries(root_fd)))
-
-
-def labels(config: Config) -> list[str]:
-    """Every label for which a place exists, in the order of a disk-map."""
-    found = set()
+def _places(config: Config) -> Iterator[tuple[str, Path]]:
+    """Yield each label and place that exists, in the order of a disk-map. Raises UsageFault."""
+    labels = set()
     for pattern in config.mount_patterns:
         fixed = fixed_part(pattern)
         part = Path(pattern).parts[len(fixed.parts)]
@@ -168,35 +96,30 @@ def labels(config: Config) -> list[str]:
                 f"{fixed} can't be listed ({fault.strerror}). Nothing was changed."
             ) from fault
         matches = (re.fullmatch(shape, name) for name in names)
-        found |= {match[1] for match in matches if match and config.role_of(match[1])}
-    return sorted(found, key=lambda label: (config.role_of(label) is Role.COPY, label_key(label)))
+        labels |= {match[1] for match in matches if match and config.role_of(match[1])}
+    for label in sorted(labels, key=lambda one: (config.role_of(one) is Role.COPY, label_key(one))):
+        for place in config.mount_points(label):
+            yield label, place
 
 
-def _look_at(config: Config, place: Path) -> Marked | NotUsed | bool:
-    """True: an empty disk; False: nothing is mounted. Raises OSError, ValueError."""
-    root_fd = mounts.open_place(place)
-    if root_fd is None:
-        return False
-    try:
-        if config.require_mount and not mounts.is_mount_point(root_fd, place):
-            return False
-        mark = bag.read_mark(root_fd)
-        if mark is None:
-            return _without_mark(root_fd, place)
-        return _marked(root_fd, place, mark)
-    finally:
-        os.close(root_fd)
+def _look(config: Config) -> Iterator[Marked | NotUsed | str]:
+    """Yield disks with a mark, what can't be used, and labels of empty disks."""
+    for label, place in _places(config):
+        try:
+            with opened_place(config, place) as root_fd:
+                if root_fd is not None:
+                    yield _look_at(root_fd, place) or label
+        except (OSError, ValueError) as fault:
+            yield NotUsed(str(place), f"it can't be read: {fault}")
 
 
-def _without_mark(root_fd: int, place: Path) -> NotUsed | bool:
-    if foreign := bag.foreign_entries(root_fd):
-        return NotUsed(str(place), f"it has no mark, but holds {', '.join(foreign[:3])}")
-    return True
-
-
-def _marked(root_fd: int, place: Path, mark: bag.Mark) -> Marked:
-    seal = paths.stat(root_fd, bag.TAG_MANIFEST)
-    manifest = paths.stat(root_fd, bag.MANIFEST)
+def _look_at(root_fd: int, place: Path) -> Marked | NotUsed | None:
+    """None for an empty disk. Raises OSError, ValueError."""
+    mark = bag.read_mark(root_fd)
+    if mark is None:
+        foreign = ", ".join(bag.foreign_entries(root_fd)[:3])
+        return NotUsed(str(place), f"it has no mark, but holds {foreign}") if foreign else None
+    manifest, seal = paths.stat(root_fd, bag.MANIFEST), paths.stat(root_fd, bag.TAG_MANIFEST)
     if manifest is None:
         raise ValueError(f"it has no {bag.MANIFEST}")
     for at in (mark.opened_at, mark.closed_at or mark.opened_at):
@@ -205,13 +128,62 @@ def _marked(root_fd: int, place: Path, mark: bag.Mark) -> Marked:
     return Marked(place, mark, seal is not None, last_used_at)
 
 
-# --- judging ------------------------------------------------------------------------------
+# --- what must not be emptied -------------------------------------------------------------
 
 
-def why_not(
+@dataclass(frozen=True, slots=True)
+class Used:
+    """A mounted disk that was archived to; ``mark``: None if it is damaged or gone."""
+
+    path: Path
+    mark: bag.Mark | None
+
+    @property
+    def why_not_emptied(self) -> str:
+        """What a person must know before anything is done to this disk."""
+        if self.mark is None:
+            return f"{self.path}: an archive disk whose mark is damaged or gone: do not empty it"
+        return f"{self.path}: {bag.do_not_empty(self.mark.label, self.mark.serial)}"
+
+
+def used_before(config: Config) -> list[Used]:
+    """Return mounted disks that were archived to, also those whose mark is damaged or gone."""
+    found = []
+    for _, place in _places(config):
+        # What can't be read is judged when it is used.
+        with contextlib.suppress(OSError), opened_place(config, place) as root_fd:
+            if root_fd is not None and (used := _used_at(root_fd, place)):
+                found.append(used)
+    return found
+
+
+def _used_at(root_fd: int, place: Path) -> Used | None:
+    try:
+        with contextlib.suppress(ValueError):
+            if mark := bag.read_mark(root_fd):
+                return Used(place, mark)
+        return Used(place, None) if _looks_like_ours(root_fd) else None
+    except OSError as fault:
+        if fault.errno not in DISK_ERRNOS:
+            raise
+        return Used(place, None)  # it fails, and nobody knows what is on it
+
+
+def _looks_like_ours(root_fd: int) -> bool:
+    """True for an archive disk whose mark is damaged or gone; a claim cut short left it empty."""
+    with contextlib.suppress(FileNotFoundError):
+        if b"Pole-" in bag.read_small(root_fd, bag.MARK):
+            return True
+    return bool({bag.MANIFEST, bag.CATALOGUE} & set(bag.foreign_entries(root_fd)))
+
+
+# --- how it fits the database -------------------------------------------------------------
+
+
+def _why_not(
     one: Marked, all_marked: Sequence[Marked], known: Sequence[Disk], config: Config
 ) -> str | None:
-    """Why a disk is not used, though it has a mark; None if it is. Pure."""
+    """Return why a disk with a mark is not used; None if it is. Pure."""
     mark = one.mark
     if one.path not in config.mount_points(mark.label):
         return f"its mark says {mark.label}: mount it at the place of that label"
@@ -220,17 +192,10 @@ def why_not(
     if mark.stand_in is config.require_mount:
         kind = "a stand-in" if mark.stand_in else "a drive"
         return f"its mark is of {kind}, which this configuration is not for"
-    if twins := _twins(one, all_marked):
+    others = [other for other in all_marked if other is not one]
+    if twins := [str(other.path) for other in others if _is_one_drive(mark, other.mark)]:
         return f"its mark is also at {', '.join(twins)}: which is the right one?"
     return _contradiction(one, known)
-
-
-def _twins(one: Marked, all_marked: Sequence[Marked]) -> list[str]:
-    return [
-        str(other.path)
-        for other in all_marked
-        if other is not one and _is_one_drive(one.mark, other.mark)
-    ]
 
 
 def _is_one_drive(mark: bag.Mark, other: bag.Mark | Disk) -> bool:
@@ -240,7 +205,7 @@ def _is_one_drive(mark: bag.Mark, other: bag.Mark | Disk) -> bool:
 
 def _contradiction(one: Marked, known: Sequence[Disk]) -> str | None:
     mark = one.mark
-    row = known_as(mark, known)
+    row = _known_as(mark, known)
     if row is None:
         for disk in known:
             if disk.label == mark.label and disk.state not in GONE:
@@ -263,60 +228,50 @@ def _contradiction(one: Marked, known: Sequence[Disk]) -> str | None:
 
 
 def _how_to_free(disk: Disk) -> str:
-    """How the label of another drive is given to the one that is here; no copy is given up."""
+    """How the drive that is here gets the label of another one; no copy is given up."""
     command = "forget" if disk.state is DiskState.SPARE else "ship"
     when = "It was never used:" if command == "forget" else "If that one has left:"
     return f"{when} data_manager.py {command} {disk.serial}; then this again"
 
 
-def known_as(mark: bag.Mark, known: Iterable[Disk]) -> Disk | None:
-    """The row of the drive that has this mark."""
+def _known_as(mark: bag.Mark, known: Iterable[Disk]) -> Disk | None:
+    """Return the row of the drive that has this mark."""
     same = (d for d in known if d.serial.upper() == mark.serial.upper())
     return next((d for d in same if d.logical_id == mark.logical_id), None)
 
 
-# --- proving ------------------------------------------------------------------------------
-
-
 def _proved(
     config: Config, known: Sequence[Disk], sound: Sequence[Marked], stack: ExitStack
-) -> tuple[tuple[Find, ...], tuple[NotUsed, ...]]:
-    """Those that are what they say, held; as for a pass, the drive must not contradict."""
+) -> tuple[list[Find], list[NotUsed]]:
+    """Hold those that are what they say; as in a pass, the drive must not contradict."""
     expected = {one.path: _expected(one, known, -n) for n, one in enumerate(sound, 1)}
     everybody = {disk.id: disk for disk in (*known, *expected.values())}
     finds: list[Find] = []
     refused = []
     for one in sound:
-        disk = expected[one.path]
         try:
-            held = prove(config, disk, everybody.values())
+            held = prove(config, expected[one.path], everybody.values())
             stack.callback(os.close, held.root_fd)
             must_be_alone(held, [find.held for find in finds])
-            finds.append(Find(known_as(one.mark, known), held, one))
+            finds.append(Find(_known_as(one.mark, known), held, one))
         except DiskRefused as refusal:
             refused.append(NotUsed(str(one.path), f"{refusal.why}. {refusal.what_next}"))
-    return tuple(finds), tuple(refused)
+    return finds, refused
 
 
 def _expected(one: Marked, known: Sequence[Disk], number: int) -> Disk:
-    """The disk as it should be by its mark; one that the database does not know gets a number."""
+    """Return the disk as its mark says; one that the database does not know gets a number."""
     mark, state = one.mark, DiskState.CLOSED if one.is_sealed else DiskState.ACTIVE
-    row = known_as(mark, known)
-    if row:
-        return replace(row, state=DiskState.SHIPPED if row.state is DiskState.SHIPPED else state)
+    if row := _known_as(mark, known):
+        return replace(row, state=row.state if row.state is DiskState.SHIPPED else state)
     return Disk(
-        id=number,
-        label=mark.label,
-        role=mark.role,
-        serial=mark.serial,
-        logical_id=mark.logical_id,
-        state=state,
-        held_by=None,
-        held_reason=None,
+        number,
+        mark.label,
+        mark.role,
+        mark.serial,
+        mark.logical_id,
+        state,
         stand_in=mark.stand_in,
-        capacity_bytes=None,
-        used_bytes=None,
-        free_bytes=None,
         first_used_at=mark.opened_at,
         last_used_at=one.last_used_at,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from poledata import db
@@ -10,7 +10,7 @@ from poledata.config import Config
 from poledata.context import is_here
 from poledata.disks import bag
 from poledata.formatting import shown
-from poledata.models import Disk, DiskState, KnownCopy, KnownFile, Role
+from poledata.models import Disk, DiskState, KnownFile, Role
 from poledata.system import mounts
 
 _ON_A_DISK = f"{bag.DATA}/"  # as manifests and packing lists write a name
@@ -43,64 +43,56 @@ class Located:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Each file once, in the order of the patterns; and the patterns that no file matches."""
+    """Each file once, in the order of the patterns, and the patterns that no file matches."""
 
     files: tuple[Located, ...]
     unmatched: tuple[str, ...]
 
 
 def locate(config: Config, conn: db.Connection, patterns: Iterable[str]) -> Answer:
-    """Every file whose name matches; from the database alone, no disk is touched."""
+    """Return every file whose name matches; from the database alone, no disk is touched."""
     mounted = mounts.mounted_places() if config.require_mount else None
-    where: dict[int, str] = {}
     files: dict[int, KnownFile] = {}
     unmatched = []
     for pattern in patterns:
         found = {known.id: known for known in _matching(conn, pattern)}
-        files = {**files, **found}
+        files |= found
         if not found:
             unmatched.append(pattern)
-    for known in files.values():
-        for copy in known.copies:
-            if copy.disk.id not in where:
-                where[copy.disk.id] = _where(config, conn, copy.disk, mounted)
+    disks = {copy.disk.id: copy.disk for known in files.values() for copy in known.copies}
+    where = {disk.id: _where(config, conn, disk, mounted) for disk in disks.values()}
     return Answer(tuple(_located(known, where) for known in files.values()), tuple(unmatched))
 
 
-def _matching(conn: db.Connection, pattern: str) -> Iterator[KnownFile]:
-    """The file of just this name first, though it may hold what else is a wild card."""
-    exact, n_found = db.files.file(conn, pattern), 0
-    if exact:
-        yield exact
-    for known in db.files.find_files(conn, as_glob(pattern)):
-        n_found += 1
-        yield known
-    if not (exact or n_found) and pattern.startswith(_ON_A_DISK):
-        yield from _matching(conn, pattern.removeprefix(_ON_A_DISK))
+def _matching(conn: db.Connection, pattern: str) -> list[KnownFile]:
+    """Return the file of exactly this name first, because names may contain wildcards."""
+    exact = db.files.file(conn, pattern)
+    found = [*([exact] if exact else []), *db.files.find_files(conn, as_glob(pattern))]
+    if not found and pattern.startswith(_ON_A_DISK):
+        return _matching(conn, pattern.removeprefix(_ON_A_DISK))
+    return found
+
+
+def as_glob(pattern: str) -> str:
+    """Return a glob as it is; for a plain word, a glob for every name that contains it."""
+    return pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
 
 
 def _located(known: KnownFile, where: dict[int, str]) -> Located:
     copies = sorted(known.copies, key=lambda copy: copy.disk.role is Role.COPY)
-    places = tuple(_place(copy, where[copy.disk.id]) for copy in copies)
-    return Located(shown(known.name), known.size_bytes, known.sha512, known.archived_at, places)
-
-
-def as_glob(pattern: str) -> str:
-    """A glob as it stands; of a plain word, every name that holds it."""
-    return pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
-
-
-def _place(copy: KnownCopy, where: str) -> CopyPlace:
-    disk = copy.disk
-    return CopyPlace(
-        disk.label,
-        disk.serial,
-        disk.role.value,
-        copy.state.value,
-        disk.state.value,
-        where,
-        copy.verified_at,
+    places = tuple(
+        CopyPlace(
+            copy.disk.label,
+            copy.disk.serial,
+            copy.disk.role.value,
+            copy.state.value,
+            copy.disk.state.value,
+            where[copy.disk.id],
+            copy.verified_at,
+        )
+        for copy in copies
     )
+    return Located(shown(known.name), known.size_bytes, known.sha512, known.archived_at, places)
 
 
 def _where(config: Config, conn: db.Connection, disk: Disk, mounted: frozenset[str] | None) -> str:

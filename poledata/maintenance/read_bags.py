@@ -1,19 +1,17 @@
-"""Read the manifests of disks into the catalogue: what they say, compared with what is known.
+"""Read the manifests of disks into the database, and compare them with what is known.
 
-A copy that is written down here was not read back: it has no ``verified_at``, and is no ground for
-removing anything. A line that contradicts what is known (other content by this name) is said and
-not written down, so that neither of the two counts in both roles.
+A copy that is registered here was not read back: it has no ``verified_at``, and never justifies a
+removal. A line that contradicts what is known (other content by this name) is reported and not
+registered, so that neither of the two counts in both roles.
 """
 
 from __future__ import annotations
 
-import logging
-import os
 import stat
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from enum import Enum
 from itertools import groupby, islice
@@ -22,20 +20,20 @@ from poledata import db
 from poledata.archive import buffer_marker
 from poledata.context import Context
 from poledata.disks import bag, manifest
-from poledata.disks.closing import entries_under_data
 from poledata.disks.identity import HeldDisk
 from poledata.errors import NO_SUCH_ERRNOS, ManifestDamaged, Stopped
 from poledata.formatting import shown, utc
+from poledata.maintenance.examine import examine
 from poledata.models import CopyState, FileRow, FileStat, ManifestLine, Role
-from poledata.system import direct_io, paths
+from poledata.system import paths
+from poledata.system.direct_io import HashingReader
 
 CHUNK_LINES = 5000  # a transaction
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One name, and what two disks (or a disk and the database) say of it."""
+    """One name, and what two disks (or a disk and the database) have for it."""
 
     name: str
     here: str
@@ -67,7 +65,7 @@ class BagReport:
 
 
 def read_all(context: Context, helds: Sequence[HeldDisk], stop: threading.Event) -> list[BagReport]:
-    """Each disk in turn; one that fails stops no other. Raises Stopped."""
+    """Read each disk in turn; one that fails stops no other. Raises Stopped."""
     reports = [_read(context, held, stop) for held in helds]
     for at, held in enumerate(helds):
         # By now the file is known, if any other disk has it; or that its size here is wrong.
@@ -80,26 +78,21 @@ def read_all(context: Context, helds: Sequence[HeldDisk], stop: threading.Event)
 
 def _read(context: Context, held: HeldDisk, stop: threading.Event) -> BagReport:
     disk = held.disk
-    reading = _Reading(
-        context, held, BagReport(disk.label, disk.role, disk.serial, disk.state.value)
-    )
+    report = BagReport(disk.label, disk.role, disk.serial, disk.state.value)
+    reading = _BagReading(context, held, report)
     try:
         with context.board.isolated(f"{disk.label}: reading its bag", passes=(OSError,)):
-            reading.manifest(stop)
-            reading.files_without_line()
+            reading.read_manifest(stop)
+            reading.find_files_without_line()
     except OSError as fault:
-        said = f"it could not be read to its end: {fault.strerror or fault}"
-        reading.report.faults.append(said)
-    except ManifestDamaged as fault:  # it went since the disk was looked at
-        reading.report.faults.append(str(fault))
-    return reading.report
-
-
-# --- one line -----------------------------------------------------------------------------
+        report.faults.append(f"it could not be read to its end: {fault.strerror or fault}")
+    except ManifestDamaged as fault:  # it vanished after the disk was looked at
+        report.faults.append(str(fault))
+    return report
 
 
 class LineFinding(Enum):
-    """What a line, its file and the database say together."""
+    """What a line, its file and the database mean together."""
 
     NEW = "nothing is known of the file"
     ADDED = "the file is known, this copy of it is not"
@@ -113,99 +106,91 @@ class LineFinding(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """A line of the manifest, and the file that it names; None: there is none."""
+    """A line of the manifest, and the stat of the file that it names; None: there is none."""
 
     sha512: str
     name: str
-    info: os.stat_result | None
+    stat: FileStat | None
 
 
 def judge(listed: Listed, row: FileRow | None) -> LineFinding:
     """Pure."""
     if row and row.sha512 != listed.sha512:
         return LineFinding.OTHER_CONTENT
-    if listed.info is None:
+    if listed.stat is None:
         return LineFinding.GONE if row else LineFinding.LOST
     if row is None:
         return LineFinding.NEW
-    if row.size_bytes != listed.info.st_size:
+    if row.size_bytes != listed.stat.size_bytes:
         return LineFinding.OTHER_SIZE
     if row.copy_state is CopyState.DAMAGED:
         return LineFinding.BAD
     return LineFinding.KNOWN if row.copy_state is CopyState.GOOD else LineFinding.ADDED
 
 
-# --- one disk -----------------------------------------------------------------------------
-
-
 @dataclass(slots=True)
-class _Reading:
+class _BagReading:
     context: Context
     held: HeldDisk
     report: BagReport
     _unregistered: set[str] = field(default_factory=set)  # names of lines without a row here
 
-    def manifest(self, stop: threading.Event) -> None:
-        """Chunk by chunk, so that memory is bounded. Raises OSError, Stopped."""
+    def read_manifest(self, stop: threading.Event) -> None:
+        """Register the lines, chunk by chunk so that memory is bounded. Raises OSError, Stopped."""
         bad = manifest.BadLines()
         lines = manifest.read_on(self.held.root_fd, bad)
         while chunk := list(islice(lines, CHUNK_LINES)):
             if stop.is_set():
                 raise Stopped("Interrupted: the database is not complete. Run this again.")
             listed = list(_with_files(self.held.root_fd, chunk))
+            doubtful: list[Listed] = []
             with db.transaction(self.context.conn):
-                doubtful = self._write_down_all(listed)
-            for one in doubtful:  # has to be read, so not within the transaction
+                for one in listed:
+                    with self._isolated(one):
+                        if not self._register(one):
+                            doubtful.append(one)
+            for one in doubtful:  # these must be read: not within the transaction
                 with self._isolated(one):
                     self._settle_size(one)
         self.report.faults += bad.texts()
 
-    def _write_down_all(self, listed: Iterable[Listed]) -> list[Listed]:
-        """Those that have to be read before they can be judged."""
-        doubtful = []
-        for one in listed:
-            with self._isolated(one):
-                if not self._write_down(one):
-                    doubtful.append(one)
-        return doubtful
-
-    @contextmanager
-    def _isolated(self, listed: Listed) -> Iterator[None]:
-        """Keep a bug to this line; the disk's faults are dealt with by whoever reads it."""
+    def _isolated(self, listed: Listed) -> AbstractContextManager[None]:
+        """Keep a bug to this line; faults of the disk pass."""
         about = f"{self.report.label}: the line of {shown(listed.name)}"
-        with self.context.board.isolated(about, passes=(OSError,)):
-            yield
+        return self.context.board.isolated(about, passes=(OSError,))
 
-    def _write_down(self, listed: Listed) -> bool:
-        """False: the file has to be read before it can be judged."""
-        row = db.rebuild.file_row(self.context.conn, listed.name, self.held.disk)
+    def _row(self, name: str) -> FileRow | None:
+        return db.rebuild.file_row(self.context.conn, name, self.held.disk)
+
+    def _register(self, listed: Listed) -> bool:
+        """False: the file must be read before it can be judged."""
+        name, row = listed.name, self._row(listed.name)
         finding = judge(listed, row)
-        if listed.info:
+        if listed.stat:
             self.report.files += 1
-            self.report.size_bytes += listed.info.st_size
-        if finding in (LineFinding.LOST, LineFinding.OTHER_CONTENT):
-            self._unregistered.add(listed.name)
+            self.report.size_bytes += listed.stat.size_bytes
         if row is None:
-            self._write_unknown(listed, finding)
+            self._register_new(listed)
         elif finding is LineFinding.OTHER_CONTENT:
-            said = f"SHA-512 {listed.sha512[:12]}…", f"SHA-512 {row.sha512[:12]}…"
-            self._differ(listed.name, *said)
+            self._unregistered.add(name)
+            self.report.differences.append(self._difference(listed, row))
         elif finding is LineFinding.BAD:
-            self.report.damaged.append(shown(listed.name))
+            self.report.damaged.append(shown(name))
         elif finding is LineFinding.GONE:
-            self.report.missing.append(shown(listed.name))
+            self.report.missing.append(shown(name))
             self._set(row, listed, CopyState.MISSING)
         elif finding is LineFinding.ADDED:
             self._add(row.id, listed, CopyState.GOOD)
         return finding is not LineFinding.OTHER_SIZE
 
-    def _write_unknown(self, listed: Listed, finding: LineFinding) -> None:
-        info = listed.info
-        if finding is LineFinding.LOST or info is None:
-            self.report.lost.append(shown(listed.name))  # of what size? there is no row without
+    def _register_new(self, listed: Listed) -> None:
+        if listed.stat is None:  # a row needs a size, which nobody knows
+            self._unregistered.add(listed.name)
+            self.report.lost.append(shown(listed.name))
             return
+        conn, found = self.context.conn, listed.stat
         file_id = db.rebuild.add_file(
-            self.context.conn, listed.name, listed.sha512, info.st_size, FileStat.of(info).mtime_ns
+            conn, listed.name, listed.sha512, found.size_bytes, found.mtime_ns
         )
         self._add(file_id, listed, CopyState.GOOD)
 
@@ -216,50 +201,43 @@ class _Reading:
             db.copies.set_copy_state(self.context.conn, row.id, self.held.disk, state)
 
     def _add(self, file_id: int, listed: Listed, state: CopyState) -> None:
-        conn, info, now_s = self.context.conn, listed.info, time.time()
+        conn, found, now_s = self.context.conn, listed.stat, time.time()
         # The inode was last changed when the copy got its final name.
-        at = utc(min(info.st_ctime, now_s) if info else now_s)
-        mtime_ns = FileStat.of(info).mtime_ns if info else None
+        at = utc(min(found.ctime_ns / 1e9, now_s) if found else now_s)
+        mtime_ns = found.mtime_ns if found else None
         db.rebuild.add_unverified_copy(conn, file_id, self.held.disk, state, mtime_ns, at)
         db.rebuild.archived_if_in_both_roles(conn, file_id)
         self.report.new_copies += 1
 
-    def _differ(self, name: str, here: str, there: str) -> None:
-        label = self.held.disk.label
+    def _difference(self, listed: Listed, row: FileRow) -> Difference:
+        label, name = self.held.disk.label, listed.name
         others = [o for o in db.rebuild.labels_of(self.context.conn, name) if o != label]
-        there = f"{', '.join(others) or 'the database'}: {there}"
-        self.report.differences.append(Difference(shown(name), f"{label}: {here}", there))
-
-    # --- two sizes ------------------------------------------------------------------------
+        there = ", ".join(others) or "the database"
+        return Difference(
+            shown(name),
+            f"{label}: SHA-512 {listed.sha512[:12]}…",
+            f"{there}: SHA-512 {row.sha512[:12]}…",
+        )
 
     def _settle_size(self, listed: Listed) -> None:
-        """The right size is that of a copy which has the SHA-512."""
-        row = db.rebuild.file_row(self.context.conn, listed.name, self.held.disk)
-        assert row and listed.info
-        size_bytes, is_whole = listed.info.st_size, self._is_whole(listed)
+        """The right size is that of a copy which has the SHA-512. Raises OSError."""
+        row, found = self._row(listed.name), listed.stat
+        assert row and found
+        with closing(HashingReader()) as reader:
+            state = examine(self.held, listed.name, listed.sha512, reader).state
+        if state is CopyState.MISSING:  # it vanished after the look at it
+            state = CopyState.DAMAGED
         with db.transaction(self.context.conn):
-            if is_whole:
-                mtime_ns = FileStat.of(listed.info).mtime_ns
-                db.rebuild.mend_size(self.context.conn, row.id, size_bytes, mtime_ns)
-            self._set(row, listed, CopyState.GOOD if is_whole else CopyState.DAMAGED)
-        if not is_whole:
+            if state is CopyState.GOOD:
+                db.rebuild.mend_size(self.context.conn, row.id, found.size_bytes, found.mtime_ns)
+            self._set(row, listed, state)
+        if state is not CopyState.GOOD:
             self.report.damaged.append(shown(listed.name))
 
-    def _is_whole(self, listed: Listed) -> bool:
-        try:
-            with closing(direct_io.HashingReader()) as reader:
-                copy = self.held.read_copy(listed.name, reader, lambda _: None)
-        except OSError as fault:
-            log.warning("%s: %s: %s", self.held.disk.label, shown(listed.name), fault)
-            return False
-        return copy.sha512 == listed.sha512
-
-    # --- files without a line -------------------------------------------------------------
-
-    def files_without_line(self) -> None:
-        """One that is in the buffer still is on its way: the next pass goes on with it."""
+    def find_files_without_line(self) -> None:
+        """A file that is still in the buffer is left out: the next pass goes on with it."""
         with buffer_marker.presence(self.context.config, self.context.conn) as buffer:
-            for name, _ in entries_under_data(self.held.root_fd):
+            for name, _ in bag.entries_under_data(self.held.root_fd):
                 if not self._is_known(name) and buffer.has_left(name):
                     self.report.without_line.append(shown(name))
         self.report.without_line.sort()
@@ -267,36 +245,27 @@ class _Reading:
     def _is_known(self, name: str) -> bool:
         if name in self._unregistered or bag.why_not_carried(name):
             return name in self._unregistered
-        row = db.rebuild.file_row(self.context.conn, name, self.held.disk)
+        row = self._row(name)
         return row is not None and row.copy_state is not None
 
 
 def _with_files(root_fd: int, lines: Sequence[ManifestLine]) -> Iterator[Listed]:
-    """Each line with its file's stat; neighbours in one directory share the way there."""
+    """Yield each line with its file's stat; neighbors in one directory share the way there."""
     for parent, group in groupby(lines, key=lambda line: line.name.rpartition("/")[0]):
         here = list(group)
-        bases = [line.name.rpartition("/")[2] for line in here]
-        infos = _stats_in(root_fd, f"{bag.DATA}/{parent}".rstrip("/"), bases)
-        for line, base in zip(here, bases, strict=True):
-            yield Listed(line.sha512, line.name, infos.get(base))
+        stats = _stats_in(root_fd, f"{bag.DATA}/{parent}".rstrip("/"), here)
+        yield from (Listed(line.sha512, line.name, stats.get(line.name)) for line in here)
 
 
-def _stats_in(root_fd: int, path: str, bases: Sequence[str]) -> dict[str, os.stat_result]:
-    """Of those that are regular files in this directory."""
+def _stats_in(root_fd: int, path: str, lines: Iterable[ManifestLine]) -> dict[str, FileStat]:
+    """Return the stats by name of those that are regular files in this directory."""
     try:
         with paths.directory(root_fd, path) as fd:
-            infos = {base: _stat(fd, base) for base in bases}
+            infos = {line.name: paths.stat(fd, line.name.rpartition("/")[2]) for line in lines}
     except OSError as fault:
         if fault.errno not in NO_SUCH_ERRNOS:
             raise
         return {}
-    return {base: info for base, info in infos.items() if info and stat.S_ISREG(info.st_mode)}
-
-
-def _stat(directory_fd: int, base: str) -> os.stat_result | None:
-    try:
-        return os.stat(base, dir_fd=directory_fd, follow_symlinks=False)
-    except OSError as fault:
-        if fault.errno not in NO_SUCH_ERRNOS:
-            raise
-        return None
+    return {
+        n: FileStat.of(info) for n, info in infos.items() if info and stat.S_ISREG(info.st_mode)
+    }

@@ -1,7 +1,8 @@
-"""Disks that have left since an older database was copied: closed by their packing lists.
+"""Make the database again from the bags of all mounted disks, or complete an older one.
 
-A list is the manifest of a sealed bag, kept beside the database; it stands for the disk only
-where it contradicts nothing that is known. Its copies are unverified, as all of a rebuild.
+Disks that have left since an older database was copied are closed by their packing lists. A list is
+the manifest of a sealed bag, kept beside the database; it replaces the disk only if it contradicts
+nothing that is known. All copies of a rebuild are unverified.
 """
 
 from __future__ import annotations
@@ -10,8 +11,7 @@ import contextlib
 import logging
 import re
 import threading
-import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -20,22 +20,26 @@ from poledata import db
 from poledata.context import Context
 from poledata.disk_map import Entry
 from poledata.disks import catalog_copy, closing, manifest
-from poledata.disks.identity import HeldDisk
 from poledata.errors import CopyDamaged, ManifestDamaged
-from poledata.formatting import seconds, shown, utc
+from poledata.formatting import seconds, shown, utc, utc_now
 from poledata.maintenance import read_bags
 from poledata.maintenance.inventory import Find, Inventory, NotUsed
-from poledata.maintenance.read_bags import BagReport
+from poledata.maintenance.read_bags import CHUNK_LINES, BagReport
 from poledata.models import CopyState, Disk, DiskState, ManifestLine, Role, Severity
 from poledata.system import mounts
 
-CHUNK_LINES = 5000  # a transaction
 BY_LIST = "closed by its packing list"
+COMMAND = "generate_db.py --from-disks"
+FOUND_BY = f"Found by {COMMAND}"
+INCOMPLETE = "database-error"  # with a key of ours: the database lacks what is on some disk
+_OTHER_KEYS = ("database", "journal")  # of other troubles (delivery.py, monitor.py)
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """What came of the packing list of one disk that is not there."""
+    """The result of the packing list of one disk that is not there."""
 
     label: str
     role: Role
@@ -43,92 +47,6 @@ class Packed:
     files: int = 0
     new_copies: int = 0
     fault: str | None = None  # why it closed nothing
-
-
-def close_by_lists(context: Context, absent: Iterable[Disk]) -> Iterator[Packed]:
-    """Disks that are not there; those without a list of this life of theirs are passed over."""
-    for disk in absent:
-        path = _list_of(context, disk)
-        if path is None:
-            continue
-        try:
-            fault = _why_not(context.conn, disk, path)
-            files, new = (0, 0) if fault else _close(context.conn, disk, path)
-        except OSError as trouble:
-            files, new, fault = 0, 0, f"it can't be read: {trouble.strerror or trouble}"
-        except ManifestDamaged as trouble:
-            files, new, fault = 0, 0, str(trouble)
-        yield Packed(disk.label, disk.role, disk.serial, files, new, fault)
-
-
-def _list_of(context: Context, disk: Disk) -> Path | None:
-    """The newest list of this drive, unless the drive began anew since (sealing.py names them)."""
-    lists = context.config.db_path.with_name("packing-lists")
-    stem = re.escape(f"{disk.label}-{disk.serial.replace('/', '_')}")
-    ours = re.compile(rf"{stem}(-\d{{4}}-\d\d-\d\dT\d+Z)?\.sha512")
-    paths = [path for path in lists.glob("*.sha512") if ours.fullmatch(path.name)]
-    began = disk.first_used_at or db.disks.last_event(context.conn, disk, "came back")
-    began_at_s = seconds(began) if began else 0.0
-    dated = [(path.stat().st_mtime, path) for path in paths]
-    return max((one for one in dated if one[0] >= began_at_s), default=(0, None))[1]
-
-
-def _why_not(conn: db.Connection, disk: Disk, path: Path) -> str | None:
-    """What speaks against the list; nothing is written."""
-    unknown, other, known_here = [], [], 0
-    for line in manifest.read_list(path):
-        row = db.rebuild.file_row(conn, line.name, disk)
-        if row is None:
-            unknown.append(line.name)
-        elif row.sha512 != line.sha512:
-            other.append(line.name)
-        elif row.copy_state is CopyState.GOOD:
-            known_here += 1
-    if other:
-        said = f"{len(other)} of its lines say other content than the database"
-        return f"{said}, {shown(other[0])} among them"
-    if unknown:
-        said = f"{len(unknown)} files of its packing list are on no disk that is here"
-        return f"{said}, {shown(unknown[0])} among them"
-    files, _ = db.copies.count_on(conn, disk)
-    if files != known_here:
-        return f"the database has {files} files on it, of which the list names {known_here}"
-    return None
-
-
-def _close(conn: db.Connection, disk: Disk, path: Path) -> tuple[int, int]:
-    """How many files it has, and how many of them are new to the database."""
-    at, files, new = utc(path.stat().st_mtime), 0, 0
-    lines = manifest.read_list(path)
-    while chunk := list(islice(lines, CHUNK_LINES)):
-        files += len(chunk)
-        with db.transaction(conn):
-            new += sum(_add_listed_disk(conn, disk, line, at) for line in chunk)
-    with db.transaction(conn):
-        if disk.state is DiskState.SPARE:
-            db.disks.activate(conn, disk, at)
-        if disk.state is not DiskState.CLOSED:
-            db.disks.set_state(conn, disk, DiskState.CLOSED, BY_LIST, at)
-        db.disks.note_event(conn, disk.id, at, "sealed", BY_LIST)
-    return files, new
-
-
-def _add_listed_disk(conn: db.Connection, disk: Disk, line: ManifestLine, at: str) -> bool:
-    """Whether the copy is new to the database."""
-    row = db.rebuild.file_row(conn, line.name, disk)
-    if row is None or row.copy_state is not None:
-        return False
-    db.rebuild.add_unverified_copy(conn, row.id, disk, CopyState.GOOD, None, at)
-    db.rebuild.archived_if_in_both_roles(conn, row.id)
-    return True
-
-
-COMMAND = "generate_db.py --from-disks"
-FOUND_BY = f"Found by {COMMAND}"
-INCOMPLETE = "database-error"  # with a key of ours: the database lacks what is on some disk
-_NOT_OURS = ("database", "journal")  # keys of other troubles (delivery.py, watch.py)
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,19 +77,25 @@ def rebuild(
     stop: threading.Event,
     is_dry: bool = False,
 ) -> Rebuilt:
-    """The whole of it; the caller has the turn. Raises Stopped: run it again, and it goes on."""
+    """Register all disks and what is on them; the caller has the turn.
+
+    Raises Stopped: the next run goes on from there.
+    """
     known = {disk.id for disk in db.disks.disks(context.conn)}
     _note_begin(context)
     _register_disks(context, inventory, spares)
     rows = {disk.serial: disk for disk in db.disks.disks(context.conn)}
-    helds = [replace(find.held, disk=rows[_serial(find)]) for find in inventory.finds]
+    helds = [replace(find.held, disk=rows[find.held.disk.serial]) for find in inventory.finds]
     reports = read_bags.read_all(context, helds, stop)
     for held, report in zip(helds, reports, strict=True):
         if held.disk.state is DiskState.CLOSED and not is_dry:
-            _keep_packing_list(context, held, report)
+            try:  # the lists may be lost together with the database
+                closing.keep_packing_list(context, held, held.disk.last_used_at or utc_now())
+            except OSError as fault:
+                report.faults.append(f"its packing list can't be kept: {fault.strerror or fault}")
         _tell(context, held.disk, report)
     by_copies = _take_in(context, inventory)
-    packed = tuple(close_by_lists(context, _away(context, inventory, known)))
+    packed = tuple(_close_by_lists(context, inventory, known))
     closed = {one.serial for one in packed if not one.fault}
     _note_end(context, inventory, closed)
     labels = {disk.label for disk in rows.values()}
@@ -184,143 +108,23 @@ def rebuild(
         tuple(disk.label for disk in inventory.absent if disk.serial not in closed),
         tuple(label for label in inventory.empty if label not in labels),
         tuple(entry.label for entry in spares),
-        by_copies=by_copies,
+        by_copies,
     )
 
 
 def _take_in(context: Context, inventory: Inventory) -> tuple[str, ...]:
-    """Disks of which only a copy of the database on a mounted disk tells; their labels."""
-    taken_in = []
+    """Add the disks that only a copy of the database on a mounted disk knows; their labels."""
+    labels = []
     for find in inventory.finds:
         try:
-            taken_in += catalog_copy.take_in(context, find.held)
-        except (OSError, CopyDamaged) as fault:  # it helps; the bags were read
+            labels += catalog_copy.take_in(context, find.held)
+        except (OSError, CopyDamaged) as fault:  # a help only: the bags were read
             log.warning("%s is not used: %s", catalog_copy.key_of(find.held), fault)
-    return tuple(taken_in)
-
-
-def _away(context: Context, inventory: Inventory, known: Collection[int]) -> Iterator[Disk]:
-    """Disks that may have been filled, closed and taken away since the copy was made."""
-    unsealed = {disk.id for disk in db.disks.unsealed_disks(context.conn)}
-    here = {find.held.disk.id for find in inventory.finds}
-    taken = {place.path for place in inventory.not_used}
-    for disk in (each for each in db.disks.disks(context.conn) if each.id in known):
-        is_open = disk.state in (DiskState.SPARE, DiskState.ACTIVE) or disk.id in unsealed
-        places = {str(place) for place in context.config.mount_points(disk.label)}
-        is_there = disk.id in here or disk.label in inventory.empty or places & taken
-        if is_open and not is_there:
-            yield disk
-
-
-# --- is it complete? ----------------------------------------------------------------------
-
-
-def _note_begin(context: Context) -> None:
-    """Stored before the first row, so that a run which is killed can't pass for a whole one."""
-    context.board.tell(
-        INCOMPLETE,
-        "rebuild",
-        f"{COMMAND} began at {_now()} and has not ended: the database does not know all that is "
-        f"on the disks. No file is lost by it. Run it again: {COMMAND}",
-        Severity.WARNING,
-    )
-
-
-def _note_end(context: Context, inventory: Inventory, closed: Collection[str]) -> None:
-    """What this run could not read is said until another one reads it, or a person noted it."""
-    lacking = dict(_not_read(context, inventory, closed))
-    for key in context.board.open_keys(INCOMPLETE):
-        if key not in (*lacking, *_NOT_OURS):
-            context.board.settle([INCOMPLETE], key)
-    for key, why in lacking.items():
-        context.board.tell(INCOMPLETE, key, why, Severity.WARNING)
-
-
-def _not_read(
-    context: Context, inventory: Inventory, closed: Collection[str]
-) -> Iterator[tuple[str, str]]:
-    """A key and a text each. A closed disk gets no files: of it the database knows all.
-
-    ``closed``: serials of those that were closed by their packing lists.
-    """
-    for place in inventory.not_used:
-        yield (
-            place.path,
-            f"{place.why}. The disk at {place.path} was not used: the database may not know all "
-            f"that is on it. Mount it where it belongs, or take it out; then: {COMMAND}",
-        )
-    for find in inventory.finds:
-        with contextlib.suppress(OSError, CopyDamaged):  # said by _take_in
-            if why := catalog_copy.why_kept(context, find.held):
-                yield catalog_copy.key_of(find.held), why
-    unsealed = {disk.id for disk in db.disks.unsealed_disks(context.conn)}
-    for disk in inventory.absent:
-        is_open = disk.state is DiskState.ACTIVE or disk.id in unsealed
-        if is_open and disk.serial not in closed:
-            yield (
-                disk.label,
-                f"{disk.label} ({disk.serial}) was not mounted: the database may not know all that "
-                f"is on it. Mount it, then: {COMMAND}. If it has left the station, its packing "
-                "list is wanted in packing-lists/ beside the database; then the same. If it is "
-                f"dead or gone: data_manager.py lost {disk.label}",
-            )
-
-
-# --- registering --------------------------------------------------------------------------
-
-
-def _serial(find: Find) -> str:
-    return find.known.serial if find.known else find.marked.mark.serial
-
-
-def _register_disks(context: Context, inventory: Inventory, spares: Sequence[Entry]) -> None:
-    """All at once: whoever looks from now on finds every disk that is there."""
-    rooms = [mounts.space(find.held.root_fd) for find in inventory.finds]
-    is_stand_in = not context.config.require_mount
-    with db.transaction(context.conn):
-        for find, room in zip(inventory.finds, rooms, strict=True):
-            _register(context.conn, find, room)
-        for e in spares:
-            db.disks.add_disk(
-                context.conn, e.label, e.role, e.serial, e.logical_id, is_stand_in, _now()
-            )
-
-
-def _register(conn: db.Connection, find: Find, room: mounts.Space) -> None:
-    """A disk, in the state in which it is; so that no pass wants to finish a sealed one's close."""
-    mark, at, why = find.marked.mark, find.marked.last_used_at, "rebuilt from its bag"
-    disk = find.known or _add(conn, find)
-    if disk.state is DiskState.SHIPPED:
-        return
-    if disk.state is DiskState.SPARE:
-        db.disks.activate(conn, disk, mark.opened_at)
-    if find.marked.is_sealed and disk.state is not DiskState.CLOSED:
-        db.disks.set_state(conn, disk, DiskState.CLOSED, why, at)
-    if disk.id in {unsealed.id for unsealed in db.disks.unsealed_disks(conn)}:
-        db.disks.note_event(conn, disk.id, at, "sealed", why)
-    db.disks.measure(conn, disk, room.capacity_bytes, room.used_bytes, room.free_bytes, at)
-
-
-def _add(conn: db.Connection, find: Find) -> Disk:
-    mark = find.marked.mark
-    db.disks.add_disk(
-        conn, mark.label, mark.role, mark.serial, mark.logical_id, mark.stand_in, _now()
-    )
-    return next(disk for disk in db.disks.disks(conn) if disk.serial == mark.serial)
-
-
-def _keep_packing_list(context: Context, held: HeldDisk, report: BagReport) -> None:
-    """The lists stand beside the database, and may be lost with it."""
-    lists, disk = context.config.db_path.with_name("packing-lists"), held.disk
-    at = disk.last_used_at or _now()
-    try:
-        closing.keep_packing_list(held.root_fd, lists, disk.label, disk.serial, at)
-    except OSError as fault:
-        report.faults.append(f"its packing list can't be kept: {fault.strerror or fault}")
+    return tuple(labels)
 
 
 def _tell(context: Context, disk: Disk, report: BagReport) -> None:
-    """One notice a disk; it ends with the run that finds nothing, or when ``verify`` does."""
+    """Report a disk; the notice ends with a run that finds nothing, or by ``verify``."""
     about = disk.known_as
     if report.is_well:
         is_ours = FOUND_BY in context.board.text("copy-damaged", about)
@@ -337,5 +141,190 @@ def _tell(context: Context, disk: Disk, report: BagReport) -> None:
     )
 
 
-def _now() -> str:
-    return utc(time.time())
+# --- registering disks --------------------------------------------------------------------
+
+
+def _register_disks(context: Context, inventory: Inventory, spares: Sequence[Entry]) -> None:
+    """All at once: nobody sees a database with only some of the disks."""
+    spaces = [mounts.space(find.held.root_fd) for find in inventory.finds]
+    conn, is_stand_in = context.conn, not context.config.require_mount
+    with db.transaction(conn):
+        for find, space in zip(inventory.finds, spaces, strict=True):
+            _register(conn, find, space)
+        for e in spares:
+            db.disks.add_disk(conn, e.label, e.role, e.serial, e.logical_id, is_stand_in, utc_now())
+
+
+def _register(conn: db.Connection, find: Find, space: mounts.Space) -> None:
+    """Register a disk in the state it is in; no pass must want to finish a sealed one's close."""
+    mark, at, why = find.marked.mark, find.marked.last_used_at, "rebuilt from its bag"
+    if find.known is None:
+        db.disks.add_disk(
+            conn, mark.label, mark.role, mark.serial, mark.logical_id, mark.stand_in, utc_now()
+        )
+    disk = find.known or next(d for d in db.disks.disks(conn) if d.serial == mark.serial)
+    if disk.state is DiskState.SHIPPED:
+        return
+    if disk.state is DiskState.SPARE:
+        db.disks.activate(conn, disk, mark.opened_at)
+    if find.marked.is_sealed and disk.state is not DiskState.CLOSED:
+        db.disks.set_state(conn, disk, DiskState.CLOSED, why, at)
+    if disk.id in _unsealed(conn):
+        db.disks.note_event(conn, disk.id, at, "sealed", why)
+    db.disks.measure(conn, disk, space.capacity_bytes, space.used_bytes, space.free_bytes, at)
+
+
+def _unsealed(conn: db.Connection) -> set[int]:
+    return {disk.id for disk in db.disks.unsealed_disks(conn)}
+
+
+# --- packing lists ------------------------------------------------------------------------
+
+
+def _close_by_lists(
+    context: Context, inventory: Inventory, known: Collection[int]
+) -> Iterator[Packed]:
+    """Close the disks that are not there by the packing lists of their present use."""
+    conn = context.conn
+    for disk in _away(context, inventory, known):
+        path = _list_of(context, disk)
+        if path is None:
+            continue
+        files, new, fault = 0, 0, None
+        try:
+            fault = _why_not(conn, disk, path)
+            files, new = (0, 0) if fault else _close(conn, disk, path)
+        except OSError as trouble:
+            fault = f"it can't be read: {trouble.strerror or trouble}"
+        except ManifestDamaged as trouble:
+            fault = str(trouble)
+        yield Packed(disk.label, disk.role, disk.serial, files, new, fault)
+
+
+def _away(context: Context, inventory: Inventory, known: Collection[int]) -> Iterator[Disk]:
+    """Yield disks that may have been filled, closed and taken away since the copy was made."""
+    unsealed = _unsealed(context.conn)
+    here = {find.held.disk.id for find in inventory.finds}
+    not_used = {place.path for place in inventory.not_used}
+    for disk in (each for each in db.disks.disks(context.conn) if each.id in known):
+        is_open = disk.state in (DiskState.SPARE, DiskState.ACTIVE) or disk.id in unsealed
+        places = {str(place) for place in context.config.mount_points(disk.label)}
+        is_there = disk.id in here or disk.label in inventory.empty or places & not_used
+        if is_open and not is_there:
+            yield disk
+
+
+def _list_of(context: Context, disk: Disk) -> Path | None:
+    """Return the newest list of this drive, unless its present use began after that."""
+    stem = re.escape(closing.packing_list_stem(disk))
+    ours = re.compile(rf"{stem}(-\d{{4}}-\d\d-\d\dT\d+Z)?\.sha512")
+    lists = closing.packing_lists(context).glob("*.sha512")
+    began = disk.first_used_at or db.disks.last_event(context.conn, disk, "came back")
+    began_at_s = seconds(began) if began else 0.0
+    dated = [(path.stat().st_mtime, path) for path in lists if ours.fullmatch(path.name)]
+    return max((one for one in dated if one[0] >= began_at_s), default=(0, None))[1]
+
+
+def _why_not(conn: db.Connection, disk: Disk, path: Path) -> str | None:
+    """Return what contradicts the list; nothing is written. Raises OSError, ManifestDamaged."""
+    unknown, other, known_here = [], [], 0
+    for line in manifest.read_list(path):
+        row = db.rebuild.file_row(conn, line.name, disk)
+        if row is None:
+            unknown.append(line.name)
+        elif row.sha512 != line.sha512:
+            other.append(line.name)
+        elif row.copy_state is CopyState.GOOD:
+            known_here += 1
+    files, _ = db.copies.count_on(conn, disk)
+    if other:
+        why = f"{len(other)} of its lines say other content than the database"
+    elif unknown:
+        why = f"{len(unknown)} files of its packing list are on no disk that is here"
+    elif files != known_here:
+        return f"the database has {files} files on it, of which the list names {known_here}"
+    else:
+        return None
+    return f"{why}, {shown((other or unknown)[0])} among them"
+
+
+def _close(conn: db.Connection, disk: Disk, path: Path) -> tuple[int, int]:
+    """Return how many files it has, and how many of its copies are new to the database."""
+    at, files, new = utc(path.stat().st_mtime), 0, 0
+    lines = manifest.read_list(path)
+    while chunk := list(islice(lines, CHUNK_LINES)):
+        files += len(chunk)
+        with db.transaction(conn):
+            new += sum(_add_copy(conn, disk, line, at) for line in chunk)
+    with db.transaction(conn):
+        if disk.state is DiskState.SPARE:
+            db.disks.activate(conn, disk, at)
+        if disk.state is not DiskState.CLOSED:
+            db.disks.set_state(conn, disk, DiskState.CLOSED, BY_LIST, at)
+        db.disks.note_event(conn, disk.id, at, "sealed", BY_LIST)
+    return files, new
+
+
+def _add_copy(conn: db.Connection, disk: Disk, line: ManifestLine, at: str) -> bool:
+    """True if the copy is new to the database."""
+    row = db.rebuild.file_row(conn, line.name, disk)
+    if row is None or row.copy_state is not None:
+        return False
+    db.rebuild.add_unverified_copy(conn, row.id, disk, CopyState.GOOD, None, at)
+    db.rebuild.archived_if_in_both_roles(conn, row.id)
+    return True
+
+
+# --- is it complete? ----------------------------------------------------------------------
+
+
+def _note_begin(context: Context) -> None:
+    """Stored before the first row, so that a killed run does not look complete."""
+    context.board.tell(
+        INCOMPLETE,
+        "rebuild",
+        f"{COMMAND} began at {utc_now()} and has not ended: the database does not know all that is "
+        f"on the disks. No file is lost by it. Run it again: {COMMAND}",
+        Severity.WARNING,
+    )
+
+
+def _note_end(context: Context, inventory: Inventory, closed: Collection[str]) -> None:
+    """Report what this run could not read, until another run reads it."""
+    lacking = dict(_not_read(context, inventory, closed))
+    for key in context.board.open_keys(INCOMPLETE):
+        if key not in (*lacking, *_OTHER_KEYS):
+            context.board.settle([INCOMPLETE], key)
+    for key, why in lacking.items():
+        context.board.tell(INCOMPLETE, key, why, Severity.WARNING)
+
+
+def _not_read(
+    context: Context, inventory: Inventory, closed: Collection[str]
+) -> Iterator[tuple[str, str]]:
+    """Yield the key and the text of each notice.
+
+    A closed disk gets no files, so the database knows all of it. ``closed``: serials of those that
+    were closed by their packing lists.
+    """
+    for place in inventory.not_used:
+        yield (
+            place.path,
+            f"{place.why}. The disk at {place.path} was not used: the database may not know all "
+            f"that is on it. Mount it where it belongs, or take it out; then: {COMMAND}",
+        )
+    for find in inventory.finds:
+        with contextlib.suppress(OSError, CopyDamaged):  # logged by _take_in
+            if why := catalog_copy.why_kept(context, find.held):
+                yield catalog_copy.key_of(find.held), why
+    unsealed = _unsealed(context.conn)
+    for disk in inventory.absent:
+        is_open = disk.state is DiskState.ACTIVE or disk.id in unsealed
+        if is_open and disk.serial not in closed:
+            yield (
+                disk.label,
+                f"{disk.label} ({disk.serial}) was not mounted: the database may not know all that "
+                f"is on it. Mount it, then: {COMMAND}. If it has left the station, its packing "
+                "list is wanted in packing-lists/ beside the database; then the same. If it is "
+                f"dead or gone: data_manager.py lost {disk.label}",
+            )

@@ -1,4 +1,4 @@
-"""Getting archived files back, from whichever copy proves good; nothing is ever overwritten."""
+"""Copy archived files back, from a copy that proves good; nothing is ever overwritten."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from poledata.system.direct_io import CHUNK_BYTES, HashingReader
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What became of one name; ``label``: the disk that gave it; ``fault``: why not."""
+    """The result for one name; ``label``: the disk that gave it; ``fault``: why not."""
 
     name: str
     label: str | None = None
@@ -43,9 +43,8 @@ def restore(
     with _directory(to) as to_fd, MountedDisks(config, conn, set()) as mounted:
         _must_not_be_ours(config, conn, to, to_fd)
         for name in names:
-            known = db.files.file(conn, name) or db.files.file(
-                conn, name.removeprefix(f"{bag.DATA}/")
-            )
+            on_a_disk = name.removeprefix(f"{bag.DATA}/")
+            known = db.files.file(conn, name) or db.files.file(conn, on_a_disk)
             if known is None:
                 yield Restored(shown(name), fault="the database knows no file of this name")
             else:
@@ -68,18 +67,23 @@ def _directory(path: Path) -> Iterator[int]:
 
 
 def _must_not_be_ours(config: Config, conn: db.Connection, to: Path, to_fd: int) -> None:
-    """Raises UsageFault for the buffer (it would be archived anew) and for an archive disk."""
+    """Raises UsageFault for the buffer (it would be archived again) and for an archive disk."""
     real = Path(os.path.realpath(f"/proc/self/fd/{to_fd}"))
-    ours = [
-        config.buffer,
-        *(p for d in db.disks.disks(conn) for p in config.mount_points(d.label)),
-    ]
-    for place in ours:
+    disks = [place for d in db.disks.disks(conn) for place in config.mount_points(d.label)]
+    for place in (config.buffer, *disks):
         if real.is_relative_to(os.path.realpath(place)) or mounts.lies_in(to_fd, place):
             raise UsageFault(
                 f"--to {to}: it is in {place}, which the archive itself works with. Nothing was "
                 "restored. Name another directory."
             )
+
+
+class _NotGood(Exception):
+    """What a disk returned is not what was archived."""
+
+
+class _NotTaken(Exception):
+    """The target can't take a file: nothing is wrong with the archive."""
 
 
 def _restore_one(
@@ -89,12 +93,14 @@ def _restore_one(
     doubts: list[str] = []
     try:
         with _into_target():
-            _make_its_directory(to_fd, known.name)
+            parent = known.name.rpartition("/")[0]
+            for path in {*paths.make_directories(to_fd, parent), parent}:
+                paths.fsync_directory(to_fd, path)
             is_there = paths.stat(to_fd, known.name) is not None
         if is_there:
             return _compared(known, to_fd, stop)
-        for copy in sorted(known.copies, key=_hopes):
-            doubt = _tried(mounted, copy.disk, known, to_fd, stop)
+        for copy in sorted(known.copies, key=_source_rank):
+            doubt = _why_not_from(mounted, copy.disk, known, to_fd, stop)
             if doubt is None:
                 return Restored(name, copy.disk.label, doubts=tuple(doubts))
             doubts.append(doubt)
@@ -103,35 +109,39 @@ def _restore_one(
     return Restored(name, fault="no copy that is here proves good", doubts=tuple(doubts))
 
 
-def _tried(
-    mounted: MountedDisks, disk: Disk, known: KnownFile, to_fd: int, stop: threading.Event
-) -> str | None:
-    """Why this disk's copy did not come back; None: it did. Raises _NotTaken, Stopped."""
-    named = disk.known_as
-    what_next = f"data_manager.py verify {named}"
-    try:
-        _copy_out(mounted.hold(disk), known, to_fd, stop)
-    except DiskRefused as fault:
-        return str(fault)
-    except _NotGood as fault:
-        return f"{fault}. Next: {what_next}"
-    except OSError as fault:
-        return f"{disk.label}: {fault.strerror or fault}. Next: {what_next}"
-    return None
-
-
-def _hopes(copy: KnownCopy) -> tuple[bool, bool, bool]:
-    """The likeliest to prove good first; of equals the primary one."""
+def _source_rank(copy: KnownCopy) -> tuple[bool, bool, bool]:
+    """The likeliest to prove good comes first; of equals the primary one."""
     is_bad = copy.state is not CopyState.GOOD
     return is_bad, copy.disk.held_by is not None, copy.disk.role is Role.COPY
 
 
-class _NotGood(Exception):
-    """What a disk gave back is not what was archived."""
+def _compared(known: KnownFile, to_fd: int, stop: threading.Event) -> Restored:
+    """Something has the file's name already: perhaps the same content."""
+    name = shown(known.name)
+    try:
+        with paths.opened(to_fd, known.name) as fd, closing(HashingReader()) as reader:
+            info = os.fstat(fd)
+            is_it = stat.S_ISREG(info.st_mode) and info.st_size == known.size_bytes
+            sha512 = reader.sha512(fd, info.st_size, lambda _: _go_on(stop)) if is_it else ""
+    except OSError as fault:
+        return Restored(name, fault=f"something stands there already ({fault.strerror})")
+    if sha512 != known.sha512:
+        return Restored(name, fault="something else stands there already; it is left as it is")
+    return Restored(name, label="there already")
 
 
-class _NotTaken(Exception):
-    """The target can't take a file: nothing is wrong with the archive."""
+def _why_not_from(
+    mounted: MountedDisks, disk: Disk, known: KnownFile, to_fd: int, stop: threading.Event
+) -> str | None:
+    """Restore this disk's copy; return why that failed. Raises _NotTaken, Stopped."""
+    try:
+        _copy_out(mounted.hold(disk), known, to_fd, stop)
+    except DiskRefused as fault:
+        return str(fault)
+    except (_NotGood, OSError) as fault:
+        why = fault.strerror if isinstance(fault, OSError) else None
+        return f"{disk.label}: {why or fault}. Next: data_manager.py verify {disk.known_as}"
+    return None
 
 
 @contextmanager
@@ -146,27 +156,6 @@ def _into_target() -> Iterator[None]:
                 "must be. It was left as it is: move it away, or name another --to"
             )
         raise _NotTaken(why) from fault
-
-
-def _make_its_directory(to_fd: int, name: str) -> None:
-    parent = name.rpartition("/")[0]
-    for path in {*paths.make_directories(to_fd, parent), parent}:
-        paths.fsync_directory(to_fd, path)
-
-
-def _compared(known: KnownFile, to_fd: int, stop: threading.Event) -> Restored:
-    """Something has its name already: the same content, perhaps."""
-    name = shown(known.name)
-    try:
-        with paths.opened(to_fd, known.name) as fd, closing(HashingReader()) as reader:
-            info = os.fstat(fd)
-            is_it = stat.S_ISREG(info.st_mode) and info.st_size == known.size_bytes
-            sha512 = reader.sha512(fd, info.st_size, lambda _: _go_on(stop)) if is_it else ""
-    except OSError as fault:
-        return Restored(name, fault=f"something stands there already ({fault.strerror})")
-    if sha512 != known.sha512:
-        return Restored(name, fault="something else stands there already; it is left as it is")
-    return Restored(name, label="there already")
 
 
 def _copy_out(held: HeldDisk, known: KnownFile, to_fd: int, stop: threading.Event) -> None:
@@ -192,7 +181,10 @@ def _fill(out_fd: int, held: HeldDisk, known: KnownFile, stop: threading.Event) 
     digest, buffer = hashlib.sha512(), direct_io.aligned_buffer()
     with paths.opened(held.root_fd, f"{bag.DATA}/{known.name}") as fd:
         info = os.fstat(fd)
-        _must_be_as_large(held, info, known.size_bytes)
+        if not stat.S_ISREG(info.st_mode):
+            raise _NotGood("its copy is not a file")
+        if info.st_size != known.size_bytes:  # the target may have no space for one that grew
+            raise _NotGood(f"its copy has {info.st_size} bytes, not {known.size_bytes}")
         for at in range(0, info.st_size, CHUNK_BYTES):
             _go_on(stop)
             n_bytes = direct_io.fill(fd, buffer, at, info.st_size)
@@ -200,20 +192,11 @@ def _fill(out_fd: int, held: HeldDisk, known: KnownFile, stop: threading.Event) 
             with _into_target():
                 direct_io.write_at(out_fd, buffer[:n_bytes], at)
     if digest.hexdigest() != known.sha512:
-        raise _NotGood(f"{held.disk.label}: its copy is not what was archived")
+        raise _NotGood("its copy is not what was archived")
     with _into_target():
         os.fchmod(out_fd, stat.S_IMODE(info.st_mode) | stat.S_IRUSR)
         os.utime(out_fd, ns=(info.st_mtime_ns, info.st_mtime_ns))
         os.fsync(out_fd)
-
-
-def _must_be_as_large(held: HeldDisk, info: os.stat_result, size_bytes: int) -> None:
-    """Before the target gets a byte: it may have no room for a copy that grew."""
-    if not stat.S_ISREG(info.st_mode):
-        raise _NotGood(f"{held.disk.label}: its copy is not a file")
-    if info.st_size != size_bytes:
-        said = f"its copy has {info.st_size} bytes, not {size_bytes}"
-        raise _NotGood(f"{held.disk.label}: {said}")
 
 
 def _go_on(stop: threading.Event) -> None:

@@ -1,19 +1,17 @@
-"""What a reading of one disk found, the notices that it deserves, and those that it ends.
+"""Read the copies on disks back, write down which are good, and report what is not.
 
-A fault of the disk is no fault of its copies: where the disk does not answer, is not itself, or
-may not be read, nothing is said of what it holds.
+If a disk does not respond, is the wrong one, or may not be read, that is no fault of its copies:
+nothing is reported about them.
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 
 from poledata import db
@@ -21,21 +19,13 @@ from poledata.archive import buffer_marker
 from poledata.config import Config
 from poledata.context import Context, is_here
 from poledata.disks import bag, lifecycle, manifest
-from poledata.disks.closing import entries_under_data
-from poledata.disks.identity import HeldDisk, disk_faults
-from poledata.disks.lifecycle import settle_mended, the_disk
+from poledata.disks.identity import HeldDisk, as_refusal, wrong_disk
+from poledata.disks.lifecycle import the_disk
 from poledata.disks.mounted_disks import MountedDisks
-from poledata.errors import (
-    DISK_ERRNOS,
-    NO_SUCH_ERRNOS,
-    OBSTACLE_ERRNOS,
-    CannotClose,
-    DiskRefused,
-    Refused,
-    Stopped,
-)
-from poledata.formatting import counted, shown, utc
-from poledata.models import CopyOnDisk, CopyState, Disk, DiskState, VerifiedBy
+from poledata.errors import DiskRefused, Refused, Stopped
+from poledata.formatting import counted, shown, utc_now
+from poledata.maintenance.examine import OF_US_ERRNOS, CopyReading, examine
+from poledata.models import CopyOnDisk, CopyState, Disk, DiskState
 from poledata.notices.channels import configured_channels
 from poledata.notices.kinds import DISK_KINDS
 from poledata.notices.store import Board
@@ -43,22 +33,23 @@ from poledata.system import mounts, paths
 from poledata.system.direct_io import HashingReader
 
 GIVEN_UP = (DiskState.LOST, DiskState.SPARE)
-OF_US_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})  # neither file nor disk
-_PARTS = (bag.DATA, bag.MANIFEST, bag.MARK)  # without one of these a disk is not itself
+AT_ONCE = 8  # disks that are read at the same time: more than the processors can hash
+Tick = Callable[[str, str, int], None]  # label, file name, bytes read
+_PARTS = (bag.DATA, bag.MANIFEST, bag.MARK)  # without one of these it is not an archive disk
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class IoError:
-    """A copy that the disk, though it answers, does not give back."""
+    """A copy that a disk, though it responds, does not return."""
 
     name: str
-    why: str  # as the system says it
+    why: str  # in the words of the system
 
 
 @dataclass(slots=True)
 class VerifyResult:
-    """What a reading of one disk found; names are shown names."""
+    """What reading one disk found; names are shown names."""
 
     label: str
     good: int = 0
@@ -70,158 +61,29 @@ class VerifyResult:
     unlisted: list[str] = field(default_factory=list)  # without their line in the manifest
     nowhere: list[str] = field(default_factory=list)  # a line, but neither file nor row
     bad_lines: list[str] = field(default_factory=list)  # of the manifest, and where they are
-    left: int = 0  # copies that were due and were not read: it was stopped, or time was up
+    left: int = 0  # copies that were due and not read: it was stopped, or time was up
     fault: str | None = None  # why the reading could not go on
 
     @property
     def is_well(self) -> bool:
-        return not (
-            self.damaged
-            or self.missing
-            or self.unregistered
-            or self.unlisted
-            or self.nowhere
-            or self.bad_lines
-            or self.fault
-        )
+        bad = (self.damaged, self.missing, self.unregistered, self.unlisted, self.nowhere)
+        return not any((*bad, self.bad_lines, self.fault))
 
-    def note(self, copy: CopyOnDisk, state: CopyState, io_error: str | None) -> None:
+    def note(self, copy: CopyOnDisk, found: CopyReading) -> None:
         """Count one copy."""
         name = shown(copy.name)
-        if state is CopyState.GOOD:
+        if found.state is CopyState.GOOD:
             self.good += 1
             self.good_bytes += copy.size_bytes
-        elif state is CopyState.MISSING:
+        elif found.state is CopyState.MISSING:
             self.missing.append(name)
         else:
             self.damaged.append(name)
-        if io_error:
-            self.io_errors.append(IoError(name, io_error))
+        if found.io_error:
+            self.io_errors.append(IoError(name, found.io_error))
 
 
-@contextmanager
-def reading_faults(disk: Disk) -> Iterator[None]:
-    """Whatever keeps a disk from being read to its end becomes DiskRefused."""
-    try:
-        with disk_faults(disk):
-            yield
-    except DiskRefused as refusal:
-        raise _as_it_is_read(disk, refusal, refusal.__cause__) from refusal.__cause__
-    except CannotClose as fault:
-        raise _not_itself(disk, str(fault)) from fault
-
-
-def _as_it_is_read(disk: Disk, refusal: DiskRefused, cause: BaseException | None) -> DiskRefused:
-    if isinstance(cause, FileNotFoundError) and cause.filename in _PARTS:
-        return _not_itself(disk, f"{cause.filename} is not there")
-    if isinstance(cause, OSError) and cause.errno in OF_US_ERRNOS:
-        why = f"it could not be read on: {cause.strerror}"
-        what_next = "That is this machine's trouble, not the disk's: verify it again later."
-        return DiskRefused("disk-error", disk.label, why, what_next)
-    return refusal
-
-
-def _not_itself(disk: Disk, why: str) -> DiskRefused:
-    return DiskRefused("disk-wrong", disk.label, why, "Who changed it? Do not write to it.")
-
-
-# --- what a person is told ----------------------------------------------------------------
-
-
-def tell(
-    context: Context, disk: Disk, verdict: VerifyResult, refusal: DiskRefused | None, was_held: bool
-) -> None:
-    """Open the notices that a reading deserves, and end those that it proves to be over.
-
-    ``was_held``: the disk proved to be itself, and failed only while it was read.
-    """
-    disk = the_disk(context, disk.serial)  # as it is by now
-    if refusal:
-        _tell_refused(context, disk, refusal, was_held)
-    if disk.state in GIVEN_UP:
-        return
-    tell_bad_copies(context, disk, verdict)
-    if refusal is None and not verdict.left:
-        _note_that_it_was_read(context, disk)
-    if not verdict.is_well or verdict.left or db.copies.bad_copies_on(context.conn, disk):
-        return
-    about = disk.known_as
-    context.board.settle(["copy-damaged"], about)
-    if disk.held_by == "machine" and not lifecycle.is_held_for_smart(disk):
-        with db.transaction(context.conn):
-            db.disks.unhold(context.conn, disk, "all its copies read well", utc(time.time()))
-        context.board.settle(["disk-error"], about)
-
-
-def _tell_refused(context: Context, disk: Disk, refusal: DiskRefused, was_held: bool) -> None:
-    """The disk itself is at fault; it is no fault that one is on the shelf, or has left."""
-    is_away = refusal.kind == "disk-missing" and (
-        disk.state is not DiskState.ACTIVE or disk.held_by
-    )
-    has_left = disk.state is DiskState.SHIPPED and refusal.kind != "disk-error"
-    if disk.state is DiskState.LOST or is_away or has_left:
-        log.info("%s is not read: %s", disk.label, refusal)
-        return
-    log.warning("%s could not be read to the end: %s", disk.label, refusal)
-    is_sealed = disk.state in (DiskState.CLOSED, DiskState.SHIPPED)
-    if is_sealed or (was_held and disk.state is DiskState.ACTIVE):  # a pass's look is no proof
-        with db.transaction(context.conn):
-            at = utc(time.time())
-            db.disks.note_event(context.conn, disk.id, at, db.disks.NOT_READ, refusal.why)
-    context.board.tell(refusal.kind, disk.known_as, f"{refusal.why}. {refusal.what_next}")
-
-
-def _note_that_it_was_read(context: Context, disk: Disk) -> None:
-    """Read to its end: it is there, it is itself, and it answers."""
-    if db.disks.is_unread(context.conn, disk):
-        with db.transaction(context.conn):
-            db.disks.note_event(context.conn, disk.id, utc(time.time()), db.disks.READ, None)
-    if disk.held_by == "machine" and not lifecycle.is_held_for_smart(disk):
-        return  # its notice stands till it is given back
-    of_writing = {"disk-read-only"} if disk.state is DiskState.ACTIVE else set()
-    context.board.settle([kind for kind in DISK_KINDS if kind not in of_writing], disk.known_as)
-
-
-def tell_bad_copies(context: Context, disk: Disk, verdict: VerifyResult) -> None:
-    """Which copies are not good, and whether their files have others that are."""
-    bad = [*verdict.damaged, *verdict.missing]
-    is_to_be_mended = db.copies.bad_copies_on(context.conn, disk) or disk.state is DiskState.ACTIVE
-    said = []
-    if bad and is_to_be_mended:  # else each was made again before, and nothing is left to be done
-        one, many = f"copy on {disk.label} is", f"copies on {disk.label} are"
-        said.append(
-            f"{counted(len(verdict.damaged), one, many)} damaged, {len(verdict.missing)} missing, "
-            f"{bad[0]} among them. {_io_errors_text(verdict)}{_others_text(context, disk)}"
-        )
-    if verdict.bad_lines:
-        said.append(
-            f"The manifest of {disk.label} has a bad line. {verdict.bad_lines[0]}. This harms no "
-            "file: each copy was read and compared with the database."
-        )
-    if said:
-        value = float(len(bad)) if bad else None
-        context.board.tell("copy-damaged", disk.known_as, " ".join(said), value=value)
-    lifecycle.tell_no_good_copy(context, disk)
-
-
-def _io_errors_text(verdict: VerifyResult) -> str:
-    """The drive itself could not read them: that is graver than bytes that were changed."""
-    if not verdict.io_errors:
-        return ""
-    first, count = verdict.io_errors[0], len(verdict.io_errors)
-    return f"I/O ERROR at {count} of them ({first.name}: {first.why}): the drive may be failing. "
-
-
-def _others_text(context: Context, disk: Disk) -> str:
-    """Only what is known: the other copy may be bad, too, or never have been made."""
-    gone = len(db.copies.without_good_copy(context.conn, disk))
-    if gone:
-        return f"Files of this disk with no good copy left on any other: {gone} (no-good-copy)."
-    return "By what was last read of the others, each file has a good copy elsewhere."
-
-
-AT_ONCE = 8  # disks that are read at the same time: more than the processors can hash
-Tick = Callable[[str, str, int], None]  # label, file name, bytes read
+# --- several disks at once ----------------------------------------------------------------
 
 
 def must_not_be_lost(disks: Iterable[Disk]) -> None:
@@ -232,7 +94,7 @@ def must_not_be_lost(disks: Iterable[Disk]) -> None:
 
 
 def due(config: Config, conn: db.Connection) -> list[Disk]:
-    """The disks that are here and whose copies are to be read again, the least recent first."""
+    """Return the mounted disks whose copies must be read again, the least recent first."""
     mounted = mounts.mounted_places() if config.require_mount else None
     disks = [d for d in db.disks.disks(conn) if d.state in (DiskState.ACTIVE, DiskState.CLOSED)]
     here = [d for d in disks if d.held_by is None and is_here(config, d, mounted)]
@@ -246,39 +108,46 @@ def verify_all(
     stop: threading.Event,
     tick: Tick,
 ) -> list[VerifyResult]:
-    """Read several disks at once, each by one reader; see :func:`verify`."""
+    """Read several disks at once, each in its own thread; see :func:`verify`."""
 
     def one(disk: Disk) -> VerifyResult:
-        with db.connect_again(config.db_path) as conn:
-            board = Board(conn, configured_channels(config.secrets))
-            with board.isolated(f"{disk.label}: verifying"):
-                return verify(Context(config, conn, board), disk, stop, tick, not_since)
+        with _own_context(config) as context:
+            with context.board.isolated(f"{disk.label}: verifying"):
+                return verify(context, disk, stop, tick, not_since)
             return VerifyResult(
                 disk.label, fault="a bug of this program; the log has its traceback"
             )
 
     with ThreadPoolExecutor(AT_ONCE, "verify", initializer=_leave_signals_to_main) as pool:
         verdicts = list(pool.map(one, disks))
-    _tell_again(config, dict(zip(disks, verdicts, strict=True)))
+    with _own_context(config) as context:
+        _tell_again(context, zip(disks, verdicts, strict=True))
     return verdicts
 
 
-def _tell_again(config: Config, found: dict[Disk, VerifyResult]) -> None:
-    """What was true of the other copies when a disk was done may have been found wrong since."""
-    bad = {disk: verdict for disk, verdict in found.items() if verdict.damaged or verdict.missing}
+@contextmanager
+def _own_context(config: Config) -> Iterator[Context]:
     with db.connect_again(config.db_path) as conn:
-        context = Context(config, conn, Board(conn, configured_channels(config.secrets)))
-        settle_mended(context)
-        for disk, verdict in bad.items():
+        yield Context(config, conn, Board(conn, configured_channels(config.secrets)))
+
+
+def _tell_again(context: Context, found: Iterable[tuple[Disk, VerifyResult]]) -> None:
+    """Report bad copies again: the reading of another disk may have changed what is true."""
+    lifecycle.settle_mended(context)
+    for disk, verdict in found:
+        if verdict.damaged or verdict.missing:
             with context.board.isolated(f"{disk.label}: telling of its copies"):
                 now = the_disk(context, disk.serial)
                 if now.state not in GIVEN_UP:
-                    tell_bad_copies(context, now, verdict)
+                    _tell_bad_copies(context, now, verdict)
 
 
 def _leave_signals_to_main() -> None:
-    """Python handles them in the main thread, which waits: one taken here would not wake it."""
+    """Python handles signals in the main thread, which waits: one taken here would not wake it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+
+
+# --- one disk -----------------------------------------------------------------------------
 
 
 def verify(
@@ -290,154 +159,218 @@ def verify(
 ) -> VerifyResult:
     """Read every copy that the database has on a disk; write down what was found.
 
-    The least recently verified come first, so that an interrupted run goes on where it ended.
+    The least recently verified come first, so that an interrupted run continues where it ended.
     ``not_since``: only copies that were not verified since then (as the database writes times).
     """
     verdict = VerifyResult(disk.label)
     held = refusal = None
     try:
         with (
-            reading_faults(disk),
+            _reading_faults(disk),
             MountedDisks(context.config, context.conn) as mounted,
             closing(HashingReader()) as reader,
         ):
             held = mounted.hold(disk)
             if held.mark is None:
                 return verdict  # a spare that was never used: there is nothing on it
-            _verify_copies(context, held, reader, verdict, stop, tick, not_since)
-            verdict.unregistered = _unregistered(context, held)
-            _compare_with_manifest(context, held, verdict)
+            reading = _Reading(context, held, verdict, reader, stop, tick)
+            reading.verify_copies(not_since)
+            reading.find_unregistered()
+            reading.compare_with_manifest()
     except Stopped:
-        pass  # ``left`` says how much
+        pass  # ``left`` has how many
     except DiskRefused as fault:
         refusal, verdict.fault = fault, str(fault)
-    tell(context, disk, verdict, refusal, was_held=held is not None)
+    _tell(context, disk, verdict, refusal, was_held=held is not None)
     return verdict
 
 
-def _verify_copies(
-    context: Context,
-    held: HeldDisk,
-    reader: HashingReader,
-    verdict: VerifyResult,
-    stop: threading.Event,
-    tick: Tick,
-    not_since: str | None,
-) -> None:
-    ids = db.copies.copy_ids_on(context.conn, held.disk, not_since)
-    verdict.left = len(ids)
-    for file_id in ids:
-        if stop.is_set():
-            raise Stopped()
-        about = f"{held.disk.label}: verifying file {file_id}"
-        with context.board.isolated(about, passes=(OSError,)):
-            copy = db.copies.copy_on(context.conn, held.disk, file_id)
-            if copy:
-                _verify_one(context, held, copy, reader, verdict, stop, tick)
-            verdict.left -= 1
-
-
-def _verify_one(
-    context: Context,
-    held: HeldDisk,
-    copy: CopyOnDisk,
-    reader: HashingReader,
-    verdict: VerifyResult,
-    stop: threading.Event,
-    tick: Tick,
-) -> None:
-    def tick_or_stop(n_bytes: int) -> None:
-        if stop.is_set():
-            raise Stopped()
-        tick(held.disk.label, copy.name, n_bytes)
-
-    found = _read_state(held, copy, reader, tick_or_stop)
-    verdict.note(copy, found.state, found.io_error)
-    with db.transaction(context.conn):
-        _must_still_count(context, held.disk)
-        at = utc(time.time())
-        db.copies.verified(context.conn, copy, held.disk, found.state, found.how, at)
-
-
-def _must_still_count(context: Context, disk: Disk) -> None:
-    """Raises DiskRefused where a person gave the disk up while it was read."""
-    if the_disk(context, disk.serial).state in GIVEN_UP:
-        raise DiskRefused(
-            "disk-missing",
-            disk.label,
-            "it was noted as lost while it was read",
-            "What it still gives back does not count any more.",
-        )
+@contextmanager
+def _reading_faults(disk: Disk) -> Iterator[None]:
+    """Turn everything that keeps a disk from being read to its end into DiskRefused."""
+    try:
+        with as_refusal(disk):
+            yield
+    except DiskRefused as refusal:
+        cause = refusal.__cause__
+        if isinstance(cause, FileNotFoundError) and cause.filename in _PARTS:
+            why = f"{cause.filename} is not there"
+            raise wrong_disk(disk, why, "Who changed it? Do not write to it.") from cause
+        if isinstance(cause, OSError) and cause.errno in OF_US_ERRNOS:
+            why = f"it could not be read on: {cause.strerror}"
+            what_next = "That is this machine's trouble, not the disk's: verify it again later."
+            raise DiskRefused("disk-error", disk.label, why, what_next) from cause
+        raise
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """What became of reading a copy; ``io_error``: what the system said in place of its bytes."""
+class _Reading:
+    """One held disk that is read, and what is found."""
 
-    state: CopyState
-    how: VerifiedBy | None = None
-    io_error: str | None = None
+    context: Context
+    held: HeldDisk
+    verdict: VerifyResult
+    reader: HashingReader
+    stop: threading.Event
+    tick: Tick
+
+    def verify_copies(self, not_since: str | None) -> None:
+        """Raises OSError if the disk as a whole fails, DiskRefused, Stopped."""
+        conn, disk = self.context.conn, self.held.disk
+        ids = db.copies.copy_ids_on(conn, disk, not_since)
+        self.verdict.left = len(ids)
+        for file_id in ids:
+            self._go_on()
+            about = f"{disk.label}: verifying file {file_id}"
+            with self.context.board.isolated(about, passes=(OSError,)):
+                if copy := db.copies.copy_on(conn, disk, file_id):
+                    self.verify_one(copy)
+                self.verdict.left -= 1
+
+    def _go_on(self) -> None:
+        if self.stop.is_set():
+            raise Stopped()
+
+    def verify_one(self, copy: CopyOnDisk) -> None:
+        """Read one copy, and write down what was found."""
+        held, conn = self.held, self.context.conn
+
+        def tick_or_stop(n_bytes: int) -> None:
+            self._go_on()
+            self.tick(held.disk.label, copy.name, n_bytes)
+
+        found = examine(
+            held, copy.name, copy.sha512, self.reader, tick_or_stop, size_bytes=copy.size_bytes
+        )
+        self.verdict.note(copy, found)
+        with db.transaction(conn):
+            if the_disk(self.context, held.disk.serial).state in GIVEN_UP:
+                raise DiskRefused(
+                    "disk-missing",
+                    held.disk.label,
+                    "it was noted as lost while it was read",
+                    "What it still gives back does not count any more.",
+                )
+            db.copies.verified(conn, copy, held.disk, found.state, found.how, utc_now())
+
+    def find_unregistered(self) -> None:
+        """Note what is under data/, also links and pipes, and not in the database for this disk.
+
+        A file that is still in the buffer is left out: a pass may be copying it.
+        """
+        names = sorted(name for name, _ in bag.entries_under_data(self.held.root_fd))
+        known = {copy.name for copy in db.copies.copies_on(self.context.conn, self.held.disk)}
+        with buffer_marker.presence(self.context.config, self.context.conn) as buffer:
+            strange = (name for name in names if name not in known and buffer.has_left(name))
+            self.verdict.unregistered = list(map(shown, strange))
+
+    def compare_with_manifest(self) -> None:
+        """Note good copies without their line, and lines of which nothing else is known."""
+        bad, root_fd = manifest.BadLines(), self.held.root_fd
+        lines = {line.name: line.sha512 for line in manifest.read_on(root_fd, bad)}
+        self.verdict.bad_lines = bad.texts()
+        copies = db.copies.copies_on(self.context.conn, self.held.disk)
+        good = (copy for copy in copies if copy.state is CopyState.GOOD)
+        self.verdict.unlisted = sorted(shown(c.name) for c in good if lines.get(c.name) != c.sha512)
+        self.verdict.nowhere = [
+            shown(name)
+            for name in sorted(lines.keys() - {copy.name for copy in copies})
+            if paths.stat(root_fd, f"{bag.DATA}/{name}") is None
+        ]
 
 
-def _read_state(
-    held: HeldDisk,
-    copy: CopyOnDisk,
-    reader: HashingReader,
-    tick: Callable[[int], None],
-) -> _Found:
-    """Raises OSError where the disk as a whole does not work.
+# --- notices ------------------------------------------------------------------------------
 
-    So does a directory that is there and can't be opened: that is no fault of the files in it.
+
+def _tell(
+    context: Context, disk: Disk, verdict: VerifyResult, refusal: DiskRefused | None, was_held: bool
+) -> None:
+    """Open the notices that a reading deserves, and settle those that it proves to be over.
+
+    ``was_held``: the disk proved to be the right one, and failed only while it was read.
     """
-    parent, _, base = f"{bag.DATA}/{copy.name}".rpartition("/")
-    with ExitStack() as stack:
-        try:
-            parent_fd = stack.enter_context(paths.directory(held.root_fd, parent))
-        except OSError as fault:
-            if fault.errno not in NO_SUCH_ERRNOS:
-                raise
-            return _Found(CopyState.MISSING)
-        try:
-            found = held.read_in(parent_fd, base, reader, tick)
-        except OSError as fault:
-            if fault.errno in NO_SUCH_ERRNOS - OBSTACLE_ERRNOS:
-                return _Found(CopyState.MISSING)
-            return _not_read(held, copy, fault)
-    is_good = found.sha512 == copy.sha512 and found.stat.size_bytes == copy.size_bytes
-    return _Found(CopyState.GOOD if is_good else CopyState.DAMAGED, found.verified_by)
+    disk = the_disk(context, disk.serial)  # as it is by now
+    if refusal:
+        _tell_refused(context, disk, refusal, was_held)
+    if disk.state in GIVEN_UP:
+        return
+    _tell_bad_copies(context, disk, verdict)
+    if refusal is None and not verdict.left:
+        _note_that_it_was_read(context, disk)
+    if not verdict.is_well or verdict.left or db.copies.bad_copies_on(context.conn, disk):
+        return
+    context.board.settle(["copy-damaged"], disk.known_as)
+    if _is_held_for_errors(disk):
+        with db.transaction(context.conn):
+            db.disks.unhold(context.conn, disk, "all its copies read well", utc_now())
+        context.board.settle(["disk-error"], disk.known_as)
 
 
-def _not_read(held: HeldDisk, copy: CopyOnDisk, fault: OSError) -> _Found:
-    """One copy alone, for the medium is bad there. Raises the fault where it is not so."""
-    if fault.errno in OF_US_ERRNOS or (fault.errno in DISK_ERRNOS and not held.answers()):
-        raise fault
-    log.warning("%s: %s can't be read: %s", held.disk.label, shown(copy.name), fault)
-    is_no_file = fault.errno in (*OBSTACLE_ERRNOS, errno.EISDIR)
-    why = None if is_no_file else fault.strerror or str(fault)
-    return _Found(CopyState.DAMAGED, io_error=why)
+def _is_held_for_errors(disk: Disk) -> bool:
+    return disk.held_by == "machine" and not lifecycle.is_held_for_smart(disk)
 
 
-def _unregistered(context: Context, held: HeldDisk) -> list[str]:
-    """What is under data/ and the database does not have on this disk, links and pipes too.
+def _tell_refused(context: Context, disk: Disk, refusal: DiskRefused, was_held: bool) -> None:
+    """Report that the disk itself is at fault, unless it is on the shelf or has left."""
+    is_away = refusal.kind == "disk-missing" and (
+        disk.state is not DiskState.ACTIVE or disk.held_by
+    )
+    has_left = disk.state is DiskState.SHIPPED and refusal.kind != "disk-error"
+    if disk.state is DiskState.LOST or is_away or has_left:
+        log.info("%s is not read: %s", disk.label, refusal)
+        return
+    log.warning("%s could not be read to the end: %s", disk.label, refusal)
+    is_sealed = disk.state in (DiskState.CLOSED, DiskState.SHIPPED)
+    if is_sealed or (was_held and disk.state is DiskState.ACTIVE):  # a pass can't prove it is well
+        with db.transaction(context.conn):
+            at = utc_now()
+            db.disks.note_event(context.conn, disk.id, at, db.disks.NOT_READ, refusal.why)
+    context.board.tell(refusal.kind, disk.known_as, f"{refusal.why}. {refusal.what_next}")
 
-    One that is in the buffer still is on its way: a pass may be at work on it.
-    """
-    names = [name for name, _ in entries_under_data(held.root_fd)]
-    known = {copy.name for copy in db.copies.copies_on(context.conn, held.disk)}
-    strange = (name for name in sorted(names) if name not in known)
-    with buffer_marker.presence(context.config, context.conn) as buffer:
-        return [shown(name) for name in strange if buffer.has_left(name)]
+
+def _note_that_it_was_read(context: Context, disk: Disk) -> None:
+    """Settle what is over: the disk was read to its end, so it is here, and the right one."""
+    if db.disks.is_unread(context.conn, disk):
+        with db.transaction(context.conn):
+            db.disks.note_event(context.conn, disk.id, utc_now(), db.disks.READ, None)
+    if not _is_held_for_errors(disk):  # else its notice stays until the hold ends
+        of_writing = {"disk-read-only"} if disk.state is DiskState.ACTIVE else set()
+        context.board.settle([kind for kind in DISK_KINDS if kind not in of_writing], disk.known_as)
 
 
-def _compare_with_manifest(context: Context, held: HeldDisk, verdict: VerifyResult) -> None:
-    """Good copies of which it says nothing, or something else; lines of which nothing is known."""
-    bad = manifest.BadLines()
-    lines = {line.name: line.sha512 for line in manifest.read_on(held.root_fd, bad)}
-    verdict.bad_lines = bad.texts()
-    copies = {copy.name: copy for copy in db.copies.copies_on(context.conn, held.disk)}
-    good = (copy for copy in copies.values() if copy.state is CopyState.GOOD)
-    verdict.unlisted = sorted(shown(c.name) for c in good if lines.get(c.name) != c.sha512)
-    strange = sorted(lines.keys() - copies.keys())
-    verdict.nowhere = [
-        shown(name) for name in strange if paths.stat(held.root_fd, f"{bag.DATA}/{name}") is None
-    ]
+def _tell_bad_copies(context: Context, disk: Disk, verdict: VerifyResult) -> None:
+    """Report which copies are not good, and whether their files have others that are."""
+    bad = [*verdict.damaged, *verdict.missing]
+    is_to_repair = db.copies.bad_copies_on(context.conn, disk) or disk.state is DiskState.ACTIVE
+    texts = []
+    if bad and is_to_repair:  # else all were made again before, and nothing is left to do
+        one, many = f"copy on {disk.label} is", f"copies on {disk.label} are"
+        texts.append(
+            f"{counted(len(verdict.damaged), one, many)} damaged, {len(verdict.missing)} missing, "
+            f"{bad[0]} among them. {_io_errors_text(verdict)}{_others_text(context, disk)}"
+        )
+    if verdict.bad_lines:
+        texts.append(
+            f"The manifest of {disk.label} has a bad line. {verdict.bad_lines[0]}. This harms no "
+            "file: each copy was read and compared with the database."
+        )
+    if texts:
+        value = float(len(bad)) if bad else None
+        context.board.tell("copy-damaged", disk.known_as, " ".join(texts), value=value)
+    lifecycle.tell_no_good_copy(context, disk)
+
+
+def _io_errors_text(verdict: VerifyResult) -> str:
+    """The drive itself could not read them: that is worse than changed bytes."""
+    if not verdict.io_errors:
+        return ""
+    first, count = verdict.io_errors[0], len(verdict.io_errors)
+    return f"I/O ERROR at {count} of them ({first.name}: {first.why}): the drive may be failing. "
+
+
+def _others_text(context: Context, disk: Disk) -> str:
+    """Only what is known: the other copy may be bad too, or never have been made."""
+    gone = len(db.copies.without_good_copy(context.conn, disk))
+    if gone:
+        return f"Files of this disk with no good copy left on any other: {gone} (no-good-copy)."
+    return "By what was last read of the others, each file has a good copy elsewhere."

@@ -1,8 +1,8 @@
-"""Channels to people, and the watchdog's heartbeat: each in a child process with a time-out.
+"""Send to people, and the heartbeat to the watchdog: each in a child process with a time-out.
 
-A child can be killed whatever it hangs in, so that no server and no pager delays anybody for
-longer; and a broken apprise breaks nothing else. Secrets reach it on its standard input:
-never in its arguments, which every user of the machine can see.
+A child that hangs is killed, so that no server and no pager causes a longer delay; and a broken
+apprise breaks nothing else. Secrets reach it on its standard input, never in its arguments, which
+every user of the machine can see.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shlex
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,18 +21,18 @@ from poledata.config import Secrets
 from poledata.models import Channel, Message
 
 if TYPE_CHECKING:
-    import subprocess  # a pass that says nothing starts no child
+    import subprocess  # a pass that sends nothing starts no child
 
 SEND_TIMEOUT_S = 30.0
 HEARTBEAT_TIMEOUT_S = 10.0
-_KILLED_TIMEOUT_S = 5.0  # a child that is stuck in the kernel dies later, without us
-_SAID_CHARACTERS = 160
+_KILLED_TIMEOUT_S = 5.0  # a child that hangs in the kernel ends later, and nothing waits for it
+_LONGEST_ANSWER_CHARACTERS = 160
 
 log = logging.getLogger(__name__)
 
 
 def configured_channels(secrets: Secrets) -> tuple[Channel, ...]:
-    """Every channel that is configured. Its name says of which kind it is, never where to."""
+    """Return every configured channel. Its name shows its kind, never its address."""
     found = [
         Channel(f"{use}-{number}-{_scheme(url)}", url, is_pager=use == "pager")
         for use, urls in (("notify", secrets.notify_urls), ("pager", secrets.pager_urls))
@@ -47,24 +49,22 @@ def _scheme(url: str) -> str:
 
 
 def send_through(channel: Channel, message: Message) -> str | None:
-    """Send a message; why that failed, in words without secrets, or None."""
+    """Send a message; return why that failed, in words without secrets, or None."""
     if channel.is_command:
         text = f"{message.subject}\n\n{message.body}\n"
         return _run_command(channel.target, text, SEND_TIMEOUT_S)
-    return _ask_child(
-        {"notify": channel.target, "subject": message.subject, "body": message.body},
-        SEND_TIMEOUT_S,
-    )
+    order = {"notify": channel.target, "subject": message.subject, "body": message.body}
+    return _run_child(order, SEND_TIMEOUT_S)
 
 
 def heartbeat(secrets: Secrets) -> list[str]:
-    """Tell the watchdog that we are alive; what did not work."""
+    """Send the heartbeat to the watchdog; return what failed."""
     faults = []
     if secrets.heartbeat_command:
         fault = _run_command(secrets.heartbeat_command, "", HEARTBEAT_TIMEOUT_S)
         faults += [f"POLE_HEARTBEAT_COMMAND: {fault}"] if fault else []
     if secrets.heartbeat_url:
-        fault = _ask_child({"get": secrets.heartbeat_url}, HEARTBEAT_TIMEOUT_S)
+        fault = _run_child({"get": secrets.heartbeat_url}, HEARTBEAT_TIMEOUT_S)
         faults += [f"POLE_HEARTBEAT_URL: {fault}"] if fault else []
     for fault in faults:
         log.warning("the watchdog got no heartbeat: %s", fault)
@@ -72,36 +72,34 @@ def heartbeat(secrets: Secrets) -> list[str]:
 
 
 def _run_command(command: str, text: str, timeout_s: float) -> str | None:
-    import shlex
-
     try:
         argv = shlex.split(command)
     except ValueError as why:
         return f"its command can't be read ({why})"
-    fault, said = _run(argv, text, timeout_s, dict(os.environ))
-    if fault is None:
-        return None
-    if not said:
+    fault, answer = _run(argv, text, timeout_s, dict(os.environ))
+    if fault is None or not answer:
         return fault
-    from poledata.notices.send_child import without_words  # brings what a pass does not need
+    from poledata.notices.send_child import without_words  # it imports what a pass does not need
 
-    return f"{fault}: {without_words(said, ' '.join(argv[1:]))}"
+    return f"{fault}: {without_words(answer, ' '.join(argv[1:]))}"
 
 
-def _ask_child(order: dict[str, str], timeout_s: float) -> str | None:
+def _run_child(order: dict[str, str], timeout_s: float) -> str | None:
     import json
 
     environ = {**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])}
     argv = [sys.executable, "-X", "utf8", "-m", "poledata.notices.send_child"]
-    fault, said = _run(argv, json.dumps(order), timeout_s, environ)
-    return fault and (said or fault)
+    fault, answer = _run(argv, json.dumps(order), timeout_s, environ)
+    return fault and (answer or fault)
 
 
 def _run(
     argv: Sequence[str], text: str, timeout_s: float, environ: dict[str, str]
 ) -> tuple[str | None, str]:
-    """(what went wrong, the last line that it said). Nothing waits for a pipe: it reads and
-    writes files in memory."""
+    """Return what went wrong, and the last line that the process printed.
+
+    It reads and writes files in memory, so nothing waits for a pipe.
+    """
     import subprocess
 
     with (
@@ -125,12 +123,11 @@ def _run(
         fault = _wait(child, timeout_s)
         answer.seek(0)
         lines = answer.read().decode("utf-8", "replace").split("\n")
-    said = [line.strip() for line in lines if line.strip()]
-    return fault, said[-1][:_SAID_CHARACTERS] if said else ""
+    printed = [line.strip() for line in lines if line.strip()]
+    return fault, printed[-1][:_LONGEST_ANSWER_CHARACTERS] if printed else ""
 
 
 def _wait(child: subprocess.Popen[bytes], timeout_s: float) -> str | None:
-    import signal
     import subprocess
 
     try:

@@ -1,6 +1,6 @@
-"""Say through every channel what is due there: stored first, queued till it is delivered.
+"""Send through each channel what is due there. A notice is stored first, and queued until then.
 
-Nothing here delays archiving: it runs beside a pass, or after it has let go of its lock.
+Nothing here delays archiving: it runs beside a pass, or after a pass has released its lock.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from poledata.notices.store import Board
 from poledata.system import locks
 from poledata.system.ownership import owner_of
 
-if TYPE_CHECKING:  # what is loaded only when there is something to say
+if TYPE_CHECKING:  # message.py is loaded only when there is something to send
     from poledata.notices.message import Item
 
 RETRY_S, RETRY_LAST_S = 60.0, 600.0
-REPEAT_S = 86_400.0  # where no configuration says how often
-Carry = Callable[[Channel, Message], str | None]
-StateLines = Callable[[Config, db.Connection], list[str]]  # how the archive stands, in five lines
+REPEAT_S = 86_400.0  # if no configuration says how often
+Carry = Callable[[Channel, Message], str | None]  # sends; returns why that failed, or None
+StateLines = Callable[[Config, db.Connection], list[str]]  # the state of the archive, five lines
 
 log = logging.getLogger(__name__)
 
@@ -52,9 +52,9 @@ def deliver(
     now_s: float | None = None,
     carry: Carry = send_through,
 ) -> None:
-    """Send what is due through each channel, all at once, and note what became of it.
+    """Send what is due through each channel, all at once, and record the results.
 
-    With nothing to say it writes nothing; if another process sends just now it is left to that.
+    If nothing is due, nothing is written. If another process is sending, leave it to that one.
     """
     channels = configured_channels(config.secrets)
     now_s = time.time() if now_s is None else now_s
@@ -63,42 +63,52 @@ def deliver(
     with locks.one_sender(config.db_path) as is_ours:
         if is_ours:
             _note_that_database_is_back(config, conn, channels)
-            due_messages = _due_messages(config, conn, channels, now_s)
-            _send(config, conn, due_messages, state_lines, now_s, carry)
+            if due := _due_messages(config, conn, channels, now_s):
+                _send(config, conn, due, state_lines, now_s, carry)
 
 
 def _send(
     config: Config,
     conn: db.Connection,
-    due_messages: Sequence[_DueMessage],
+    due: Sequence[_DueMessage],
     state_lines: StateLines,
     now_s: float,
     carry: Carry,
 ) -> None:
-    if not due_messages:
-        return  # another process has sent them meanwhile
     state = ["How the archive stands can't be told: see the log."]
-    with Board(conn).isolated("the state of the archive"):  # news go out without it
+    with Board(conn).isolated("the state of the archive"):  # the notices go out without it
         state = state_lines(config, conn)
-    messages = [_composed(due_message, state, now_s) for due_message in due_messages]
-    faults = carry_all([due_message.channel for due_message in due_messages], messages, carry)
+    messages = [_composed(one, state, now_s) for one in due]
+    faults = carry_all([one.channel for one in due], messages, carry)
     with db.transaction(conn):
-        for due_message, fault in zip(due_messages, faults, strict=True):
-            _note(conn, due_message, fault, utc(now_s))
+        for one, fault in zip(due, faults, strict=True):
+            _record(conn, one, fault, utc(now_s))
 
 
-def _composed(due_message: _DueMessage, state: list[str], now_s: float) -> Message:
-    """A bug in writing one message out leaves at least the news that there is one."""
+def _composed(due: _DueMessage, state: list[str], now_s: float) -> Message:
+    """Return the message; if a bug prevents that, one that says there are notices."""
     from poledata.notices import message
 
-    with caught(f"the message through {due_message.channel.name}"):
-        return message.compose(due_message.items, state, now_s)
-    subject = f"{message.PREFIX} {len(due_message.items)} notices: data_manager.py status"
+    with caught(f"the message through {due.channel.name}"):
+        return message.compose(due.items, state, now_s)
+    subject = f"{message.PREFIX} {len(due.items)} notices: data_manager.py status"
     return Message(subject, "They can't be written out: the log says why.")
 
 
+def _record(conn: db.Connection, due: _DueMessage, fault: str | None, at: str) -> None:
+    if fault:
+        log.warning("%s: %d notices could not be sent: %s", due.channel.name, len(due.items), fault)
+    else:
+        log.info("%s: %d notices sent", due.channel.name, len(due.items))
+    for item in due.items:
+        if fault:
+            db.notices.not_delivered(conn, item.of, at, fault)
+        else:
+            db.notices.delivered(conn, item.of, at)
+
+
 def queue_digest(config: Config, conn: db.Connection, headline: str, text: str, at: str) -> None:
-    """Queue how the archive stands for every channel but the pagers."""
+    """Queue the state of the archive for every channel except pagers."""
     channels = [c.name for c in configured_channels(config.secrets) if c.takes(Severity.INFO)]
     with db.transaction(conn):
         db.notices.add_digest(conn, DIGEST, headline, text, at, channels)
@@ -107,7 +117,7 @@ def queue_digest(config: Config, conn: db.Connection, headline: str, text: str, 
 def carry_all(
     channels: Sequence[Channel], messages: Sequence[Message], carry: Carry = send_through
 ) -> list[str | None]:
-    """Every channel at once, each with its own message; for each why it failed, or None."""
+    """Send to all channels at once, each its own message; return why each failed, or None."""
     from concurrent.futures import ThreadPoolExecutor
 
     def one(channel: Channel, message: Message) -> str | None:
@@ -119,55 +129,53 @@ def carry_all(
         return list(pool.map(one, channels, messages))
 
 
+# --- what is due --------------------------------------------------------------------------
+
+
 def _due_messages(
     config: Config, conn: db.Connection, channels: Sequence[Channel], now_s: float
 ) -> list[_DueMessage]:
-    due_messages = []
+    due = []
     board = Board(conn, channels)
     for channel in channels:
         with board.isolated(f"channel {channel.name}"):
-            if due_message := _due_message(config, conn, channel, now_s):
-                due_messages.append(due_message)
-    return due_messages
+            _queue_what_is_open(conn, channel)
+            waiting = db.notices.deliveries(conn, channel.name)
+            items = _due_items(config, conn, channel, waiting, now_s) if waiting else ()
+            if items and not _must_wait(items, now_s):
+                due.append(_DueMessage(channel, items))
+    return due
 
 
-def _due_message(
-    config: Config, conn: db.Connection, channel: Channel, now_s: float
-) -> _DueMessage | None:
+def _queue_what_is_open(conn: db.Connection, channel: Channel) -> None:
+    """A channel that is new gets what was opened before."""
     if missing := db.notices.not_queued(conn, channel):
         with db.transaction(conn):
             for notice_id in missing:
                 db.notices.queue(conn, notice_id, [channel.name])
-    waiting = db.notices.deliveries(conn, channel.name)
-    items = _due(config, conn, channel, waiting, now_s) if waiting else ()
-    return _DueMessage(channel, items) if items and not _rests(items, now_s) else None
 
 
-def _due(
+def _due_items(
     config: Config,
     conn: db.Connection,
     channel: Channel,
     waiting: Sequence[Delivery],
     now_s: float,
 ) -> tuple[Item, ...]:
-    """What a channel is to be told now."""
+    """Return what to send through a channel now, without kinds that were just sent often."""
     from poledata.notices import message
 
     found = [message.due(one, now_s, config.repeat_notices_s) for one in waiting]
     items = tuple(item for item in found if item and item.is_for(channel))
-    return message.without_trickle(items, _told_often(conn, channel, now_s)) if items else ()
-
-
-def _told_often(conn: db.Connection, channel: Channel, now_s: float) -> set[str]:
-    """The kinds of which a channel has had its share of messages for now."""
-    from poledata.notices import message
-
+    if not items:
+        return ()
     since, until = (utc(now_s + sign * message.TRICKLE_S) for sign in (-1, 1))
-    return db.notices.told_often(conn, channel.name, since, until, message.TRICKLE_MESSAGES)
+    often = db.notices.told_often(conn, channel.name, since, until, message.TRICKLE_MESSAGES)
+    return message.without_trickle(items, often)
 
 
-def _rests(items: Sequence[Item], now_s: float) -> bool:
-    """Whether a channel that failed is not to be tried yet: after 1, 2, … up to 10 minutes."""
+def _must_wait(items: Sequence[Item], now_s: float) -> bool:
+    """True if a channel that failed is not tried again yet: after 1, 2, … up to 10 minutes."""
     failed = [item.of for item in items if item.of.last_error and item.of.tried_at]
     if not failed:
         return False
@@ -175,73 +183,11 @@ def _rests(items: Sequence[Item], now_s: float) -> bool:
     return abs(now_s - max(seconds(str(one.tried_at)) for one in failed)) < wait_s
 
 
-def _note(conn: db.Connection, due_message: _DueMessage, fault: str | None, at: str) -> None:
-    name, count = due_message.channel.name, len(due_message.items)
-    if fault:
-        log.warning("%s: %d notices could not be sent: %s", name, count, fault)
-    else:
-        log.info("%s: %d notices sent", name, count)
-    for item in due_message.items:
-        if fault:
-            db.notices.not_delivered(conn, item.of, at, fault)
-        else:
-            db.notices.delivered(conn, item.of, at)
-
-
-# --- when the database can't store a notice -------------------------------------------------
-
-
-def tell_of_database(config: Config, trouble: PoleError) -> None:
-    """What can't be stored is told all the same: through each channel once in RepeatNotices."""
-    _tell_at_once(
-        config.secrets,
-        config.db_path,
-        Notice("database-error", "database", Severity.CRITICAL, str(trouble), utc(time.time())),
-        f"The archive {config.db_path}: how it stands can't be told without its database.",
-        config.repeat_notices_s,
-    )
-
-
-def tell_of_config(path: Path, fault: ConfigFault) -> None:
-    """The same of a configuration that lets no pass run; who is told stands beside it."""
-    if os.geteuid() == 0 and owner_of(path.parent) != 0:
-        return  # root writes nothing there, and runs no command of theirs
-    secrets, warnings = read_secrets(path.parent / ".env", os.environ)
-    for warning in warnings:
-        log.warning("%s", warning)
-    text = f"No pass runs, so nothing is archived. {fault}"
-    _tell_at_once(
-        secrets,
-        path,
-        Notice("config-error", "configuration", Severity.CRITICAL, text, utc(time.time())),
-        f"How the archive stands can't be told: {path} can't be used.",
-        REPEAT_S,
-    )
-
-
-def _tell_at_once(
-    secrets: Secrets, about: Path, notice: Notice, state: str, repeat_s: float
-) -> None:
-    """A notice that is stored nowhere; a stamp file a channel says when it was told."""
-    from poledata.notices import message
-    from poledata.notices.message import Item, News
-
-    channels = [c for c in configured_channels(secrets) if not _is_stamped(about, c, repeat_s)]
-    item = Item(News.NEW, Delivery(notice, "", 0, None, None, None))
-    due_message = message.compose([item], [state], time.time())
-    faults = carry_all(channels, [due_message] * len(channels))
-    for channel, fault in zip(channels, faults, strict=True):
-        if fault:
-            log.warning("%s: %s could not be sent: %s", channel.name, due_message.subject, fault)
-        else:
-            _stamp(about, channel)
-
-
 def note_settings(config: Config, faults: Sequence[str], state_lines: StateLines) -> None:
-    """A notice for each setting that can't be used (``Key: why``); it ends when it can be."""
+    """Open a notice for each setting that can't be used (``Key: why``); resolve the others."""
     why: dict[str, dict[str, None]] = {}
-    for key, _, said in (fault.partition(": ") for fault in faults):
-        why.setdefault(Path(key).name, {})[said.rstrip(".")] = None
+    for key, _, text in (fault.partition(": ") for fault in faults):
+        why.setdefault(Path(key).name, {})[text.rstrip(".")] = None
     try:
         with db.connect_again(config.db_path) as conn:
             board = Board(conn, configured_channels(config.secrets))
@@ -256,10 +202,58 @@ def note_settings(config: Config, faults: Sequence[str], state_lines: StateLines
         log.warning("notices of settings can't be stored now: %s", fault)
 
 
+# --- when no database can store a notice --------------------------------------------------
+
+
+def tell_of_database(config: Config, trouble: PoleError) -> None:
+    """Send what can't be stored: through each channel once per RepeatNotices."""
+    _send_unstored(
+        config.secrets,
+        config.db_path,
+        Notice("database-error", "database", Severity.CRITICAL, str(trouble), utc(time.time())),
+        f"The archive {config.db_path}: how it stands can't be told without its database.",
+        config.repeat_notices_s,
+    )
+
+
+def tell_of_config(path: Path, fault: ConfigFault) -> None:
+    """Send that a configuration lets no pass run; the channels are in the .env beside it."""
+    if os.geteuid() == 0 and owner_of(path.parent) != 0:
+        return  # root writes nothing there, and runs no command of another user
+    secrets, warnings = read_secrets(path.parent / ".env", os.environ)
+    for warning in warnings:
+        log.warning("%s", warning)
+    text = f"No pass runs, so nothing is archived. {fault}"
+    _send_unstored(
+        secrets,
+        path,
+        Notice("config-error", "configuration", Severity.CRITICAL, text, utc(time.time())),
+        f"How the archive stands can't be told: {path} can't be used.",
+        REPEAT_S,
+    )
+
+
+def _send_unstored(
+    secrets: Secrets, about: Path, notice: Notice, state: str, repeat_s: float
+) -> None:
+    """Send a notice that is not stored; a stamp file for each channel records when."""
+    from poledata.notices.message import Item, News, compose
+
+    channels = [c for c in configured_channels(secrets) if not _is_stamped(about, c, repeat_s)]
+    item = Item(News.NEW, Delivery(notice, "", 0, None, None, None))
+    message = compose([item], [state], time.time())
+    faults = carry_all(channels, [message] * len(channels))
+    for channel, fault in zip(channels, faults, strict=True):
+        if fault:
+            log.warning("%s: %s could not be sent: %s", channel.name, message.subject, fault)
+        else:
+            _stamp(about, channel)
+
+
 def _note_that_database_is_back(
     config: Config, conn: db.Connection, channels: Sequence[Channel]
 ) -> None:
-    """Whoever was told of the trouble is told of its end."""
+    """Send the end of a notice that was not stored to the channels that got it."""
     board = Board(conn, channels)
     for about, kind, key, failed, now in (
         (config.db_path, "database-error", "database", "It did not answer at", "it does now"),
@@ -278,20 +272,25 @@ def _all_stamps(config: Config) -> list[Path]:
 
 
 def _stamps_of(about: Path) -> list[Path]:
-    return [stamp for place in _stamps(about, "") for stamp in _beginning_with(place)]
+    """Return the stamps of all channels."""
+    return [
+        place.with_name(name)
+        for place in _stamp_paths(about, "")
+        for name in _names_in(place.parent)
+        if name.startswith(place.name)
+    ]
 
 
-def _beginning_with(path: Path) -> list[Path]:
+def _names_in(directory: Path) -> list[str]:
     try:
-        names = os.listdir(path.parent) if path.parent.is_dir() else []
+        return sorted(os.listdir(directory)) if directory.is_dir() else []
     except OSError as fault:
-        log.warning("%s can't be listed: %s", path.parent, fault)
+        log.warning("%s can't be listed: %s", directory, fault)
         return []
-    return [path.with_name(name) for name in sorted(names) if name.startswith(path.name)]
 
 
-def _stamps(about: Path, channel_name: str) -> tuple[Path, Path]:
-    """Beside what failed; and in memory, for when its file system can't be written to."""
+def _stamp_paths(about: Path, channel_name: str) -> tuple[Path, Path]:
+    """Beside what failed; and in memory, in case that file system can't be written to."""
     about = about.absolute()
     which = zlib.crc32(str(about).encode())
     return (
@@ -301,16 +300,15 @@ def _stamps(about: Path, channel_name: str) -> tuple[Path, Path]:
 
 
 def _is_stamped(about: Path, channel: Channel, repeat_s: float) -> bool:
-    ages_s = [
-        abs(time.time() - stamp.stat().st_mtime)
-        for stamp in _stamps(about, channel.name)
+    return any(
+        abs(time.time() - stamp.stat().st_mtime) < repeat_s
+        for stamp in _stamp_paths(about, channel.name)
         if stamp.exists()
-    ]
-    return any(age_s < repeat_s for age_s in ages_s)
+    )
 
 
 def _stamp(about: Path, channel: Channel) -> None:
-    for stamp in _stamps(about, channel.name):
+    for stamp in _stamp_paths(about, channel.name):
         try:
             stamp.touch()
         except OSError as fault:

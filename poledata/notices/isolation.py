@@ -1,8 +1,8 @@
-"""A bug hit while working on one thing never stops the work on the others.
+"""Contain a bug to the one thing that hit it: the work on everything else goes on.
 
-``caught``, or ``Board.isolated`` which opens the notice too, is put around each unit of work: a
-file, a disk, a drive, a channel, a check. A script with a bug ends with 3 (cli.py), once
-everything else is done.
+Around each unit of work (a file, a disk, a drive, a channel, a check) is ``caught``, or
+``Board.isolated``, which opens the notice too. A script that hit a bug ends with exit code 3
+(cli/app.py), once everything else is done.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def caught(about: str, passes: tuple[type[Exception], ...] = ()) -> Iterator[list[str]]:
-    """Keep a bug to this; what a person is to be told of it is in the list afterwards.
+    """Contain a bug; afterwards the list holds what to report about it.
 
-    Faults that are foreseen pass (PoleError, a database that can't be used, what ``passes`` names):
-    whoever calls deals with them. Never put it between the evidence for a removal and the unlink.
+    Expected faults pass (PoleError, a database that can't be used, and ``passes``): the caller
+    handles them. Never put this between the evidence for a removal and the unlink.
     """
     bugs: list[str] = []
     try:
@@ -35,7 +35,7 @@ def caught(about: str, passes: tuple[type[Exception], ...] = ()) -> Iterator[lis
 
 
 def record(about: str, bug: Exception) -> str:
-    """Log a bug, let the script end with 3, and return what a person is told."""
+    """Log a bug, let the script end with 3, and return what to report."""
     log.critical("%s: a bug of this program", about, exc_info=bug)
     BUGS.append(about)
     what = " ".join(f"{type(bug).__name__}: {bug}".split())

@@ -1,7 +1,7 @@
-"""Every kind of notice: how grave it is, its headline, what is safe, and what to do first.
+"""Every kind of notice: its severity, its headline, what is safe, and what to do first.
 
-The steps are the short form for a message at 4 a.m.; docs/operators.md has a section of the
-same name with all of it.
+The steps are the short form for a message at 4 a.m.; docs/operators.md has a section of the same
+name with everything.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from poledata.models import Notice, Severity
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """``headline`` is of one notice (``{key}``: what it is about), ``many`` of several."""
+    """``headline`` is for one notice (``{key}``: what it is about), ``many`` for several."""
 
     severity: Severity
     headline: str
@@ -22,7 +22,7 @@ class Kind:
     steps: tuple[str, ...]
 
 
-DIGEST = "daily-digest"  # no condition: told once, and over
+DIGEST = "daily-digest"  # no condition: sent once
 
 _C, _W, _I = Severity.CRITICAL, Severity.WARNING, Severity.INFO
 _IN_BUFFER = "The files wait in the buffer; nothing is lost."
@@ -216,5 +216,5 @@ FILE_KINDS = ("copy-failed", "not-removed", "name-conflict", "bad-name")
 
 
 def says_it_itself(notice: Notice) -> bool:
-    """Whether its first sentence is the headline: the database itself answers."""
+    """True if its first sentence is the headline: the database itself can be used."""
     return notice.kind == "database-error" and notice.key != "database"

@@ -1,7 +1,7 @@
-"""What is due to be said through a channel, and how it reads. Pure: nothing is sent here.
+"""Decide what is due through a channel, and compose the message (pure).
 
-All that is due goes out as one message. Its subject says it all; the body has for each kind
-what, where, since when, what is safe, what to do, and at its end the state of the archive.
+Everything that is due goes out as one message. Its subject is a summary; its body has for each
+kind what, where, since when, what is safe, what to do, and at the end the state of the archive.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ TRICKLE_MESSAGES, TRICKLE_S = 3, 10_800.0  # at most so many of one of these kin
 
 
 class News(Enum):
-    """What there is to say of a notice, in the order in which it is said."""
+    """What is new about a notice, in the order of the message."""
 
     NEW = "new"
     BACK = "again"
@@ -48,13 +48,13 @@ class Item:
         return self.of.notice
 
     def is_for(self, channel: Channel) -> bool:
-        """Whether it is grave enough; what was told there, or tried, is followed by its end."""
-        is_known = bool(self.of.sent_at or self.of.last_error)
-        return channel.takes(self.notice.severity) or (self.news is News.OVER and is_known)
+        """True if it is serious enough, or the end of one that was sent or tried there."""
+        was_tried = bool(self.of.sent_at or self.of.last_error)
+        return channel.takes(self.notice.severity) or (self.news is News.OVER and was_tried)
 
 
 def due(delivery: Delivery, now_s: float, repeat_s: float) -> Item | None:
-    """What is to be said of a notice now, if anything. A time in the future counts as due."""
+    """Return what to send about a notice now, if anything. A time in the future counts as due."""
     notice = delivery.notice
     if notice.kind == DIGEST:
         return Item(News.NEW, delivery)
@@ -71,20 +71,20 @@ def due(delivery: Delivery, now_s: float, repeat_s: float) -> Item | None:
 
 
 def quiet_s(reopened: int) -> float:
-    """How long a notice must have been over before that is said: what came back, longer."""
+    """Return how long to wait before a notice is sent as over: longer if it came back before."""
     return min(QUIET_FIRST_S * 2.0 ** (reopened - 1), QUIET_LAST_S) if reopened else 0.0
 
 
 def without_trickle(items: Sequence[Item], told_often: Container[str]) -> tuple[Item, ...]:
-    """Without what can wait for more of its kind: where file after file fails, many messages of
-    one each would teach people to ignore them."""
+    """Drop what can wait for more of its kind: if file after file fails, many messages with one
+    file each would teach people to ignore them."""
     return tuple(
         i for i in items if i.notice.kind not in told_often or i.notice.kind not in OF_FILES
     )
 
 
 def compose(items: Sequence[Item], state: Sequence[str], now_s: float) -> Message:
-    """One message of all that is due (at least one item); ``state`` are lines of text."""
+    """Return one message for all items (at least one); ``state`` are its last lines."""
     items = sorted(items, key=_rank)
     paragraphs = [
         "\n".join(_paragraph(rank[-1], list(group), now_s))
@@ -94,44 +94,44 @@ def compose(items: Sequence[Item], state: Sequence[str], now_s: float) -> Messag
 
 
 def _rank(item: Item) -> tuple[bool, int, int, str, News]:
-    """The gravest first, though it be no news; what is over last."""
-    grave, order = list(Severity).index(item.notice.severity), list(News).index(item.news)
-    return item.news is News.OVER, grave, order, item.notice.kind, item.news
+    """Return the place of an item: the most serious first, what is over last."""
+    severity, order = list(Severity).index(item.notice.severity), list(News).index(item.news)
+    return item.news is News.OVER, severity, order, item.notice.kind, item.news
 
 
 # --- the subject --------------------------------------------------------------------------
 
 
 def _subject(items: Sequence[Item]) -> str:
-    """``[pole-data] CRITICAL P03: …``, of the gravest kind, and how many more there are."""
+    """``[pole-data] CRITICAL P03: …`` for the most serious kind, and how many more there are."""
     first = items[0]
     alike = [i for i in items if _rank(i) == _rank(first)]
     rest = len(items) - len(alike)
     more = f" (+{rest} more)" if rest else ""
-    return f"{_cut(f'{PREFIX} {_word(first)} {_what(alike)}', len(more))}{more}"
-
-
-def _word(item: Item) -> str:
-    return "resolved" if item.news is News.OVER else item.notice.severity.value.upper()
+    word = "resolved" if first.news is News.OVER else first.notice.severity.value.upper()
+    return f"{_cut(f'{PREFIX} {word} {_what(alike)}', SUBJECT_CHARACTERS - len(more))}{more}"
 
 
 def _what(alike: Sequence[Item]) -> str:
-    kind = KINDS[alike[0].notice.kind]
-    key = "".join(c if c.isprintable() else "?" for c in alike[0].notice.key)
-    is_plain = alike[0].news in (News.NEW, News.OVER)
-    still = "" if is_plain else f"{alike[0].news.value}: "
+    """Return on one line what items of one kind with the same news are about."""
+    notice, news = alike[0].notice, alike[0].news
+    kind, key = KINDS[notice.kind], _printable(notice.key)
+    still = "" if news in (News.NEW, News.OVER) else f"{news.value}: "
     if len(alike) > 1:
         return f"{still}{len(alike)} {kind.many}"
     if kind.headline == "{key}":
         return key
-    if says_it_itself(alike[0].notice):
-        return f"{still}{alike[0].notice.text.partition('. ')[0]}"  # what the database lacks
+    if says_it_itself(notice):
+        return f"{still}{_printable(notice.text.partition('. ')[0])}"
     shown = key if len(key) <= _KEY_CHARACTERS else f"…{key[1 - _KEY_CHARACTERS :]}"
     return f"{shown}: {still}{kind.headline}"
 
 
-def _cut(text: str, reserved: int) -> str:
-    at_most = SUBJECT_CHARACTERS - reserved
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _cut(text: str, at_most: int) -> str:
     return text if len(text) <= at_most else f"{text[: at_most - 1]}…"
 
 
@@ -139,7 +139,7 @@ def _cut(text: str, reserved: int) -> str:
 
 
 def _paragraph(news: News, items: Sequence[Item], now_s: float) -> Iterator[str]:
-    """All items of one kind that have the same news."""
+    """Return the lines about all items of one kind with the same news."""
     notice = items[0].notice
     kind = KINDS[notice.kind]
     if notice.kind == DIGEST:

@@ -1,7 +1,7 @@
-"""The child process that sends one message, or fetches one URL: see sending.py.
+"""The child process that sends one message, or fetches one URL: see channels.py.
 
-Reads one JSON object on standard input; says on standard output why it failed, in a line
-without any part of the URL, and ends with 1.
+It reads one JSON object from standard input. If it fails, it prints why, in one line without any
+part of the URL, and ends with exit code 1.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ def main() -> None:
     order = json.load(sys.stdin)
     try:
         fault = get(order["get"]) if "get" in order else notify(**order)
-    except Exception as defect:  # of apprise, or of one that can't even be imported
-        fault = f"it broke with {type(defect).__name__}"  # what else it says may be secret
+    except Exception as defect:  # a bug of apprise, or an apprise that can't be imported
+        fault = f"it broke with {type(defect).__name__}"  # its text may hold secrets
     if fault:
         sys.stdout.write(f"{fault}\n")
         sys.exit(1)
 
 
 def notify(notify: str, subject: str, body: str) -> str | None:
-    """Send through apprise; why that failed, or None."""
+    """Send through apprise; return why that failed, or None."""
     import apprise
 
-    said = _Said()
-    logging.getLogger("apprise").addHandler(said)
+    warnings = _LastWarning()
+    logging.getLogger("apprise").addHandler(warnings)
     logging.getLogger("apprise").propagate = False
     sender = apprise.Apprise(asset=apprise.AppriseAsset(app_id="pole-data"))
     if not sender.add(notify):
         return "apprise does not understand this URL"
     if sender.notify(title=subject, body=body, body_format=apprise.NotifyFormat.TEXT):
         return None
-    return without_secrets(said.last or "not delivered", notify)
+    return without_secrets(warnings.last or "not delivered", notify)
 
 
 def get(url: str) -> str | None:
-    """Fetch a URL; why that failed, or None."""
+    """Fetch a URL; return why that failed, or None."""
     try:
         with urlopen(Request(url), timeout=_SOCKET_TIMEOUT_S):
             return None
@@ -57,12 +57,12 @@ def get(url: str) -> str | None:
 
 
 def without_secrets(text: str, url: str) -> str:
-    """The text in one line, without any part of the URL."""
+    """Return the text in one line, without any part of the URL."""
     return without_words(text, url.partition("://")[2])
 
 
 def without_words(text: str, secret: str) -> str:
-    """The text in one line, without any word of four characters or more of the other one."""
+    """Return the text in one line, without any word of four or more characters of ``secret``."""
     parts = re.split(r"[^\w.~%+-]+", secret)
     for part in sorted({*parts, *map(unquote, parts)}, key=len, reverse=True):
         if len(part) > 3:
@@ -70,8 +70,8 @@ def without_words(text: str, secret: str) -> str:
     return " ".join(text.split())
 
 
-class _Said(logging.Handler):
-    """Keeps the last warning of apprise: what it says at lower levels may hold secrets."""
+class _LastWarning(logging.Handler):
+    """Keep the last warning of apprise: its lower levels may hold secrets."""
 
     last = ""
 

@@ -1,6 +1,6 @@
-"""The open notices: opened by the place that knows, resolved when the condition ends.
+"""Store notices: whatever finds a condition opens its notice, and resolves it when it is over.
 
-Stored first: sending comes after (delivery.py), and never delays or stops archiving.
+Sending comes later (delivery.py), and never delays or stops archiving.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from contextlib import contextmanager
 from poledata import db
 from poledata.errors import DiskRefused
 from poledata.formatting import seconds, utc
-from poledata.models import Channel, Severity
+from poledata.models import Channel, Notice, Severity
 from poledata.notices.isolation import caught
 from poledata.notices.kinds import SEVERITIES
 
-COPY_FAILED_FROM = 3  # tries: what goes well the second time needs no person
+COPY_FAILED_FROM = 3  # tries: a file that the second try archives needs no person
 
 log = logging.getLogger(__name__)
 
 
 class Board:
-    """The open notices, for one pass or command; ``is_dry`` tells the log alone.
+    """The open notices, for one pass or command; with ``is_dry`` only the log gets them.
 
-    ``channels`` are those that are to be told of what is opened here.
+    ``channels`` are those through which to send what is opened here.
     """
 
     def __init__(
@@ -38,9 +38,7 @@ class Board:
         self._conn, self._is_dry, self._clock = conn, is_dry, clock
         self._channels = tuple(channels)
         self._told: set[tuple[str, str]] = set()
-        self._open = {
-            (n.kind, n.key): (n.text, n.severity, n.value) for n in db.notices.open_notices(conn)
-        }
+        self._open = {(n.kind, n.key): n for n in db.notices.open_notices(conn)}
 
     def tell(
         self,
@@ -52,27 +50,28 @@ class Board:
     ) -> None:
         """Open a notice of this kind about ``key`` (a label, a file, a role), or renew it.
 
-        ``severity``: another one than the kind's. ``value`` grows as it gets worse: an
-        acknowledgement holds until then.
+        ``severity`` replaces the kind's. ``value`` grows as it gets worse: an acknowledgement
+        holds until then.
         """
         self._told.add((kind, key))
         text = f"{text} See {kind} in docs/operators.md."
         severity = severity or SEVERITIES[kind]
-        if self._open.get((kind, key)) == (text, severity, value):
+        was = self._open.get((kind, key))
+        if was and (was.text, was.severity, was.value) == (text, severity, value):
             return
         level = logging.INFO if severity is Severity.INFO else logging.WARNING
         log.log(level, "%s %s: %s", kind, key, text)
-        self._open[kind, key] = (text, severity, value)
+        at = utc(self._clock())
+        self._open[kind, key] = Notice(kind, key, severity, text, at, value=value)
         if self._is_dry:
             return
         names = [channel.name for channel in self._channels if channel.takes(severity)]
         with db.transaction(self._conn):
-            at = utc(self._clock())
             db.notices.open_notice(self._conn, kind, key, severity, text, at, value, names)
 
     @contextmanager
     def isolated(self, about: str, passes: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-        """Keep a bug to this (isolation.py); the notice ends when it is done without one."""
+        """Contain a bug (isolation.py): open its notice, or resolve it if there was none."""
         with caught(about, passes) as bugs:
             yield
         if bugs:
@@ -81,47 +80,46 @@ class Board:
             self.settle(["defect"], about)
 
     def tell_refused(self, refusal: DiskRefused) -> None:
-        """A disk can't be used."""
+        """Open the notice about a disk that can't be used."""
         self.tell(refusal.kind, refusal.label, f"{refusal.why}. {refusal.what_next}")
 
     def open_keys(self, kind: str) -> list[str]:
-        """What the open notices of a kind are about."""
+        """Return what the open notices of a kind are about."""
         return [key for of_kind, key in self._open if of_kind == kind]
 
     def text(self, kind: str, key: str) -> str:
-        """What the open notice says; nothing if there is none."""
-        return self._open[kind, key][0] if (kind, key) in self._open else ""
+        """Return the text of the open notice; empty if there is none."""
+        return self._open[kind, key].text if (kind, key) in self._open else ""
 
     def was_told(self, kind: str, key: str) -> bool:
-        """Whether this pass or command said it, be it for the first time or again."""
+        """True if this pass or command opened or renewed it."""
         return (kind, key) in self._told
 
     def value(self, kind: str, key: str) -> float | None:
-        """How bad it is by the open notice; None if there is none, or it counts nothing."""
-        return self._open[kind, key][2] if (kind, key) in self._open else None
+        """Return the value of the open notice; None if there is none, or it has no value."""
+        return self._open[kind, key].value if (kind, key) in self._open else None
 
     def pass_on(self, kind: str, key: str, to: str) -> None:
-        """What stood about ``key`` is about ``to`` from now on."""
+        """Make the notice about ``key`` one about ``to``."""
         if was := self._open.get((kind, key)):
-            text, severity, value = was
-            text = text.removesuffix(f" See {kind} in docs/operators.md.")
-            self.tell(kind, to, text, severity, value)
+            text = was.text.removesuffix(f" See {kind} in docs/operators.md.")
+            self.tell(kind, to, text, was.severity, was.value)
             self.settle([kind], key)
 
     def settle_about(self, kind: str, beginning: str) -> None:
-        """Settle every notice of a kind whose key begins so."""
+        """Resolve every notice of a kind whose key begins so."""
         for key in self.open_keys(kind):
             if key.startswith(beginning):
                 self.settle([kind], key)
 
     def settle_old(self, kind: str, after_s: float) -> None:
-        """Settle notices about something that happened once, after so long."""
+        """Resolve notices about something that happened once, after this time."""
         for notice in db.notices.open_notices(self._conn):
             if notice.kind == kind and self._clock() - seconds(notice.opened_at) > after_s:
                 self.settle([kind], notice.key)
 
     def settle(self, kinds: Iterable[str], key: str) -> None:
-        """These conditions are over; nothing is done for those that were not open."""
+        """Resolve the open notices of these kinds about ``key``."""
         for kind in kinds:
             if self._open.pop((kind, key), None) is None:
                 continue

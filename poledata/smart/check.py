@@ -1,4 +1,4 @@
-"""A check of the registered drives: judged, written down, told, and held where they fail."""
+"""Check the registered drives: judge and record them, open notices, hold those that fail."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from poledata.smart.rules import DriveVerdict, Past
 if TYPE_CHECKING:
     from poledata.smart.smartctl import FoundDrive
 
-# A person should look. The others are as they may be, and said in the table.
+# Verdicts that a person should look at.
 TROUBLE = (Health.WARNING, Health.FAILING, Health.UNKNOWN, Health.MISSING)
-_KIND = {
-    Health.FAILING: "smart-failing",
-    Health.WARNING: "smart-warning",
-    Health.UNSUPPORTED: "smart-warning",
-    Health.MISSING: "drive-missing",
+# The kind of notice, and what its text says.
+_NOTICES = {
+    Health.FAILING: ("smart-failing", "is failing"),
+    Health.WARNING: ("smart-warning", "should be watched"),
+    Health.UNSUPPORTED: ("smart-warning", "can't be watched"),
+    Health.MISSING: ("drive-missing", "is missing"),
 }
-_WELL = (Health.HEALTHY, Health.WARNING)
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +47,12 @@ class Checked:
 
 
 def to_check(disks: Iterable[Disk]) -> list[Disk]:
-    """Those that may be at the station; a plain directory has no drive of its own."""
+    """Return the disks that may be at the station; a plain directory has no drive."""
     return [disk for disk in disks if disk.state not in GONE and not disk.stand_in]
 
 
 def find(disk: Disk, found: Iterable[FoundDrive]) -> tuple[FoundDrive | None, str | None]:
-    """The drive of a disk, by serial and logical ID; or why the one that looks like it is not."""
+    """Return the drive of a disk, by serial and logical ID; or why a similar one is not it."""
     alike = [
         each
         for each in found
@@ -65,13 +65,20 @@ def find(disk: Disk, found: Iterable[FoundDrive]) -> tuple[FoundDrive | None, st
         both = " and ".join(each.devices[0] for each in exact)
         return None, f"{both} both look like it: the disk-map needs the whole serial"
     if alike:
-        own = alike[0]
-        return None, f"{own.devices[0]} says it is {own.drive}, which is not quite this disk"
+        first = alike[0]
+        return None, f"{first.devices[0]} says it is {first.drive}, which is not quite this disk"
     return None, None
 
 
+def unregistered(disks: Iterable[Disk], found: Iterable[FoundDrive]) -> list[FoundDrive]:
+    """Return the drives that belong to no registered disk."""
+    found = list(found)
+    ours = [find(disk, found)[0] for disk in disks]
+    return [drive for drive in found if drive not in ours]
+
+
 def lacks_one_in_use(disks: Iterable[Disk], found: Sequence[FoundDrive]) -> bool:
-    """Whether a disk in use was not found: worth a second look at all of them."""
+    """True if a disk in use was not found: then all drives are worth a second query."""
     in_use = (disk for disk in disks if disk.state is DiskState.ACTIVE)
     return any(find(disk, found) == (None, None) for disk in in_use)
 
@@ -79,7 +86,7 @@ def lacks_one_in_use(disks: Iterable[Disk], found: Sequence[FoundDrive]) -> bool
 def check(
     context: Context, disks: Iterable[Disk], found: Sequence[FoundDrive], now_s: float
 ) -> list[Checked]:
-    """Judge every disk, and write down what was seen of it."""
+    """Judge every disk, and record what was seen."""
     checked = []
     for disk in disks:
         with context.board.isolated(f"{disk.label}: its SMART check"):
@@ -88,7 +95,11 @@ def check(
 
 
 def _check(conn: db.Connection, disk: Disk, found: Sequence[FoundDrive], now_s: float) -> Checked:
-    past = _past(conn, disk)
+    past = Past(
+        db.smart.last_smart_check(conn, disk),
+        db.smart.smart_answers(conn, disk),
+        db.smart.first_smart_check_at(conn, disk),
+    )
     drive, confusion = find(disk, found)
     if drive:
         verdict = rules.judge(drive.report, past, now_s)
@@ -98,34 +109,25 @@ def _check(conn: db.Connection, disk: Disk, found: Sequence[FoundDrive], now_s: 
         verdict = rules.absent(disk.state)
     one = Checked(disk, drive, verdict)
     if verdict.health is not Health.ABSENT:
-        _write_down(conn, one, past, utc(now_s))
+        _record(conn, one, past, utc(now_s))
     return one
 
 
-def _past(conn: db.Connection, disk: Disk) -> Past:
-    return Past(
-        db.smart.last_smart_check(conn, disk),
-        db.smart.smart_answers(conn, disk),
-        db.smart.first_smart_check_at(conn, disk),
-    )
-
-
-def _write_down(conn: db.Connection, checked: Checked, past: Past, at: str) -> None:
+def _record(conn: db.Connection, checked: Checked, past: Past, at: str) -> None:
     verdict, report = checked.verdict, checked.found and checked.found.report
-    numbers = verdict.numbers
     row = SmartCheck(
         at,
         verdict.health,
         report.temperature_c if report else None,
         report.power_on_hours if report else None,
-        numbers,
-        rules.lowest(numbers, past),
+        verdict.numbers,
+        rules.lowest(verdict.numbers, past),
         verdict.reasons,
     )
     changed = (
         past.last is None
         or past.last.health is not verdict.health
-        or rules.steady(past.numbers) != rules.steady(numbers)
+        or rules.steady(past.numbers) != rules.steady(verdict.numbers)
     )
     raw = checked.found.raw if checked.found else "{}"
     with db.transaction(conn):
@@ -142,14 +144,14 @@ def _write_down(conn: db.Connection, checked: Checked, past: Past, at: str) -> N
 
 
 def may_change_holds(context: Context, checked: Iterable[Checked]) -> bool:
-    """Whether something is to be held or given back: worth waiting for the turn."""
+    """True if a hold may begin or end: only then is it worth waiting for the turn."""
     were_several = "several" in context.board.open_keys("smart-failing")
     is_well_again = any(_is_well_again(context, one) for one in checked)
     return were_several or is_well_again or bool(_to_hold(context))
 
 
 def change_holds(context: Context, checked: Iterable[Checked], at: str) -> None:
-    """Hold what says that it fails, within bounds; give back what is well. Needs the turn."""
+    """Hold drives that fail, within limits, and end the holds of good ones. Needs the turn."""
     for one in checked:
         if _is_well_again(context, one):
             with db.transaction(context.conn):
@@ -159,7 +161,7 @@ def change_holds(context: Context, checked: Iterable[Checked], at: str) -> None:
 
 
 def _to_hold(context: Context) -> list[Disk]:
-    """Failing and not held; whose hold a person ended is left alone until it gets worse."""
+    """Return what fails and is not held; after an unhold by a person, only what got worse."""
     return [
         disk
         for disk in db.smart.failing_disks(context.conn)
@@ -174,11 +176,13 @@ def _was_given_back(conn: db.Connection, disk: Disk) -> bool:
 
 
 def _is_well_again(context: Context, one: Checked) -> bool:
-    is_well = one.verdict.health in _WELL and bool(one.verdict.numbers)
-    return is_well and lifecycle.is_held_for_smart(lifecycle.the_disk(context, one.disk.serial))
+    is_well = one.verdict.health in (Health.HEALTHY, Health.WARNING) and one.verdict.numbers
+    return bool(is_well) and lifecycle.is_held_for_smart(
+        lifecycle.the_disk(context, one.disk.serial)
+    )
 
 
-# --- telling ------------------------------------------------------------------------------
+# --- notices ------------------------------------------------------------------------------
 
 
 def tell(context: Context, checked: Iterable[Checked]) -> None:
@@ -190,47 +194,39 @@ def tell(context: Context, checked: Iterable[Checked]) -> None:
 
 def _tell(context: Context, one: Checked) -> None:
     now = replace(one, disk=lifecycle.the_disk(context, one.disk.serial))
-    kind = _KIND.get(one.verdict.health)
-    context.board.settle(_over(one.verdict), one.disk.label)
+    kind, what = _NOTICES.get(one.verdict.health, ("", ""))
+    context.board.settle(_resolved(one.verdict, kind), one.disk.label)
     if kind:
-        text = _text(context.conn, now)
-        severity, value = _severity(now), one.verdict.value
-        context.board.tell(kind, one.disk.label, text, severity, value)
+        text = f"{_name(now)} {what}: {'; '.join(one.verdict.reasons)}. "
+        text += f"{_files_text(context.conn, now.disk)} {_next_step(now)}"
+        context.board.tell(kind, one.disk.label, text, _severity(now), one.verdict.value)
 
 
-def _over(now: DriveVerdict) -> tuple[str, ...]:
-    """The kinds that don't hold any more: only a drive's own numbers end what was said of them."""
-    if now.health in (Health.UNKNOWN, Health.MISSING):
+def _resolved(verdict: DriveVerdict, kind: str) -> Iterable[str]:
+    """Return the kinds that are over: only the numbers of a drive end a notice about them."""
+    if verdict.health in (Health.UNKNOWN, Health.MISSING):
         return ()
-    if not now.numbers and now.health is not Health.ABSENT:
-        return ("drive-missing",)  # asleep or without SMART, but there
-    return tuple(kind for kind in SMART_KINDS if kind != _KIND.get(now.health))
+    if not verdict.numbers and verdict.health is not Health.ABSENT:
+        return ("drive-missing",)  # asleep or without SMART, but here
+    return (each for each in SMART_KINDS if each != kind)
 
 
 def _severity(one: Checked) -> Severity | None:
     if one.verdict.health is Health.UNSUPPORTED:
-        return Severity.INFO  # said once: nothing can be done about it
+        return Severity.INFO  # reported once: nothing can be done about it
     if one.verdict.health is Health.FAILING and one.disk.state is DiskState.ACTIVE:
         return Severity.CRITICAL
     return None
 
 
-def _text(conn: db.Connection, one: Checked) -> str:
+def _name(one: Checked) -> str:
     disk = one.disk
     state = {DiskState.ACTIVE: "in use", DiskState.SPARE: "spare"}.get(disk.state, "closed")
     where = f", {', '.join(one.found.devices)}" if one.found else ""
-    who = f"{disk.label} (serial {disk.serial}, {disk.role.value}, {state}{where})"
-    said = {
-        Health.FAILING: "is failing",
-        Health.WARNING: "should be watched",
-        Health.UNSUPPORTED: "can't be watched",
-        Health.MISSING: "is missing",
-    }[one.verdict.health]
-    what = "; ".join(one.verdict.reasons)
-    return " ".join((f"{who} {said}: {what}.", _what_hangs_on_it(conn, disk), _next_step(one)))
+    return f"{disk.label} (serial {disk.serial}, {disk.role.value}, {state}{where})"
 
 
-def _what_hangs_on_it(conn: db.Connection, disk: Disk) -> str:
+def _files_text(conn: db.Connection, disk: Disk) -> str:
     files, _ = db.copies.count_on(conn, disk)
     if not files:
         return "No file is on it."

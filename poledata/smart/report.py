@@ -1,4 +1,4 @@
-"""What a drive says of itself: plain numbers from one answer of smartctl --json=o -a (pure).
+"""Read one answer of smartctl --json=o -a as plain numbers (pure).
 
 The fields are those of smartctl 7.0 to 7.5, which differ: ``temperature.drive_trip`` became
 ``scsi_temperature.drive_trip``, ``vendor`` and ``product`` became ``scsi_vendor`` and so on.
@@ -13,9 +13,9 @@ from typing import Any
 
 Json = Mapping[str, Any]
 
-# Exit status of smartctl(8): bits of its own trouble, and of what the drive says.
+# Exit status of smartctl(8): bits of its own faults, and of what the drive reports.
 OPEN_FAILED, SAYS_FAILING, PREFAIL_NOW = 1 << 1, 1 << 3, 1 << 4
-ASLEEP = 3  # as "-n standby,3" asks for
+ASLEEP = 3  # requested by "-n standby,3"
 
 ATA_COUNTERS = {
     5: "reallocated",
@@ -36,15 +36,15 @@ _SCSI_TEST_FAILED = range(3, 8)
 
 @dataclass(frozen=True, slots=True)
 class SelfReport:
-    """One drive's answer; ``numbers`` holds the counters that it has, by our names."""
+    """The answer of one drive; ``numbers`` holds the counters that it has, by our names."""
 
     device: str
     serial: str | None
     logical_id: str | None
     model: str | None
-    says: str  # what smartctl had to say of its own trouble
+    says: str  # smartctl's own faults
     is_asleep: bool
-    is_supported: bool | None  # None: it did not say
+    is_supported: bool | None  # None: not known
     passed: bool | None
     temperature_c: int | None
     power_on_hours: int | None
@@ -52,7 +52,7 @@ class SelfReport:
 
 
 def read_report(device: str, report: Json, exit_status: int) -> SelfReport:
-    """The numbers of one report, whatever kind of drive it is of."""
+    """Return the numbers of one report, of any kind of drive."""
     return SelfReport(
         device=device,
         serial=_text(report, "serial_number"),
@@ -68,26 +68,25 @@ def read_report(device: str, report: Json, exit_status: int) -> SelfReport:
     )
 
 
-# --- who it is ----------------------------------------------------------------------------
+# --- identity -----------------------------------------------------------------------------
 
 
 def logical_id(report: Json) -> str | None:
     """``0x5000c500858bfea7``: the WWN, the SCSI logical unit, or an NVMe namespace's EUI-64."""
-    wwn, unit = report.get("wwn"), _text(report, "logical_unit_id")
     spaces = report.get("nvme_namespaces") or [{}]
-    if wwn:
+    if wwn := report.get("wwn"):
         found = f"0x{wwn['naa']:x}{wwn['oui']:06x}{wwn['id']:09x}"
-    elif unit:
+    elif unit := _text(report, "logical_unit_id"):
         found = unit.lower()
     elif eui := spaces[0].get("eui64"):
         found = f"0x{eui['oui']:06x}{eui['ext_id']:010x}"
     else:
         return None
-    return found if found.strip("0x") else None  # all zeros is none
+    return found if found.strip("0x") else None  # all zeros means none
 
 
 def model(report: Json) -> str | None:
-    """The maker's name for this kind of drive."""
+    """Return the maker's name for this kind of drive."""
     parts = (_text(report, name) for name in ("vendor", "product"))
     return (
         _text(report, "model_name")
@@ -103,9 +102,8 @@ def _messages(report: Json) -> str:
 
 
 def _is_supported(report: Json) -> bool | None:
-    """smartctl says it from 7.3 on; before, a drive's own table or log shows that it has SMART."""
-    support = report.get("smart_support")
-    if support:
+    """smartctl reports it from 7.3 on; before, any table or log of the drive shows it."""
+    if support := report.get("smart_support"):
         return bool(support.get("available") and support.get("enabled", True))
     evidence = (
         "ata_smart_attributes",
@@ -116,7 +114,7 @@ def _is_supported(report: Json) -> bool | None:
     return True if any(name in report for name in evidence) else None
 
 
-# --- what it counts -----------------------------------------------------------------------
+# --- counters -----------------------------------------------------------------------------
 
 
 def _numbers(report: Json, exit_status: int) -> Iterator[tuple[str, int]]:
@@ -150,7 +148,7 @@ def _of_ata(report: Json, exit_status: int) -> Iterator[tuple[str, int]]:
 
 
 def _raw(attribute: Json) -> int:
-    """The count in a raw value, of which makers use the other bits for other things."""
+    """Return the count in a raw value; makers use its other bits for other things."""
     raw = attribute["raw"]
     if attribute["id"] == 188:  # timeouts, and how many of them took 5 s and 7.5 s
         return int(raw["value"]) & 0xFFFF
@@ -161,8 +159,7 @@ def _raw(attribute: Json) -> int:
 def _of_scsi(report: Json) -> Iterator[tuple[str, int]]:
     if (grown := report.get("scsi_grown_defect_list")) is not None:
         yield "grown_defects", grown
-    log = report.get("scsi_error_counter_log")
-    if log:
+    if log := report.get("scsi_error_counter_log"):
         kinds = [log[kind] for kind in ("read", "write", "verify") if kind in log]
         yield "uncorrected_errors", sum(k.get("total_uncorrected_errors", 0) for k in kinds)
     if (count := _non_medium(report)) is not None:
@@ -172,7 +169,7 @@ def _of_scsi(report: Json) -> Iterator[tuple[str, int]]:
 
 
 def _non_medium(report: Json) -> int | None:
-    """smartctl 7.3 says it in its text alone."""
+    """smartctl 7.3 has it only in its text."""
     count: int | None = _at(report, "scsi_error_counter_log", "non_medium_error", "count")
     if count is not None:
         return count
@@ -185,9 +182,9 @@ def _non_medium(report: Json) -> int | None:
 def _of_nvme(log: Json) -> Iterator[tuple[str, int]]:
     used = log.get("percentage_used", 0)
     spare, threshold = log.get("available_spare", 100), log.get("available_spare_threshold", 0)
-    grave = log.get("critical_warning", 0) & ~_TOO_HOT
-    is_worn = grave == _UNRELIABLE and used >= 100 and spare >= threshold
-    yield "says_failing", int(bool(grave) and not is_worn)
+    warning = log.get("critical_warning", 0) & ~_TOO_HOT
+    is_worn = warning == _UNRELIABLE and used >= 100 and spare >= threshold
+    yield "says_failing", int(bool(warning) and not is_worn)
     yield "worn_out", int(is_worn)
     yield "spare_too_low", int(spare < threshold)
     yield "used_percent", used
@@ -195,17 +192,17 @@ def _of_nvme(log: Json) -> Iterator[tuple[str, int]]:
 
 
 def _is_too_hot(report: Json, nvme: Json | None) -> bool:
-    """By the drive's own limit, or its own word."""
+    """True by the drive's own limit, or its own warning."""
     now = _at(report, "temperature", "current")
     limit = _at(report, "scsi_temperature", "drive_trip") or _at(
         report, "temperature", "drive_trip"
     )
     warns = bool(nvme and nvme.get("critical_warning", 0) & _TOO_HOT)
-    return warns or bool(limit and now is not None and now >= limit)  # a limit of 0 is none
+    return warns or bool(limit and now is not None and now >= limit)  # a limit of 0 means none
 
 
 def _newest_test_failed(report: Json) -> bool | None:
-    """None: there was no test, or none that came to an end."""
+    """Return None if no test was ever completed."""
     logs = report.get("ata_smart_self_test_log", {})
     for kind in ("extended", "standard"):
         if table := _at(logs, kind, "table"):
@@ -222,7 +219,7 @@ def _text(report: Json, name: str) -> str | None:
 
 
 def _at(value: Any, *keys: str) -> Any:
-    """What stands at the end of these keys; None where one of them is missing."""
+    """Return the value at the end of these keys; None if one of them is missing."""
     for key in keys:
         if not isinstance(value, Mapping) or key not in value:
             return None

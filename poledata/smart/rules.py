@@ -1,7 +1,7 @@
-"""Verdicts on drives: one table of conditions, judged against what earlier checks saw (pure).
+"""Judge drives by one table of conditions, compared with earlier checks (pure).
 
-No condition is smartctl's exit status alone: a dead drive ends with 0, one without SMART passes.
-A drive is healthy only if it has SMART, says that it passes, and no row of the table holds.
+smartctl's exit status alone is no condition: a dead drive gives 0, one without SMART passes.
+A drive is healthy only if it has SMART, reports that it passes, and no row of the table holds.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ class Condition:
     """One row: when a number of a drive is a reason for a verdict."""
 
     number: str
-    words: str  # "{change}" becomes "3 → 8", or "is 8" where it never was lower
+    words: str  # "{change}" becomes "3 → 8", or "8" if it never was lower
     warning_from: int | None = None
     failing_from: int | None = None
-    grown: Health | None = None  # above the lowest that was ever seen: stays till it is acked
-    newly: Health | None = None  # above what the last check saw: said once
+    grown: Health | None = None  # above the lowest that was ever seen: until it is acked
+    newly: Health | None = None  # above what the last check saw: reported once
     grown_twice: Health | None = None  # in this check and in the last one
 
     @property
     def subject(self) -> str:
-        """Its words without the number: ``pending sectors (197)``."""
+        """Return the words without the number: ``pending sectors (197)``."""
         return self.words.partition(": {change}")[0]
 
 
-# Numbers are starting values. What stays a warning until it is acknowledged is compared with the
-# lowest value seen, so that one which grew last month is not forgotten today.
+# The limits are starting values. A warning that stays until it is acknowledged compares with the
+# lowest value ever seen, so that a number which grew last month is not forgotten today.
 CONDITIONS = (
     Condition("says_failing", "it says itself that it is failing", failing_from=1),
     Condition("attributes_failing", "attributes at their threshold: {change}", failing_from=1),
@@ -68,14 +68,14 @@ CONDITIONS = (
     Condition("temperature_c", "temperature in °C: {change}", 55),
     Condition("too_hot", "hotter than its own limit", 1),
 )
-_NO_COUNTER = ("temperature_c", "used_percent")  # that falls without a word
+_NO_COUNTER = ("temperature_c", "used_percent")  # may fall unreported
 
 
 @dataclass(frozen=True, slots=True)
 class Past:
     """What earlier checks of one drive saw."""
 
-    last: SmartCheck | None = None  # whatever came of it
+    last: SmartCheck | None = None  # with any result
     answers: tuple[SmartCheck, ...] = ()  # the two newest with numbers, newest first
     first_at: str | None = None
 
@@ -94,17 +94,17 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class DriveVerdict:
-    """What a check came to, the gravest reason first."""
+    """The result of a check, the most serious reason first."""
 
     health: Health
     reasons: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()  # worth knowing, no reason for anything
+    notes: tuple[str, ...] = ()  # good to know, but no reason for the verdict
     value: float = 0  # grows as it gets worse: the sum of the numbers behind the reasons
     numbers: dict[str, int] = field(default_factory=dict)
 
 
 def judge(report: SelfReport, past: Past, now_s: float) -> DriveVerdict:
-    """The verdict on a drive that was found and asked."""
+    """Return the verdict on a drive that was found and queried."""
     if report.is_asleep:
         return _asleep(past, now_s)
     numbers = _all_numbers(report)
@@ -125,14 +125,13 @@ def judge(report: SelfReport, past: Past, now_s: float) -> DriveVerdict:
 
 
 def unknown(why: str, past: Past) -> DriveVerdict:
-    """A drive that is there and does not say how it is: the second time running it is missing."""
-    unreadable_disks = (Health.UNKNOWN, Health.MISSING)
-    again = past.last is not None and past.last.health in unreadable_disks
+    """A drive that is there and reports no health: twice in a row it counts as missing."""
+    again = past.last is not None and past.last.health in (Health.UNKNOWN, Health.MISSING)
     return DriveVerdict(Health.MISSING if again else Health.UNKNOWN, (why,))
 
 
 def absent(state: DiskState) -> DriveVerdict:
-    """A drive that was not found: only one in use is missed."""
+    """A drive that was not found: only one in use is missing."""
     if state is DiskState.ACTIVE:
         return DriveVerdict(Health.MISSING, ("no drive here has this serial and logical ID",))
     why = "on the shelf" if state is DiskState.CLOSED else "not here: not counted as spare"
@@ -140,26 +139,26 @@ def absent(state: DiskState) -> DriveVerdict:
 
 
 def lowest(numbers: dict[str, int], past: Past) -> dict[str, int]:
-    """Of each number the lowest value that was ever seen."""
+    """Return the lowest value of each number that was ever seen."""
     both = past.lowest | numbers
     return {name: min(both[name], past.lowest.get(name, both[name])) for name in both}
 
 
 def steady(numbers: dict[str, int]) -> dict[str, int]:
-    """The numbers without those that go up and down by themselves."""
+    """Return the numbers without those that go up and down by themselves."""
     return {name: number for name, number in numbers.items() if name != "temperature_c"}
 
 
 def counted_in(reasons: Iterable[str]) -> list[Condition]:
-    """The rows of the table whose numbers stand in these reasons."""
-    said = tuple(reasons)
+    """Return the rows of the table whose numbers are in these reasons."""
+    texts = tuple(reasons)
     rows = (row for row in CONDITIONS if "{change}" in row.words)
-    return [row for row in rows if any(reason.startswith(row.subject) for reason in said)]
+    return [row for row in rows if any(text.startswith(row.subject) for text in texts)]
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One number, or the verdict (``health``), that was another one at an earlier check."""
+    """A number, or the verdict (``health``), that differs from the check before."""
 
     at: str
     what: str
@@ -168,7 +167,7 @@ class Change:
 
 
 def changes(checks: Iterable[SmartCheck]) -> list[Change]:
-    """What changed from check to check, the oldest first."""
+    """Return what changed from check to check, the oldest first."""
     found: list[Change] = []
     was: dict[str, int | str] = {}
     for check in checks:
@@ -189,12 +188,12 @@ def _all_numbers(report: SelfReport) -> dict[str, int]:
 
 
 def _held(numbers: dict[str, int], past: Past) -> Iterator[tuple[Health, str, int]]:
-    """Every row that holds: how grave, in words, and the number behind it."""
+    """Return every row that holds: how serious, in words, and the number behind it."""
     for row in CONDITIONS:
         if row.number not in numbers:
             continue
-        health = _graver(*_found(row, numbers[row.number], past))
-        if health:
+        healths = tuple(_found(row, numbers[row.number], past))
+        if health := next((h for h in (FAILING, WARNING) if h in healths), None):
             yield health, _in_words(row, numbers, past), numbers[row.number]
 
 
@@ -206,10 +205,6 @@ def _found(row: Condition, now: int, past: Past) -> Iterator[Health | None]:
     yield row.grown if now > past.lowest.get(row.number, now) else None
     yield row.newly if now > past.numbers.get(row.number, 0) else None
     yield row.grown_twice if now > was > before else None
-
-
-def _graver(*found: Health | None) -> Health | None:
-    return FAILING if FAILING in found else WARNING if WARNING in found else None
 
 
 def _in_words(row: Condition, numbers: dict[str, int], past: Past) -> str:

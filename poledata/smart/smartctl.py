@@ -1,7 +1,8 @@
-"""Drives as smartctl sees them, asked through pySMART: all at once, each with a time-out.
+"""Query drives with smartctl and pySMART: all at once, each with a time-out.
 
 pySMART itself has no time-out, forgets smartctl's exit status, and asks a SCSI drive eleven times.
-Here smartctl runs once for each path to a drive, and pySMART reads its text; the JSON is the truth.
+Here smartctl runs once for each path to a drive, and pySMART reads its text; where they differ, the
+JSON counts.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ from poledata.notices.isolation import caught
 from poledata.smart.report import Json, SelfReport, read_report
 from poledata.system import mounts
 
-ASK_TIMEOUT_S = 30.0  # one that takes 25 s a command would keep smartctl for minutes
-_SBIN = "/usr/local/sbin:/usr/sbin:/sbin"  # not in cron's PATH, nor in that of many users
+QUERY_TIMEOUT_S = 30.0  # a drive that takes 25 s per command would keep smartctl for minutes
+_SBIN = "/usr/local/sbin:/usr/sbin:/sbin"  # in the PATH neither of cron nor of many users
 _CLASS_BLOCK = Path("/sys/class/block")
 _SCSI_HOST = Path("/sys/class/scsi_host")
 
@@ -36,31 +37,36 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
-    """Where a drive can be asked: a device, and its type where smartctl does not find it out."""
+class DrivePath:
+    """One way to query a drive: a device, and its type if smartctl does not find that out."""
 
     device: str  # /dev/sdb, /dev/bus/0
     type: str | None = None  # megaraid,3
-    kernel: mounts.Drive | None = None  # what the system knows of it
+    kernel: mounts.Drive | None = None  # what the system knows about it
 
     @property
     def name(self) -> str:
-        """Unlike any other's: behind a controller many drives share one device."""
+        """Return a unique name: behind a controller many drives share one device."""
         return f"{self.device} {self.type}" if self.type else self.device
+
+    @property
+    def known(self) -> mounts.Drive:
+        """Return what is known without a query."""
+        return self.kernel or mounts.Drive(self.name, None, None, None)
 
 
 @dataclass(frozen=True, slots=True)
 class FoundDrive:
-    """A physical drive, by whichever path answered best."""
+    """A physical drive, as the path with the best answer sees it."""
 
     devices: tuple[str, ...]
-    drive: mounts.Drive  # who it is: by its own word, else by the system's
+    drive: mounts.Drive  # its identity: what it reports itself, else what the system knows
     report: SelfReport
-    raw: str  # the report as JSON, "{}" where there is none
+    raw: str  # the report as JSON, "{}" if there is none
 
 
 def find_smartctl() -> str:
-    """The path of smartctl. Raises UsageFault."""
+    """Return the path of smartctl. Raise UsageFault if there is none."""
     found = shutil.which("smartctl", path=f"{os.environ.get('PATH', os.defpath)}:{_SBIN}")
     if found is None:
         raise UsageFault(
@@ -70,72 +76,71 @@ def find_smartctl() -> str:
     return found
 
 
-def look(devices: Sequence[str] = ()) -> list[FoundDrive]:
-    """Every drive of this machine (or those behind these devices), asked all at once.
+def query_drives(devices: Sequence[str] = ()) -> list[FoundDrive]:
+    """Query every drive of this machine (or those behind these devices), all at once.
 
-    Two paths to one drive are one drive. Raises UsageFault where there is no smartctl.
+    Two paths to one drive are one drive. Raise UsageFault if smartctl is not installed.
     """
     smartctl = find_smartctl()
-    doors = _doors(smartctl)
+    paths = _drive_paths(smartctl)
     if devices:
-        known = {door.device: door for door in doors}
-        doors = [known.get(device, Door(device)) for device in devices]
-    if not doors:
+        known = {path.device: path for path in paths}
+        paths = [known.get(device, DrivePath(device)) for device in devices]
+    if not paths:
         return []
-    with ThreadPoolExecutor(len(doors)) as threads:  # a thread each: the mute delay nobody
-        asked = list(threads.map(lambda door: _ask(smartctl, door), doors))
-    return list(_one_for_each_drive(asked))
+    with ThreadPoolExecutor(len(paths)) as threads:  # one thread each: a hung drive delays no other
+        answers = list(threads.map(lambda path: _query(smartctl, path), paths))
+    return list(_one_for_each_drive(answers))
 
 
-def _one_for_each_drive(asked: Iterable[FoundDrive]) -> Iterator[FoundDrive]:
-    paths: dict[str, list[FoundDrive]] = {}
-    for found in asked:
-        paths.setdefault(found.drive.identity, []).append(found)
-    for group in paths.values():
+def _one_for_each_drive(answers: Iterable[FoundDrive]) -> Iterator[FoundDrive]:
+    by_drive: dict[str, list[FoundDrive]] = {}
+    for answer in answers:
+        by_drive.setdefault(answer.drive.identity, []).append(answer)
+    for group in by_drive.values():
         best = max(group, key=lambda found: (found.report.passed is not None, found.raw != "{}"))
         yield replace(best, devices=tuple(found.devices[0] for found in group))
 
 
-# --- where drives can be asked ------------------------------------------------------------
+# --- paths to drives ----------------------------------------------------------------------
 
 
-def _doors(smartctl: str) -> list[Door]:
-    """What the kernel has, and what only a RAID controller can be asked for.
+def _drive_paths(smartctl: str) -> list[DrivePath]:
+    """Return the drives that the kernel has, and those that only a RAID controller knows.
 
-    Behind such a controller the kernel sees volumes; the drives are what smartctl lists.
+    Behind such a controller the kernel has volumes; smartctl lists the drives.
     """
     names = [place.name for place in _CLASS_BLOCK.glob("*") if _is_drive(place.name)]
-    kernel = mounts.ask_drives(names) if names else ()
     behind = [
-        Door(entry["name"], entry["type"])
+        DrivePath(entry["name"], entry["type"])
         for entry in _scan(smartctl)
         if not entry["name"].startswith(("/dev/sd", "/dev/nvme"))
     ]
-    has_megaraid = any("megaraid" in str(door.type) for door in behind)
+    has_megaraid = any("megaraid" in str(path.type) for path in behind)
     return [
-        Door(f"/dev/{drive.kernel_name.replace('!', '/')}", None, drive)
-        for drive in kernel
+        DrivePath(f"/dev/{drive.kernel_name.replace('!', '/')}", None, drive)
+        for drive in (mounts.ask_drives(names) if names else ())
         if not (has_megaraid and _driver(drive.kernel_name) == "megaraid_sas")
     ] + behind
 
 
 def _is_drive(kernel_name: str) -> bool:
-    """Neither a device made of others, nor one for CDs."""
+    """True for a drive; False for a device that consists of others, and for a CD drive."""
     return (_CLASS_BLOCK / kernel_name / "device").exists() and not kernel_name.startswith("sr")
 
 
 def _driver(kernel_name: str) -> str | None:
-    """The driver of a SCSI drive's controller."""
+    """Return the driver of a SCSI drive's controller."""
     place = os.path.realpath(_CLASS_BLOCK / kernel_name)
     host = re.search(r"/(host\d+)/", place)
     try:
         return (_SCSI_HOST / host[1] / "proc_name").read_text().strip() if host else None
     except OSError:
-        return None  # it has gone
+        return None  # the drive was removed
 
 
 def _scan(smartctl: str) -> list[dict[str, str]]:
-    """smartctl's own list. It opens no drive for it, so that a mute one can't stop it here."""
+    """Return smartctl's own list. It opens no drive for it, so a hung one can't stop it."""
     answer, _, fault = _run([smartctl, "--json", "--scan"])
     if fault:
         log.warning("smartctl --scan: %s", fault)
@@ -143,51 +148,48 @@ def _scan(smartctl: str) -> list[dict[str, str]]:
     return devices
 
 
-# --- asking one ---------------------------------------------------------------------------
+# --- one drive ----------------------------------------------------------------------------
 
 
-class _AskedOnce(Smartctl):  # type: ignore[misc]
-    """Runs smartctl a single time; whatever pySMART asks is answered from that."""
+class _OneRun(Smartctl):  # type: ignore[misc]
+    """Run smartctl once; whatever pySMART asks is answered from that run."""
 
-    def __init__(self, smartctl: str, door: Door) -> None:
+    def __init__(self, smartctl: str, path: DrivePath) -> None:
         super().__init__(smartctl_path=smartctl)
-        kind = ["-d", door.type] if door.type else []
-        command = [smartctl, "--json=o", "-n", "standby,3", "-a", *kind, door.device]
+        kind = ["-d", path.type] if path.type else []
+        command = [smartctl, "--json=o", "-n", "standby,3", "-a", *kind, path.device]
         self.report, self.exit_status, self.fault = _run(command)
 
     def generic_call(self, params: list[str], pass_options: bool = False) -> tuple[list[str], int]:
         if "--all" in params:
             return list(self.report.get("smartctl", {}).get("output", ())), self.exit_status
-        return [], 1  # the other things that it asks for are in the JSON, or not needed
+        return [], 1  # everything else that it asks for is in the JSON, or not needed
 
 
-def _ask(smartctl: str, door: Door) -> FoundDrive:
-    """What one drive answers; an answer that hits a bug of ours is none."""
-    with caught(door.name) as bugs:
-        return _asked(smartctl, door)
-    kernel = door.kernel or mounts.Drive(door.name, None, None, None)
-    report = replace(read_report(door.device, {}, 0), says=bugs[0])
-    return FoundDrive((door.name,), kernel, report, "{}")
+def _query(smartctl: str, path: DrivePath) -> FoundDrive:
+    """Return the answer of one drive; if a bug of ours prevents it, return the reason."""
+    with caught(path.name) as bugs:
+        return _answer(smartctl, path)
+    report = replace(read_report(path.device, {}, 0), says=bugs[0])
+    return FoundDrive((path.name,), path.known, report, "{}")
 
 
-def _asked(smartctl: str, door: Door) -> FoundDrive:
-    asked = _AskedOnce(smartctl, door)
-    report = read_report(door.device, asked.report, asked.exit_status)
-    if asked.fault:
-        report = replace(report, says=asked.fault)
+def _answer(smartctl: str, path: DrivePath) -> FoundDrive:
+    run = _OneRun(smartctl, path)
+    report = read_report(path.device, run.report, run.exit_status)
+    if run.fault:
+        report = replace(report, says=run.fault)
     elif report.serial:
-        report = _with_pysmart(report, asked)
-    kernel = door.kernel or mounts.Drive(door.name, None, None, None)
-    drive = replace(
-        kernel, serial=report.serial or kernel.serial, wwn=report.logical_id or kernel.wwn
-    )
-    return FoundDrive((door.name,), drive, report, _without_text(asked.report))
+        report = _with_pysmart(report, run)
+    known = path.known
+    drive = replace(known, serial=report.serial or known.serial, wwn=report.logical_id or known.wwn)
+    return FoundDrive((path.name,), drive, report, _without_text(run.report))
 
 
-def _with_pysmart(report: SelfReport, asked: _AskedOnce) -> SelfReport:
-    """The model, and what smartctl 7.3 has of a SCSI drive's self-tests in its text alone."""
+def _with_pysmart(report: SelfReport, run: _OneRun) -> SelfReport:
+    """Add the model, and a SCSI drive's self-tests, which smartctl 7.3 has only in its text."""
     try:
-        device = Device(report.device, interface=asked.report["device"]["type"], smartctl=asked)
+        device = Device(report.device, interface=run.report["device"]["type"], smartctl=run)
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as fault:
         log.debug("pySMART can't read %s: %r", report.device, fault)
         return report
@@ -204,20 +206,20 @@ def _without_text(report: Json) -> str:
 
 
 def _run(command: list[str]) -> tuple[dict[str, Any], int, str | None]:
-    """smartctl's JSON, its exit status, and why there is none of it.
+    """Return smartctl's JSON, its exit status, and why there is no JSON.
 
-    One that is stuck in the kernel can't be ended: it is killed and not waited for.
+    A process that hangs in the kernel can't be ended: it is killed and not waited for.
     """
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
     )
     try:
-        out, _ = process.communicate(timeout=ASK_TIMEOUT_S)
+        out, _ = process.communicate(timeout=QUERY_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         process.kill()
         with suppress(subprocess.TimeoutExpired):  # most are gone at once
             process.wait(1)
-        return {}, 0, f"no answer within {ASK_TIMEOUT_S:.0f} s"
+        return {}, 0, f"no answer within {QUERY_TIMEOUT_S:.0f} s"
     finally:
         if process.stdout:
             process.stdout.close()

@@ -1,1 +1,1 @@
-"""How the archive stands: facts, and the text, page and numbers that are made of them."""
+"""The state of the archive: facts, and the text, the page and the metrics made from them."""

@@ -1,14 +1,14 @@
-"""How the archive stands: gathered without changing anything, for any user who may read it."""
+"""The state of the archive as data: collected without changing anything, by any user."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import groupby
-from typing import Any
 
 from poledata import db
 from poledata.archive import buffer, buffer_marker, writers
@@ -47,12 +47,12 @@ class ArchiveVerdict(str, Enum):
 
 @dataclass(frozen=True, slots=True)
 class DiskStatus:
-    """A disk, whether something is mounted at its place, and what is known of its health."""
+    """A disk, whether something is mounted at its place, and what is known about its health."""
 
     disk: Disk
     is_mounted: bool
     full_at_s: float | None = None  # of one in use, at the last week's rate
-    oldest_verified_at: str | None = None  # its copy that was not read for longest
+    oldest_verified_at: str | None = None  # the oldest verification of a copy on it
     health: HealthCheck | None = None
     never_read: int = 0  # good copies that were never read back
     overdue: int = 0  # good copies here that were not read for twice VerifyEvery
@@ -60,25 +60,25 @@ class DiskStatus:
 
 @dataclass(frozen=True, slots=True)
 class BufferStatus:
-    """What lies in the buffer; ``fault`` says why it can't be read, or is not the right one."""
+    """The content of the buffer; ``fault`` is why it can't be read, or is the wrong one."""
 
     fault: str | None = None
-    is_wrong: bool = False  # it is not the one that is meant
+    is_wrong: bool = False  # it is not the buffer of this archive
     finished_files: int = 0
     finished_bytes: int = 0
     unfinished_files: int = 0
     other_files: int = 0
     links_and_specials: int = 0
     oldest_at_s: float | None = None
-    lease_can_be_had: bool | None = None  # None: there is no file to tell by
-    trusts_leases: bool | None = None  # whether one proves that nobody writes
+    lease_can_be_had: bool | None = None  # None: there is no file to try it with
+    trusts_leases: bool | None = None  # True if a lease proves that nobody writes
     writer_rule: str | None = None  # why
     used_percent: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ArchivedAmount:
-    """What was archived: in all, in the last day, in the last week."""
+    """What was archived: in total, in the last day, in the last week."""
 
     files: int
     size_bytes: int
@@ -90,7 +90,7 @@ class ArchivedAmount:
 
 @dataclass(frozen=True, slots=True)
 class Undelivered:
-    """A channel through which notices could not be sent when that was last tried."""
+    """A channel that could not send its notices at the last try."""
 
     channel: str
     notices: int
@@ -100,7 +100,10 @@ class Undelivered:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Everything that ``status`` tells; ``reasons`` are why the verdict is what it is."""
+    """Everything that ``status`` shows; its names are the keys of the JSON, and stable (README).
+
+    ``reasons`` explain the verdict.
+    """
 
     at_s: float
     config_path: str
@@ -110,12 +113,12 @@ class Status:
     buffer: BufferStatus
     disks: tuple[DiskStatus, ...]
     archived: ArchivedAmount
-    lacking_copies: int  # to be made again: damaged, missing, or never made
+    lacking_copies: int  # copies to make again: damaged, missing, or never made
     pending: tuple[Pending, ...]
     notices: tuple[Notice, ...]
     last_pass: PassRow | None
     looked_at_s: float | None  # when a pass last began, also one with nothing to do
-    without_good_copy: int = 0  # files with copies, and not one that is good
+    without_good_copy: int = 0  # files with copies, none of which is good
     pause: Pause | None = None
     undelivered: tuple[Undelivered, ...] = ()
     warnings: tuple[str, ...] = ()  # of the configuration
@@ -124,7 +127,7 @@ class Status:
 
 
 def collect(config: Config, conn: Connection) -> Status:
-    """Look at everything."""
+    """Return the state of everything, with the verdict."""
     now_s = time.time()
     archived = _archived(conn, now_s)
     status = Status(
@@ -133,8 +136,8 @@ def collect(config: Config, conn: Connection) -> Status:
         db_path=str(config.db_path),
         stand_ins=not config.require_mount,
         unidentified_drives=config.require_mount and config.accept_unidentified,
-        buffer=_look_at_buffer(config, conn),
-        disks=tuple(_look_at_disks(config, conn, archived, now_s)),
+        buffer=_buffer(config, conn),
+        disks=tuple(_disks(config, conn, archived, now_s)),
         archived=archived,
         lacking_copies=buffer_marker.count_lacking(config, conn),
         without_good_copy=db.copies.count_without_good_copy(conn),
@@ -150,24 +153,21 @@ def collect(config: Config, conn: Connection) -> Status:
 
 
 def _archived(conn: Connection, now_s: float) -> ArchivedAmount:
-    spans = (utc(now_s - DAY_S), utc(now_s - 7 * DAY_S))
-    (day, week), total = (
-        [db.files.archived_since(conn, at) for at in spans],
-        db.files.totals(conn),
-    )
-    return ArchivedAmount(*total, *day, *week)
+    day = db.files.archived_since(conn, utc(now_s - DAY_S))
+    week = db.files.archived_since(conn, utc(now_s - 7 * DAY_S))
+    return ArchivedAmount(*db.files.totals(conn), *day, *week)
 
 
-def _look_at_disks(
+def _disks(
     config: Config, conn: Connection, archived: ArchivedAmount, now_s: float
 ) -> Iterator[DiskStatus]:
     mounted = mounts.mounted_places() if config.require_mount else None
     health = db.disks.last_health(conn)
     disks = db.disks.disks(conn)
-    at_places = {disk.label for disk in disks if disk.state not in GONE}
+    labels_here = {disk.label for disk in disks if disk.state not in GONE}
     for disk in sorted(disks, key=_primaries_first):
-        has_left = disk.state in GONE and disk.label in at_places  # another has its label by now
-        is_mounted = not has_left and is_here(config, disk, mounted)
+        is_replaced = disk.state in GONE and disk.label in labels_here  # another has its label now
+        is_mounted = not is_replaced and is_here(config, disk, mounted)
         yield DiskStatus(
             disk,
             is_mounted,
@@ -180,7 +180,7 @@ def _look_at_disks(
 
 
 def _overdue(config: Config, conn: Connection, disk: Disk, is_mounted: bool, now_s: float) -> int:
-    """Of a disk in use, or a closed one that is not on the shelf."""
+    """Count the overdue copies of a disk that is in use, or closed and still mounted."""
     is_expected = disk.state is DiskState.ACTIVE or (disk.state is DiskState.CLOSED and is_mounted)
     if not is_expected or not config.verify_every_s:
         return 0
@@ -190,8 +190,8 @@ def _overdue(config: Config, conn: Connection, disk: Disk, is_mounted: bool, now
 def _full_at_s(config: Config, disk: Disk, archived: ArchivedAmount, now_s: float) -> float | None:
     if disk.state is not DiskState.ACTIVE or disk.free_bytes is None or not archived.week_bytes:
         return None
-    room_bytes = max(0, disk.free_bytes - config.min_free_bytes)
-    return now_s + room_bytes / archived.week_bytes * 7 * DAY_S
+    free_bytes = max(0, disk.free_bytes - config.min_free_bytes)
+    return now_s + free_bytes / archived.week_bytes * 7 * DAY_S
 
 
 def _primaries_first(disk: Disk) -> tuple[bool, tuple[str, int]]:
@@ -199,12 +199,12 @@ def _primaries_first(disk: Disk) -> tuple[bool, tuple[str, int]]:
 
 
 def _cron_uid(config: Config) -> int:
-    """Others may not read .env, and that is no fault."""
+    """Only this user may read .env; that others can't is no fault."""
     return config.db_path.parent.stat().st_uid
 
 
 def _undelivered(config: Config, conn: Connection) -> Iterator[Undelivered]:
-    """Of the channels that are set; of all where none is known, as to who may not read .env."""
+    """Only of configured channels; of all if none is known, for a user who may not read .env."""
     names = {channel.name for channel in configured_channels(config.secrets)}
     waiting = db.notices.undelivered(conn)
     for channel, group in groupby(waiting, key=lambda one: one.channel):
@@ -215,7 +215,7 @@ def _undelivered(config: Config, conn: Connection) -> Iterator[Undelivered]:
         yield Undelivered(channel, len(ones), last.attempts, str(last.last_error))
 
 
-def _look_at_buffer(config: Config, conn: Connection) -> BufferStatus:
+def _buffer(config: Config, conn: Connection) -> BufferStatus:
     try:
         fd = os.open(config.buffer, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as fault:
@@ -223,14 +223,17 @@ def _look_at_buffer(config: Config, conn: Connection) -> BufferStatus:
     try:
         if wrong := buffer_marker.prove(config, conn, fd, may_adopt=False).wrong:
             return BufferStatus(fault=wrong, is_wrong=True)
-        rule = writers.look(fd, config.remote_writers)
-        settle_s = buffer.settle_s(config.settle_s, fd)
-        seen = buffer.scan(fd, config.extensions, settle_s, time.time(), at_most=1)
-        room = mounts.space(fd)
-        cron_uid = _cron_uid(config)
-        lease = buffer.lease_can_be_had(fd, seen.waiting[0], cron_uid) if seen.waiting else None
+        return _buffer_content(config, fd)
     finally:
         os.close(fd)
+
+
+def _buffer_content(config: Config, fd: int) -> BufferStatus:
+    rule = writers.look(fd, config.remote_writers)
+    settle_s = buffer_marker.settle_s(config.settle_s, fd)
+    seen = buffer.scan(fd, config.extensions, settle_s, time.time(), at_most=1)
+    space = mounts.space(fd)
+    oldest = seen.waiting[0] if seen.waiting else None
     return BufferStatus(
         fault="; ".join(f"{name}: {why}" for name, why in seen.unlistable.items()) or None,
         finished_files=seen.settled_files,
@@ -238,65 +241,59 @@ def _look_at_buffer(config: Config, conn: Connection) -> BufferStatus:
         unfinished_files=seen.unsettled_files,
         other_files=seen.other_files,
         links_and_specials=seen.links_and_specials,
-        oldest_at_s=seen.waiting[0].stat.mtime_ns / 1e9 if seen.waiting else None,
-        lease_can_be_had=lease,
+        oldest_at_s=oldest.stat.mtime_ns / 1e9 if oldest else None,
+        lease_can_be_had=buffer.lease_can_be_had(fd, oldest, _cron_uid(config)) if oldest else None,
         trusts_leases=rule.trusts_leases,
         writer_rule=rule.why,
-        used_percent=100 * room.used_bytes / max(1, room.used_bytes + room.free_bytes),
+        used_percent=100 * space.used_bytes / max(1, space.used_bytes + space.free_bytes),
     )
-
-
-def as_json(status: Status) -> dict[str, Any]:
-    """The same as plain values; the keys are stable (README)."""
-    return asdict(status)
 
 
 # --- the verdict --------------------------------------------------------------------------
 
 
 def judged(status: Status) -> Status:
-    """With its verdict, and the reasons for it. Pure."""
-    now = (*_told(status, Severity.CRITICAL), *_no_pass(status))
-    today = (*_told(status, Severity.WARNING), *_to_look_at(status))
-    if now:
-        return replace(status, verdict=ArchiveVerdict.ACT_NOW, reasons=(*now, *today))
+    """Return the status with its verdict, and the reasons for it. Pure."""
+    now = (*_notice_reasons(status, Severity.CRITICAL), *_no_pass(status))
+    today = (*_notice_reasons(status, Severity.WARNING), *_other_reasons(status))
     verdict = ArchiveVerdict.LOOK_TODAY if today else ArchiveVerdict.ALL_WELL
-    return replace(status, verdict=verdict, reasons=today)
+    return replace(
+        status, verdict=ArchiveVerdict.ACT_NOW if now else verdict, reasons=(*now, *today)
+    )
 
 
-def _told(status: Status, severity: Severity) -> Iterator[str]:
-    """The open notices of a severity, but for those that somebody knows of; kinds are counted."""
+def _notice_reasons(status: Status, severity: Severity) -> Iterator[str]:
+    """Return one line for each kind of open notice that nobody acknowledged."""
     now = utc(status.at_s)
-    open_ones = [n for n in status.notices if n.severity is severity]
-    unknown = [n for n in open_ones if not (n.acked_until and n.acked_until > now)]
-    for kind, group in groupby(sorted(unknown, key=lambda n: n.kind), key=lambda n: n.kind):
-        if kind == "no-good-copy" and status.without_good_copy:
-            yield f"files without a good copy: {status.without_good_copy} ({kind})"
-            continue  # they may stand in the notices of several disks
-        alike = list(group)
-        said = _one(alike[0]) if len(alike) == 1 else f"{len(alike)} {KINDS[kind].many}"
-        yield f"{said} ({kind})"
+    by_kind = defaultdict[str, list[Notice]](list)
+    for notice in status.notices:
+        if notice.severity is severity and not (notice.acked_until and notice.acked_until > now):
+            by_kind[notice.kind].append(notice)
+    for kind, notices in sorted(by_kind.items()):
+        yield f"{_notices_text(status, kind, notices)} ({kind})"
 
 
-def _one(notice: Notice) -> str:
-    if says_it_itself(notice):
-        return notice.text.partition(". ")[0]
-    return f"{notice.key}: {KINDS[notice.kind].headline}"
+def _notices_text(status: Status, kind: str, notices: Sequence[Notice]) -> str:
+    if kind == "no-good-copy" and status.without_good_copy:  # a file can be in several notices
+        return f"files without a good copy: {status.without_good_copy}"
+    if len(notices) > 1:
+        return f"{len(notices)} {KINDS[kind].many}"
+    if says_it_itself(notices[0]):
+        return notices[0].text.partition(". ")[0]
+    return f"{notices[0].key}: {KINDS[kind].headline}"
 
 
 def _no_pass(status: Status) -> Iterator[str]:
-    age_s = None if status.looked_at_s is None else status.at_s - status.looked_at_s
-    is_old = age_s is None or abs(age_s) > NO_PASS_FOR_S
-    if is_old and status.buffer.finished_files and status.pause is None:
-        since = (
-            ""
-            if status.looked_at_s is None
-            else f" since {people_time(status.looked_at_s, status.at_s)}"
-        )
+    if not status.buffer.finished_files or status.pause:
+        return
+    begun_s, since = status.looked_at_s, ""
+    if begun_s is not None:
+        since = f" since {people_time(begun_s, status.at_s)}"
+    if begun_s is None or abs(status.at_s - begun_s) > NO_PASS_FOR_S:
         yield f"no pass has run{since} though files wait: is cron running?"
 
 
-def _to_look_at(status: Status) -> Iterator[str]:
+def _other_reasons(status: Status) -> Iterator[str]:
     if status.buffer.is_wrong:
         yield str(status.buffer.fault)
     elif status.buffer.fault:

@@ -1,6 +1,6 @@
-"""Shapes of the status page's pictures, in the units of their SVG's view box (pure).
+"""The status as a page for a browser, with charts of the last four weeks.
 
-No picture holds text: it is stretched to the width of the page, and says in HTML what it shows.
+No chart holds text: it is stretched to the width of the page, and HTML says what it shows.
 """
 
 from __future__ import annotations
@@ -16,28 +16,23 @@ import jinja2
 
 from poledata import __version__, db
 from poledata.archive.monitor import CRITICAL_PERCENT
-from poledata.db.connection import Connection
 from poledata.formatting import people_time, seconds, size_text, utc
-from poledata.models import DayDone, Disk, DiskState, Notice, Role, SmartCheck
+from poledata.models import GONE, DayDone, Disk, DiskState, Role, SmartCheck
 from poledata.notices.kinds import KINDS
 from poledata.smart import rules
 from poledata.status import text
 from poledata.status.facts import DAY_S, NO_PASS_FOR_S, DiskStatus, Status
-from poledata.status.text import LISTED, Fact
+from poledata.status.text import Fact
 
+BEGINNING = "<!DOCTYPE html>\n<!-- the status page of Pole Data Manager -->\n"
+DAYS = 28
+# In units of the view boxes of the page's SVG.
 COLUMN_WIDTH, COLUMN_GAP = 10, 2
 HEIGHT = 100.0
 CURVE_WIDTH = 200.0
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column of a bar chart; y counts from the top."""
-
-    x: int
-    y: float
-    width: int
-    height: float
+_HERE = Path(__file__).parent
+_NOT_ODD = ("healthy", "asleep", "absent")
+_USE = {DiskState.SPARE: "spare", DiskState.ACTIVE: "in use", DiskState.CLOSED: "closed"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,43 +41,6 @@ class Point:
 
     at_s: float
     value: int
-
-
-def columns(values: Sequence[float]) -> tuple[Column, ...]:
-    """One for each value; the highest is as high as the picture."""
-    most = max(values, default=0) or 1
-    width = COLUMN_WIDTH - COLUMN_GAP
-    heights = [round(HEIGHT * value / most, 1) for value in values]
-    return tuple(
-        Column(number * COLUMN_WIDTH, round(HEIGHT - height, 1), width, height)
-        for number, height in enumerate(heights)
-    )
-
-
-def curve_points(points: Sequence[Point]) -> str:
-    """``x,y x,y …`` of a line from the first point to the last, the lowest value at the bottom."""
-    first, last = points[0].at_s, points[-1].at_s
-    lowest, highest = min(p.value for p in points), max(p.value for p in points)
-    places = [
-        (
-            CURVE_WIDTH * _part(point.at_s, first, last),
-            HEIGHT * (1 - _part(point.value, lowest, highest)),
-        )
-        for point in points
-    ]
-    if len(places) == 1:
-        places.append((CURVE_WIDTH, places[0][1]))
-    return " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-
-
-def _part(value: float, low: float, high: float) -> float:
-    """Where a value stands between two others, from 0 to 1."""
-    return (value - low) / (high - low) if high > low else 0.0
-
-
-DAYS = 28
-_EXPECTED = ("healthy", "asleep", "absent")
-_STATES_HERE = (DiskState.SPARE, DiskState.ACTIVE, DiskState.CLOSED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +53,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class DriveTrend:
-    """A drive that is not well: why, and how that came."""
+    """A drive with problems: the reasons, and how its numbers changed."""
 
     disk: Disk
     health: str
@@ -112,137 +70,104 @@ class Trends:
     drives: tuple[DriveTrend, ...]
 
 
-def collect(conn: Connection, status: Status) -> Trends:
-    """Look at the last four weeks, counted back from the status."""
-    return Trends(tuple(_days(conn, status.at_s)), tuple(_drives(conn, status)))
+# --- the last four weeks ------------------------------------------------------------------
 
 
-def _days(conn: Connection, now_s: float) -> Iterator[DayDone]:
-    names = [utc(now_s - back * DAY_S)[:10] for back in reversed(range(DAYS))]
+def collect(conn: db.Connection, status: Status) -> Trends:
+    """Return the last four weeks, counted back from the time of the status."""
+    names = [utc(status.at_s - back * DAY_S)[:10] for back in reversed(range(DAYS))]
     done = {day.day: day for day in db.files.archived_by_day(conn, names[0])}
-    yield from (done.get(name, DayDone(name, 0, 0)) for name in names)
+    days = tuple(done.get(name, DayDone(name, 0, 0)) for name in names)
+    return Trends(days, tuple(_drives(conn, status)))
 
 
-def _drives(conn: Connection, status: Status) -> Iterator[DriveTrend]:
+def _drives(conn: db.Connection, status: Status) -> Iterator[DriveTrend]:
     since = utc(status.at_s - DAYS * DAY_S)
     for item in status.disks:
-        if item.health and item.health.health not in _EXPECTED and item.disk.state in _STATES_HERE:
+        if item.health and item.health.health not in _NOT_ODD and item.disk.state not in GONE:
             checks = db.smart.smart_history(conn, item.disk, min(since, item.health.at))
             if checks:
                 yield _trend(item.disk, checks)
 
 
-def _trend(disk: Disk, checks: list[SmartCheck]) -> DriveTrend:
+def _trend(disk: Disk, checks: Sequence[SmartCheck]) -> DriveTrend:
+    curves = []
+    for row in rules.counted_in(checks[-1].reasons):
+        points = tuple(
+            Point(seconds(check.at), check.numbers[row.number])
+            for check in checks
+            if row.number in check.numbers
+        )
+        curves += [Curve(row.subject, points)] if points else []
     last = checks[-1]
-    curves = [
-        Curve(row.subject, points)
-        for row in rules.counted_in(last.reasons)
-        if (points := tuple(_points(checks, row.number)))
-    ]
     return DriveTrend(disk, last.health.value, last.at, last.reasons, tuple(curves))
 
 
-def _points(checks: list[SmartCheck], number: str) -> Iterator[Point]:
-    for check in checks:
-        if number in check.numbers:
-            yield Point(seconds(check.at), check.numbers[number])
-
-
-BEGINNING = "<!DOCTYPE html>\n<!-- the status page of Pole Data Manager -->\n"
-_HERE = Path(__file__).parent
-_AT_THE_STATION = (DiskState.SPARE, DiskState.ACTIVE, DiskState.CLOSED)
-_USE = {DiskState.SPARE: "spare", DiskState.ACTIVE: "in use", DiskState.CLOSED: "closed"}
+# --- the page -----------------------------------------------------------------------------
 
 
 def render(status: Status, trends: Trends, full_percent: float) -> str:
-    """The page; ``full_percent``: from where on the buffer's level is a notice."""
+    """Return the page; from ``full_percent`` on, the level of the buffer is a notice."""
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     script = (_HERE / "status_page.js").read_text(encoding="utf-8")
     template = environment.from_string((_HERE / "status_page.html").read_text(encoding="utf-8"))
+    at_station = [item for item in status.disks if item.disk.state not in GONE]
+    archive = Fact("Archive", (f"{status.db_path} ({status.config_path})",))
     return BEGINNING + template.render(
         status=status,
         made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(status.at_s)),
         old_after_s=NO_PASS_FOR_S,
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        notices=[_told(notice, status.at_s) for notice in status.notices[: 2 * LISTED]],
-        pending=status.pending[:LISTED],
+        notices=status.notices[: text.NOTICES_LISTED],
+        kinds=KINDS,
+        pending=status.pending[: text.FILES_LISTED],
         levels=(full_percent, CRITICAL_PERCENT),
         days=trends.days,
         columns=columns([day.size_bytes for day in trends.days]),
         columns_width=len(trends.days) * COLUMN_WIDTH,
         most=max(trends.days, key=lambda day: day.size_bytes),
         in_use=[item for item in status.disks if item.disk.state is DiskState.ACTIVE],
-        arrays=[(role.value, tuple(_slots(status, role))) for role in Role],
-        drives=[_drive(drive, status.at_s) for drive in trends.drives],
-        facts=[Fact("Archive", f"{status.db_path} ({status.config_path})"), *text.facts(status)],
+        arrays=[
+            (role.value, [_slot(item) for item in at_station if item.disk.role is role])
+            for role in Role
+        ],
+        drives=trends.drives,
+        facts=[archive, *text.archive_facts(status), *text.disk_facts(status)],
+        since=lambda at: people_time(seconds(at), status.at_s),
+        day_of=lambda at_s: time.strftime("%Y-%m-%d", time.gmtime(at_s)),
+        curve=curve,
         size_text=size_text,
-        room_text=text.room_text,
+        level_text=text.level_text,
+        pending_text=text.pending_text,
+        undelivered_text=text.undelivered_text,
         used_part=text.used_part,
         version=__version__,
     )
 
 
-# --- notices ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Told:
-    """An open notice, and what to do."""
-
-    notice: Notice
-    since: str
-    safe: str
-    steps: tuple[str, ...]
-
-
-def _told(notice: Notice, now_s: float) -> _Told:
-    kind = KINDS[notice.kind]
-    return _Told(notice, people_time(seconds(notice.opened_at), now_s), kind.safe, kind.steps)
-
-
-# --- the arrays ---------------------------------------------------------------------------
-
-
 @dataclass(frozen=True, slots=True)
 class _Slot:
-    """A disk in its array; ``words`` say it all to who can't see it."""
+    """A disk in the picture of its array; ``words`` describe it to a screen reader."""
 
-    label: str
-    look: str  # spare, active, closed
-    is_here: bool
+    item: DiskStatus
     has_flaw: bool
     percent: float
     mark: str
     words: str
 
 
-def _slots(status: Status, role: Role) -> Iterator[_Slot]:
-    for item in status.disks:
-        if item.disk.role is role and item.disk.state in _AT_THE_STATION:
-            yield _slot(item)
-
-
 def _slot(item: DiskStatus) -> _Slot:
-    disk = item.disk
+    disk, use, flaws = item.disk, _USE[item.disk.state], tuple(_flaws(item))
     percent = 100 * (text.used_part(disk) or 0.0)
-    flaws = tuple(_flaws(item))
-    use = _USE[disk.state]
     level = f"{percent:.0f} %"
     on_shelf = disk.state is DiskState.CLOSED and not item.is_mounted
-    words = [use, *([f"{level} full"] if percent else []), *(["on the shelf"] * on_shelf), *flaws]
+    words = [use, *[f"{level} full"] * bool(percent), *["on the shelf"] * on_shelf, *flaws]
     mark = flaws[0] if flaws else "shelf" if on_shelf else level if use == "in use" else use
-    return _Slot(
-        disk.label,
-        disk.state.value,
-        item.is_mounted,
-        bool(flaws),
-        percent,
-        mark,
-        f"{disk.label}, serial {disk.serial}: {', '.join(words)}",
-    )
+    description = f"{disk.label}, serial {disk.serial}: {', '.join(words)}"
+    return _Slot(item, bool(flaws), percent, mark, description)
 
 
 def _flaws(item: DiskStatus) -> Iterator[str]:
@@ -250,34 +175,46 @@ def _flaws(item: DiskStatus) -> Iterator[str]:
         yield "held"
     if not item.is_mounted and item.disk.state is not DiskState.CLOSED:
         yield "not here"
-    if item.health and item.health.health not in ("healthy", "asleep", "absent"):
+    if item.health and item.health.health not in _NOT_ODD:
         yield item.health.health
 
 
-# --- drives that are not well -------------------------------------------------------------
+# --- shapes of the charts -----------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class _Drawn:
-    """One number of a drive as a line, and in words."""
+class Column:
+    """One column of a bar chart; y counts from the top."""
 
-    subject: str
-    line: str
-    words: str
-
-
-@dataclass(frozen=True, slots=True)
-class _Drive:
-    trend: DriveTrend
-    since: str
-    curves: tuple[_Drawn, ...]
+    x: int
+    y: float
+    width: int
+    height: float
 
 
-def _drive(trend: DriveTrend, now_s: float) -> _Drive:
-    curves = []
-    for curve in trend.curves:
-        first, last = curve.points[0], curve.points[-1]
-        day = time.strftime("%Y-%m-%d", time.gmtime(first.at_s))
-        words = f"{first.value} on {day}, now {last.value}"
-        curves.append(_Drawn(curve.subject, curve_points(curve.points), words))
-    return _Drive(trend, people_time(seconds(trend.at), now_s), tuple(curves))
+def columns(values: Sequence[float]) -> tuple[Column, ...]:
+    """Return one column for each value; the highest is as high as the chart."""
+    most = max(values, default=0) or 1
+    heights = [round(HEIGHT * value / most, 1) for value in values]
+    return tuple(
+        Column(number * COLUMN_WIDTH, round(HEIGHT - height, 1), COLUMN_WIDTH - COLUMN_GAP, height)
+        for number, height in enumerate(heights)
+    )
+
+
+def curve(points: Sequence[Point]) -> str:
+    """Return ``x,y x,y …`` from the first point to the last, the lowest value at the bottom."""
+    first, last = points[0].at_s, points[-1].at_s
+    lowest, highest = min(p.value for p in points), max(p.value for p in points)
+    places = [
+        (CURVE_WIDTH * _part(p.at_s, first, last), HEIGHT * (1 - _part(p.value, lowest, highest)))
+        for p in points
+    ]
+    if len(places) == 1:
+        places.append((CURVE_WIDTH, places[0][1]))
+    return " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+
+
+def _part(value: float, low: float, high: float) -> float:
+    """Return where a value is between two others, from 0 to 1."""
+    return (value - low) / (high - low) if high > low else 0.0

@@ -1,7 +1,7 @@
-"""The status page and the metrics file: each whole or as it was, rewritten when a pass ends.
+"""Rewrite the status page and the metrics file when a pass ends: complete, or not at all.
 
-It comes last, and whatever goes wrong is logged: nothing here ends or delays archiving. Where a
-write hangs, later passes leave it to the one that waits.
+This comes last, and every fault is logged: nothing here ends or delays archiving. If a write
+hangs, later passes leave it to the one that waits.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import importlib
 import logging
 import os
 import stat
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def rewrite(config: Config) -> list[str]:
-    """What StatusPage and MetricsFile name, as things stand now; says which can't be written."""
+    """Rewrite the files that StatusPage and MetricsFile name; return which can't be written."""
     if config.status_page is None and config.metrics_file is None:
         return []
     try:
@@ -52,28 +52,26 @@ def _rewrite(config: Config) -> list[str]:
         with board.isolated("the status page and the metrics"):
             status = facts.collect(config, conn)
             if config.status_page:
-                path = config.status_page
-                write = partial(write_page, path, config, conn, status)
-                faults += _logged(board, "StatusPage", write)
+                with _logged("StatusPage", faults), board.isolated("status page"):
+                    write_page(config.status_page, config, conn, status)
             if config.metrics_file:
-                write = partial(write_metrics, config.metrics_file, status)
-                faults += _logged(board, "MetricsFile", write)
+                with _logged("MetricsFile", faults), board.isolated("metrics"):
+                    write_metrics(config.metrics_file, status)
     return faults
 
 
-def _logged(board: Board, key: str, write: Callable[[], None]) -> list[str]:
-    """One that fails does not keep the other from being written."""
+@contextmanager
+def _logged(key: str, faults: list[str]) -> Iterator[None]:
+    """Note a file that can't be written; the other one is still written."""
     try:
-        with board.isolated({"StatusPage": "status page"}.get(key, "metrics")):
-            write()
+        yield
     except NotWritten as fault:
         log.warning("%s", fault)
-        return [f"{key}: {fault}"]
-    return []
+        faults.append(f"{key}: {fault}")
 
 
 def write_page(path: Path, config: Config, conn: db.Connection, status: Status) -> None:
-    """The status as a page of HTML. Raises NotWritten."""
+    """Write the status as a page of HTML. Raise NotWritten."""
     _must_have("jinja2", path)
     from poledata.status import html
 
@@ -82,7 +80,7 @@ def write_page(path: Path, config: Config, conn: db.Connection, status: Status) 
 
 
 def write_metrics(path: Path, status: Status) -> None:
-    """The status in numbers, for Prometheus. Raises NotWritten."""
+    """Write the status in numbers, for Prometheus. Raise NotWritten."""
     _must_have("prometheus_client", path)
     from poledata.status import metrics
 
@@ -98,11 +96,11 @@ def _must_have(module: str, path: Path) -> None:
         ) from fault
 
 
-# --- whole, or as it was ------------------------------------------------------------------
+# --- complete, or not at all --------------------------------------------------------------
 
 
 def put(path: Path, text: str, beginning: str) -> None:
-    """``text`` in place of what stood at ``path``, which began so too. Raises NotWritten."""
+    """Replace the file at ``path``, which must begin with ``beginning``. Raise NotWritten."""
     try:
         _must_be_ours(path, beginning.encode())
         _replace(path, text.encode(errors="backslashreplace"))
@@ -112,7 +110,7 @@ def put(path: Path, text: str, beginning: str) -> None:
 
 
 def _must_be_ours(path: Path, beginning: bytes) -> None:
-    """Nothing, an empty file, or one of ours: a slip of the pen must not cost a database."""
+    """No file, an empty one, or one of ours: a typo must not overwrite a database."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -126,13 +124,13 @@ def _must_be_ours(path: Path, beginning: bytes) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Through a file beside it; what a crash left of one is removed by the next."""
+    """Write a file beside it and rename that; the next run removes what a crash left of it."""
     beside = path.with_name(f".{path.name}.new")
     beside.unlink(missing_ok=True)
     fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
     try:
         with open(fd, "wb") as file:
-            os.fchmod(fd, 0o644)  # whatever the umask: others are to read it
+            os.fchmod(fd, 0o644)  # despite the umask: others must be able to read it
             file.write(content)
             file.flush()
             os.fsync(fd)

@@ -9,7 +9,7 @@
     return minutes < 2880 ? Math.floor(minutes / 60) + " h" : Math.floor(minutes / 1440) + " d";
   }
 
-  function look() {
+  function update() {
     var age = Date.now() - made;
     var isOld = Math.abs(age) > old;
     document.getElementById("age").textContent =
@@ -19,7 +19,7 @@
     document.documentElement.className = isOld ? "old" : "";
   }
 
-  look();
-  setInterval(look, 20000);
-  document.addEventListener("visibilitychange", look);
+  update();
+  setInterval(update, 20000);
+  document.addEventListener("visibilitychange", update);
 })();

@@ -7,7 +7,6 @@ cron would start, with an environment of cron's, and ends as every process ends.
 from __future__ import annotations
 
 import ctypes
-import importlib
 import json
 import os
 import select
@@ -19,9 +18,14 @@ from typing import Any
 REPO = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(REPO))
 
-MODULES = {f"{name}.py": importlib.import_module(name) for name in ("data_manager", "generate_db")}
-for late in ("archive", "care", "checkup", "report"):  # imported by a command when it is run
-    importlib.import_module(f"poledata.{late}")
+import data_manager  # noqa: E402
+import generate_db  # noqa: E402
+import poledata.archive.run  # noqa: E402
+import poledata.maintenance.verify  # noqa: E402
+import poledata.status.check  # noqa: E402
+import poledata.status.facts  # noqa: E402, F401
+
+MODULES = {"data_manager.py": data_manager, "generate_db.py": generate_db}
 
 
 def main() -> None:

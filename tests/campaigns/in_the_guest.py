@@ -25,7 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from tests.campaigns.shim import FOR_EVER, PRETEND, Call, Forked, Rule
-from tests.invariants import InvariantsBroken, Ledger, check_invariants
+from tests.helpers.invariants import InvariantsBroken, Ledger, check_invariants
 
 BASE = Path("/tmp/cut")
 DRIVES = {"buffer": "BUF", "db": "DB", "spt_disks/P01": "P01", "spt_disks/S01": "S01"}

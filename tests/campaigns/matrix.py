@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from tests.campaigns.shim import EMPTY, FOR_EVER, SHORT, Call, Outcome, Rule
 from tests.campaigns.stage import Stage
-from tests.invariants import snapshot
+from tests.helpers.invariants import snapshot
 
 ROOM = (e.ENOSPC, e.EDQUOT)
 READS = (e.EIO, e.EINTR, SHORT, EMPTY)

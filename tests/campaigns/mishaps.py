@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from tests.campaigns.winter import Station, Telescope
 from tests.campaigns.winterover import Winterover
-from tests.invariants import Entry
-from tests.test_filling import plug_in_again, pull
+from tests.helpers.invariants import Entry
+from tests.helpers.rack import plug_in_again, pull
 
 COPIES = """
     SELECT name, size_bytes, c.state FROM copies c JOIN files f ON f.id = file_id

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.world import CRON_ENVIRONMENT
+from tests.helpers.world import CRON_ENVIRONMENT
 
 HERE = Path(__file__).resolve().parent
 FOR_EVER = 1 << 40

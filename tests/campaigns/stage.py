@@ -12,9 +12,9 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from tests.campaigns.shim import Forked, Outcome, Rule, forked
-from tests.loopdisks import LoopDisk, why_no_loop_disks
-from tests.test_after_a_crash import leave_a_copy, line_of
-from tests.world import World
+from tests.helpers.halted import leave_a_copy, line_of
+from tests.helpers.loopdisks import LoopDisk, why_no_loop_disks
+from tests.helpers.world import World
 
 SMALL = "fullrate/RCW38/0000.g3"
 LARGE = "fullrate/RCW38/0001.g3"  # written and read past the page cache

@@ -14,9 +14,9 @@ from typing import Any
 
 import bagit
 
-from tests.invariants import Entry
-from tests.loopdisks import LoopWorld
-from tests.world import Run
+from tests.helpers.invariants import Entry
+from tests.helpers.loopdisks import LoopWorld
+from tests.helpers.world import Run
 
 PREFIXES = {"primary": "P", "copy": "S"}
 FILE_SYSTEMS = {"primary": "xfs", "copy": "ext4"}

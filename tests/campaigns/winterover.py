@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from tests.campaigns.winter import PREFIXES, Station
-from tests.test_filling import plug_in_again
+from tests.helpers.rack import plug_in_again
 
 CARGO = 6  # so many disks leave together
 ROUNDS = 12  # of looking and acting, until nothing is left to be done

@@ -1,7 +1,7 @@
 """Shortens the two waits that protect a buffer against writers, for scripts that tests start.
 
-Python imports this at its start where this directory is in PYTHONPATH (tests/world.py puts it
-there). The product has no switch for it. Tests about these waits leave it out.
+Python imports this at its start where this directory is in PYTHONPATH (tests/helpers/world.py
+puts it there). The product has no switch for it. Tests about these waits leave it out.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
 QUICK = {
-    "poledata.archive.buffer": {"LEAST_SETTLE_S": 0.0},
-    "poledata.archive.buffer_marker": {"UNKNOWN_GRANULARITY_S": 0.0, "_KERNEL_TICK_S": 0.0},
+    "poledata.archive.buffer_marker": {
+        "LEAST_SETTLE_S": 0.0,
+        "UNKNOWN_GRANULARITY_S": 0.0,
+        "_KERNEL_TICK_S": 0.0,
+    },
     "poledata.archive.removal": {"PAUSE_S": 0.01},
 }
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.world import Run
+from tests.helpers.world import Run
 
 HERE = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("POLE_RIG_CACHE", "/var/cache/pole-drive-rig"))

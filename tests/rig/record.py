@@ -11,9 +11,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from tests.helpers.world import REPO
 from tests.rig.invented import sas, sata
 from tests.rig.machine import Guest, QemuDrive
-from tests.world import REPO
 
 REPORTS = REPO / "tests/reports"
 WWN, UNIT = 0x5000C500858BFEA7, 0x5000C500A1B2C3D0

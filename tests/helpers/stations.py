@@ -1,0 +1,55 @@
+"""What tests ask about a station, and how they hurry it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.helpers.world import World
+
+# Nobody wants to wait for the 60 s that a pass waits for a locked database, and there is no
+# setting for it: this runs the script named in the arguments with that one constant altered.
+IMPATIENT = (
+    sys.executable,
+    "-c",
+    "import runpy, sys; del sys.argv[:2]; sys.path.insert(0, sys.argv[0].rpartition('/')[0])\n"
+    "import poledata.db.connection; poledata.db.connection.BUSY_TIMEOUT_S = 0.6\n"
+    "runpy.run_path(sys.argv[0], run_name='__main__')",
+)
+
+
+def inode_and_times(path: Path) -> tuple[int, int, int]:
+    """Which file this is, and when it was last written to in any way."""
+    info = path.stat()
+    return info.st_ino, info.st_mtime_ns, info.st_ctime_ns
+
+
+def notice_text(world: World, kind: str, key: str) -> str:
+    """The text of one open notice."""
+    rows = world.sql(
+        "SELECT text FROM notices WHERE resolved_at IS NULL AND (kind, key) = (?, ?)", kind, key
+    )
+    assert len(rows) == 1, (kind, key, world.notices())
+    return str(rows[0]["text"])
+
+
+def try_at_once(world: World) -> None:
+    """Let the files that failed be due now, as they are after their wait."""
+    world.sql("UPDATE pending SET next_try_at = '2020-01-01T00:00:00Z'")
+
+
+@contextmanager
+def read_only(world: World) -> Iterator[None]:
+    """Database, its directory and the log as another user has them: to be looked at alone."""
+    paths = [path for path in world.db_path.parent.iterdir() if path.is_file()]
+    for path in paths:
+        path.chmod(0o444)
+    world.db_path.parent.chmod(0o555)
+    try:
+        yield
+    finally:
+        world.db_path.parent.chmod(0o700)
+        for path in paths:
+            path.chmod(0o644)

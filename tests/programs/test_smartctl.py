@@ -1,0 +1,134 @@
+"""Asking drives: smartctl runs once for each path, with a time-out, and pySMART reads its text.
+
+An emulated smartctl answers with the recorded reports, a drive each behind a RAID controller.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from poledata.models import Health
+from poledata.smart import rules, smartctl
+from poledata.smart.rules import Past
+from poledata.smart.smartctl import FoundDrive
+from poledata.system import mounts
+from tests.helpers.recorded_drives import SMARTCTL
+from tests.helpers.world import REPO
+
+REPORTS = REPO / "tests/reports"
+
+
+class Machine:
+    """An emulated smartctl in a PATH of its own, and drives for it."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.directory = directory
+        (directory / "smartctl").write_text(SMARTCTL)
+        (directory / "smartctl").chmod(0o755)
+        monkeypatch.setenv("PATH", f"{directory}:/usr/bin:/bin")
+        monkeypatch.setattr(mounts, "ask_drives", lambda _: ())  # not this machine's own
+
+    def has(self, *names: str, slow: int = 0) -> None:
+        """These drives; the first ``slow`` of them are hung."""
+        entries = [{"name": "/dev/bus/0", "type": f"megaraid,{n}"} for n in range(len(names))]
+        (self.directory / "scan").write_text(json.dumps({"devices": entries}))
+        for n, name in enumerate(names):
+            text = (REPORTS / f"{name}.json").read_text()
+            (self.directory / f"{n}.json").write_text(text)
+            status = json.loads(text)["smartctl"]["exit_status"]
+            (self.directory / f"{n}.status").write_text(str(status))
+        for n in range(slow):
+            (self.directory / f"{n}.slow").touch()
+
+    def calls(self) -> list[str]:
+        return (self.directory / "calls").read_text().splitlines()
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    return Machine(tmp_path, monkeypatch)
+
+
+def by_serial(found: list[FoundDrive]) -> dict[str | None, FoundDrive]:
+    return {each.drive.serial: each for each in found}
+
+
+def test_each_path_is_asked_once_and_left_asleep(machine: Machine) -> None:
+    """One run a drive: pySMART, which asks a SCSI drive eleven times, reads from that."""
+    machine.has("sata-good", "sas-good", "nvme-good")
+    assert len(smartctl.query_drives()) == 3
+    assert machine.calls()[0] == "--json --scan"
+    assert sorted(machine.calls()[1:]) == [
+        f"--json=o -n standby,3 -a -d megaraid,{n} /dev/bus/0" for n in range(3)
+    ]
+
+
+def test_a_drive_is_described_by_its_json_and_by_pysmart(machine: Machine) -> None:
+    """Model, serial, logical ID and numbers of every kind of drive."""
+    machine.has("sata-good", "sas-grown", "nvme-good")
+    found = by_serial(smartctl.query_drives())
+    sata, sas = found["ZA12JCHM"], found["ZL22PHAL0000C0048NEQ"]
+    assert sata.drive.wwn == "0x5000c500858bfea7"
+    assert sata.report.model == "ST8000NM0055-1RM112"
+    assert (sata.report.power_on_hours, sata.report.temperature_c) == (12345, 31)
+    assert sas.report.model == "ST8000NM0075"
+    assert sas.report.numbers["grown_defects"] == 31
+    assert sas.report.numbers["uncorrected_errors"] == 4
+    assert sas.report.numbers["non_medium_errors"] == 57  # smartctl 7.3: in its text alone
+    assert "output" not in json.loads(sas.raw)["smartctl"]
+    assert found["S4EWNX0N123456"].report.model == "QEMU NVMe Ctrl"
+
+
+def test_a_failed_self_test_of_a_scsi_drive_is_seen(machine: Machine) -> None:
+    """smartctl 7.3 has it in its text alone: pySMART reads that."""
+    machine.has("sas-test-failed")
+    (found,) = smartctl.query_drives()
+    verdict = rules.judge(found.report, Past(), time.time())
+    assert (verdict.health, verdict.reasons) == (Health.FAILING, ("its newest self-test failed",))
+
+
+def test_a_hung_drive_delays_no_other(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its smartctl is ended and not waited for; nothing is known of the drive, and it says so."""
+    monkeypatch.setattr(smartctl, "QUERY_TIMEOUT_S", 3.0)
+    machine.has(*["sata-good"] * 9, "sas-good", slow=9)
+    began = time.monotonic()
+    found = smartctl.query_drives()
+    assert time.monotonic() - began < 15  # and not 27
+    unreadable_disks = [each for each in found if each.drive.serial is None]
+    assert {each.report.says for each in unreadable_disks} == {"no answer within 3 s"} and len(
+        unreadable_disks
+    ) == 9
+    assert unreadable_disks[3].devices == ("/dev/bus/0 megaraid,3",)
+    verdicts = [rules.judge(each.report, Past(), time.time()).health for each in unreadable_disks]
+    assert set(verdicts) == {Health.UNKNOWN}
+    assert found[-1].report.passed is True
+
+
+def test_two_paths_to_one_drive_are_one_drive_and_the_better_answer_counts(
+    machine: Machine,
+) -> None:
+    """One path says who it is and no more; the other one how it is."""
+    machine.has("sas-not-ready", "sas-good")
+    (found,) = smartctl.query_drives()
+    assert found.devices == ("/dev/bus/0 megaraid,0", "/dev/bus/0 megaraid,1")
+    assert found.report.passed is True
+
+
+def test_an_old_smartctl_is_called_so(machine: Machine) -> None:
+    """Before 7.0 it printed no JSON."""
+    machine.has("sata-good")
+    (machine.directory / "0.json").write_text("smartctl 6.6 …\nUNRECOGNIZED OPTION: json=o\n")
+    (found,) = smartctl.query_drives()
+    assert found.report.says == "no JSON from smartctl: 7.0 or newer is needed"
+
+
+def test_named_devices_alone_are_asked(machine: Machine) -> None:
+    """Also one that nobody lists."""
+    machine.has("sata-good")
+    (found,) = smartctl.query_drives(["/dev/sdz"])
+    assert found.devices == ("/dev/sdz",) and found.drive.serial is None
+    assert machine.calls()[1:] == ["--json=o -n standby,3 -a /dev/sdz"]

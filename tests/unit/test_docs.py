@@ -1,0 +1,364 @@
+"""The documents say what the code does: nothing is missing, nothing is made up, every link leads
+somewhere, and the commands run."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import re
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import click
+import pytest
+
+from data_manager import data_manager
+from generate_db import generate_db
+from get_drive_IDs import get_drive_ids
+from get_SMART_status import get_smart_status
+from poledata.errors import ExitCode
+from poledata.notices.kinds import SEVERITIES
+from poledata.settings import KEYS
+from poledata.smart.ids import Identity
+from poledata.smart.rules import Change
+from poledata.smart.table import DriveRow
+from tests.helpers.documents import OPERATORS, codes, first_codes, rows, section
+from tests.helpers.world import REPO
+
+README = (REPO / "README.md").read_text()
+DATABASE = (REPO / "docs/database.md").read_text()
+DESIGN = (REPO / "docs/design.md").read_text()
+PAGES = sorted((*REPO.glob("*.md"), *REPO.glob("docs/*.md")))
+TEXTS = sorted((*PAGES, *REPO.glob("examples/*"), REPO / ".env.example", *REPO.glob("*.config")))
+SCRIPTS = {
+    "data_manager.py": data_manager,
+    "generate_db.py": generate_db,
+    "get_SMART_status.py": get_smart_status,
+    "get_drive_IDs.py": get_drive_ids,
+}
+SOURCES = sorted((*REPO.glob("poledata/**/*.py"), *(REPO / name for name in SCRIPTS)))
+# Where the documents put things: the first part of every absolute path in them.
+PLACES = {"opt", "var", "etc", "usr", "sbin", "bin", "proc", "dev", "mnt"}
+
+PLACES |= {"buffer", "spt_disks"}
+
+CONFIG = ["--config", "/opt/spt/spt.config"]
+FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
+
+# --- commands, options, exit codes -------------------------------------------------------
+
+
+def commands() -> Iterator[tuple[str, click.Command]]:
+    """``data_manager.py``, ``data_manager.py status`` … with their click commands."""
+    for script, command in SCRIPTS.items():
+        yield script, command
+        if isinstance(command, click.Group):
+            context = click.Context(command)
+            for name in command.list_commands(context):
+                sub = command.get_command(context, name)
+                assert sub
+                yield f"{script} {name}", sub
+
+
+def options_of(command: click.Command) -> set[str]:
+    context = click.Context(command)
+    params = command.get_params(context)
+    return {name for p in params if isinstance(p, click.Option) for name in p.opts}
+
+
+def documented_options() -> dict[str, set[str]]:
+    """Command → its options by README's table."""
+    every = dict(commands())
+    found: dict[str, set[str]] = {name: set() for name in every}
+    for names, where, _ in (row for row in command_rows() if len(row) == 3):
+        named = codes(where)
+        of = [name for name in every if name not in named] if where.startswith("all") else named
+        for command in of:
+            full = command if command in every else f"data_manager.py {command}"
+            found[full].update(codes(names))
+    return found
+
+
+def command_rows() -> list[list[str]]:
+    """README's two tables: command, meaning; option, of, meaning."""
+    return rows(section(README, "## Commands").split("\n### ")[0])
+
+
+def test_every_command_stands_in_the_table_and_no_other() -> None:
+    """With its arguments, as its own help shows them."""
+    told = [codes(row[0])[0] for row in command_rows() if len(row) == 2]
+    known = []
+    for name, command in commands():
+        arguments = [str(p.metavar) for p in command.params if isinstance(p, click.Argument)]
+        known.append(" ".join([name, *arguments]))
+    assert sorted(told) == sorted(known)
+
+
+def test_every_option_stands_in_the_table_and_no_other() -> None:
+    """Also which command takes it."""
+    assert documented_options() == {name: options_of(command) for name, command in commands()}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_commands_that_are_mentioned_exist(page: Path) -> None:
+    """``data_manager.py X`` is a sub-command of today, and its options are options of it.
+
+    ``dm X`` in the operators' page is short for it.
+    """
+    known = dict(commands())
+    text = re.sub(r"\bdm (?=[a-z-])", "data_manager.py ", page.read_text())
+    scripts = "|".join(re.escape(name) for name in SCRIPTS)
+    for span in re.findall(rf"(?:{scripts})[^`\n#;&|)─]*", text):
+        script, *words = re.sub(
+            "(--(?:config|disk-map|db|log-file)) [^ -][^ ]*", r"\1", span
+        ).split()
+        command = SCRIPTS[script.rstrip(":,.")]
+        taken = options_of(command)
+        subs = [word for word in words if not word.startswith("-")]
+        if subs and isinstance(command, click.Group):
+            assert f"{script} {subs[0]}" in known, span
+            taken |= options_of(known[f"{script} {subs[0]}"])
+        assert {word for word in words if word.startswith("-")} <= taken, span
+
+
+def test_every_exit_code_is_explained_and_no_other() -> None:
+    """In README's table."""
+    told = [int(row[0]) for row in rows(section(README, "### Exit codes"))]
+    assert told == sorted(code.value for code in ExitCode)
+
+
+# --- configuration -----------------------------------------------------------------------
+
+
+def test_every_key_and_its_default_stand_in_the_table_and_no_other() -> None:
+    """In the order of the code."""
+    told = [(codes(key)[0], default.strip("`")) for key, default, _ in key_rows()]
+    assert told == [(key.name, key.default or "required") for key in KEYS]
+
+
+def test_a_key_that_nothing_uses_is_called_so() -> None:
+    """``not used yet`` ends on the day on which it is used."""
+    code = "".join(p.read_text() for p in SOURCES if p.stem not in ("config", "settings"))
+    known_here = {"mount_patterns", "primary_prefix", "copy_prefix"}  # behind methods of Config
+    unused = {k.name for k in KEYS if f".{k.sets}" not in code and k.sets not in known_here}
+    assert {codes(row[0])[0] for row in key_rows() if "not used yet" in row[2]} == unused
+
+
+def key_rows() -> list[list[str]]:
+    return rows(section(README, "## Configuration"))
+
+
+def test_the_secrets_are_those_of_the_sample() -> None:
+    """README and .env.example name the same variables, and the code knows them."""
+    told = set(re.findall(r"`(POLE_\w+_(?:URLS?|COMMAND))`", README))
+    assert told == set(re.findall(r"^#(POLE_\w+)=", (REPO / ".env.example").read_text(), re.M))
+    code = "".join(path.read_text() for path in SOURCES)
+    assert all(f'"{name}"' in code for name in told)
+
+
+def test_the_example_for_real_disks_loads_where_its_directories_exist(tmp_path: Path) -> None:
+    """As it is shipped, but for the places."""
+    from poledata import config
+
+    text = (REPO / "examples/spt.config").read_text()
+    for place in ("/var/lib/pole-data", "/buffer", "/spt_disks"):
+        here = tmp_path / place.rpartition("/")[2]
+        here.mkdir()
+        text = re.sub(rf"(= ?){place}\b", rf"\g<1>{here}", text)
+    copy = tmp_path / "spt.config"
+    copy.write_text(text)
+    loaded = config.load(copy, {})
+    assert loaded.require_mount and loaded.delete_from_buffer
+    assert loaded.mount_points("P01") == (tmp_path / "spt_disks/P01",)
+
+
+def test_the_crontab_line_names_what_exists() -> None:
+    """The interpreter of the documented virtual environment, a script of ours, its config."""
+    text = (REPO / "examples/crontab").read_text()
+    (line,) = (line for line in text.splitlines() if line.startswith("*"))
+    assert line in README
+    assert "%" not in line
+    python, script, option, config = line.split()[5:]
+    assert (python, option) == ("/opt/spt/venv/bin/python", "--config")
+    assert (REPO / script.removeprefix("/opt/spt/")).is_file()
+    assert (REPO / "examples" / config.removeprefix("/opt/spt/")).is_file()
+
+
+@pytest.mark.parametrize("example", ["sudoers", "crontab"])
+def test_what_root_is_to_run_exists(example: str) -> None:
+    """And root runs exactly that: no argument is left open to who may not be root."""
+    lines = (REPO / "examples" / example).read_text().splitlines()
+    scripts = [line for line in lines if "/get_" in line]
+    for line in scripts:
+        python, script, *arguments = line[line.index("/opt/spt/venv") :].split()
+        assert python == "/opt/spt/venv/bin/python" and "*" not in "".join(arguments)
+        assert (REPO / script.removeprefix("/opt/spt/")).is_file()
+        assert arguments in (['""'], CONFIG, [*CONFIG, "--quiet"])
+    assert len(scripts) == {"sudoers": 2, "crontab": 1}[example]
+
+
+def test_every_metric_stands_in_the_table_and_no_other() -> None:
+    """With its labels, in the order of the file."""
+    from prometheus_client.parser import text_string_to_metric_families
+
+    from poledata.models import HealthCheck
+    from poledata.status import metrics
+    from poledata.status.facts import Undelivered
+    from tests.helpers.sample_status import AT, STATUS
+
+    checked = dataclasses.replace(STATUS.disks[0], health=HealthCheck(AT, "healthy", 31))
+    status = dataclasses.replace(
+        STATUS, disks=(checked,), undelivered=(Undelivered("pager-command", 1, 1, "why"),)
+    )
+    made = [
+        (sample.name, set(sample.labels))
+        for family in text_string_to_metric_families(metrics.render(status))
+        for sample in family.samples[:1]
+    ]
+    table = rows(section(README, "### Numbers for Prometheus"))
+    told = [(name, set(codes(row[1]))) for row in table for name in codes(row[0])]
+    assert told == made
+
+
+# --- notices -----------------------------------------------------------------------------
+
+
+def sections_that_messages_name() -> set[str]:
+    """Every ``See KIND in docs/operators.md`` of the code that is no notice's."""
+    code = "".join(path.read_text() for path in SOURCES)
+    code = re.sub(r'"\s*\n\s*f?"', "", code)
+    return set(re.findall(r"[Ss]ee ([a-z-]+) in docs/operators\.md", code))
+
+
+def test_every_kind_of_notice_has_its_section_and_no_other() -> None:
+    """Named exactly as the kind, for the message sends people there."""
+    kinds = re.findall(r"^## ([a-z][a-z-]+)$", OPERATORS, re.MULTILINE)
+    assert sorted(kinds) == sorted({*SEVERITIES, *sections_that_messages_name()})
+
+
+def test_every_kind_stands_in_the_table_with_its_severity() -> None:
+    """And no other kind does."""
+    told = {
+        codes(kind)[0]: severity for kind, severity, _ in rows(section(OPERATORS, "## Notices"))
+    }
+    assert told == {kind: severity.value for kind, severity in SEVERITIES.items()}
+
+
+@pytest.mark.parametrize("kind", sorted({*SEVERITIES, *sections_that_messages_name()}))
+def test_a_section_says_what_it_means_what_is_safe_and_what_to_do(kind: str) -> None:
+    """In this order; the steps are numbered."""
+    text = section(OPERATORS, f"## {kind}")
+    places = [text.find(part) for part in ("**What it means.**", "**What is safe.**", "\n1. ")]
+    assert -1 not in places
+    assert places == sorted(places)
+
+
+# --- the database ------------------------------------------------------------------------
+
+
+def schema() -> dict[str, list[str]]:
+    """Table or view → its columns, as the database itself knows them."""
+    with closing(sqlite3.connect(":memory:")) as conn:
+        conn.executescript((REPO / "poledata/db/schema.sql").read_text())
+        tables = conn.execute("SELECT name FROM sqlite_master WHERE type IN ('table', 'view')")
+        return {
+            name: [row[1] for row in conn.execute(f"PRAGMA table_info({name})")]
+            for (name,) in tables.fetchall()
+        }
+
+
+def test_every_table_and_column_is_explained_and_no_other() -> None:
+    """In the order of the schema."""
+    tables = section(DATABASE, "## Tables")
+    headings = re.findall(r"^### (\w+)$", tables, re.MULTILINE)
+    assert {name: first_codes(section(tables, f"### {name}")) for name in headings} == schema()
+
+
+# --- JSON --------------------------------------------------------------------------------
+
+
+def test_the_keys_of_what_is_said_of_drives_are_those_of_the_tables() -> None:
+    """``get_drive_IDs.py``, ``get_SMART_status.py`` and its ``--history``: in their order."""
+    _, *texts = re.split(r"^`.*\.py.* --json`", section(README, "### JSON"), flags=re.MULTILINE)
+    for text, record in zip(texts[6:], (Identity, DriveRow, Change), strict=True):
+        assert set(first_codes(text)) == {field.name for field in dataclasses.fields(record)}
+
+
+# --- disks, modules ----------------------------------------------------------------------
+
+
+def test_the_modules_stand_on_their_floors() -> None:
+    """Every module is in the table, and imports only from floors below its own."""
+    floors = {codes(name)[0]: int(n) for n, name, _ in rows(section(DESIGN, "## The modules"))}
+    assert sorted(floors) == sorted({module_of(path) for path in SOURCES} - {"__init__"})
+    for path in SOURCES:
+        here = module_of(path)
+        for other in imports(path) - {here}:
+            assert floors[other] > floors[here], f"{here} imports {other}"
+
+
+def module_of(path: Path) -> str:
+    """``archive``; all rooms of a package are one module."""
+    parts = path.relative_to(REPO).with_suffix("").parts
+    return parts[1] if len(parts) > 1 else parts[0]
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of ours that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("poledata"):
+            parts = (node.module or "").split(".")
+            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
+    return {name for name in found if not name.startswith("__")}
+
+
+# --- links, paths, commands that run -----------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """Relative ones: the file is there, and in it the heading."""
+    text = FENCED.sub("", page.read_text())
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match("https?://", target):
+            continue
+        path, _, anchor = target.partition("#")
+        there = (page.parent / path).resolve() if path else page
+        assert there.is_file(), target
+        assert not anchor or anchor in anchors(there.read_text()), target
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.*)$", FENCED.sub("", text), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize("page", TEXTS, ids=lambda p: p.name)
+def test_no_page_names_a_place_of_one_machine(page: Path) -> None:
+    """Absolute paths are those of the documented installation, or of every system."""
+    found = re.findall(r"(?<![\w.>~*/:}%\]-])/([A-Za-z_][\w.-]*)", page.read_text())
+    assert set(found) <= PLACES, sorted(set(found) - PLACES)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+def test_the_tests_that_are_named_exist(page: Path) -> None:
+    """``test_pass.py::test_…``, and files of tests and campaigns."""
+    for file, test in re.findall(r"`(test_\w+\.py)::(test_\w+)`", page.read_text()):
+        found = "".join(path.read_text() for path in (REPO / "tests").rglob(file))
+        assert f"\ndef {test}(" in found, test
+    for file in re.findall(r"\b(tests/[\w/]+\.\w+)", page.read_text()):
+        assert (REPO / file).exists(), file
+
+
+def test_the_make_targets_that_are_named_exist() -> None:
+    """``make demo`` and its brothers."""
+    targets = set(re.findall(r"^([a-z-]+):", (REPO / "Makefile").read_text(), re.MULTILINE))
+    for page in PAGES:
+        code = re.findall(
+            r"(?:^    |`(?:\S+=\S+ )?)make ([a-z-]+)\b", page.read_text(), re.MULTILINE
+        )
+        assert set(code) <= targets, page.name
