@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import io
 import logging
+import operator
 import os
 import re
 import shlex
@@ -352,23 +353,24 @@ def _overlaps(values: Mapping[str, Any], files: Mapping[str, Path]) -> Iterator[
 
 
 def _overlap(path: Path, place: Path) -> bool:
-    return path == place or path in place.parents or place in path.parents
+    """True if they are the same, or one is within the other."""
+    return all(map(operator.eq, path.parts, place.parts))
 
 
 def _disk_places(pattern: str, prefixes: Prefixes, paths: Collection[Path]) -> Iterator[Path]:
-    """Yield the real paths of the known mount points of a pattern, there or not.
+    """Yield the real paths of the mount points of a pattern that ``paths`` may overlap.
 
-    Known are the labels that its directory holds, and those that ``paths`` have in their place.
+    These are ``{label}`` itself, for what contains any of them, the labels that ``paths`` have in
+    its place, there or not, and the labels in its directory that a link may lead elsewhere.
     """
     fixed = fixed_part(pattern)
-    real = Path(os.path.realpath(fixed))
-    depth = len(real.parts)
-    yield real / Path(pattern).relative_to(fixed)  # {label}: what contains any of them
-    names = {path.parts[depth] for path in paths if real in path.parents}
-    with suppress(OSError):  # a directory that may be entered but not listed
-        names.update(os.listdir(fixed))
-    part = Path(pattern).parts[len(fixed.parts)]
-    for label in filter(prefixes.role_of, (_label_in(name, part) for name in sorted(names))):
+    real, tail = Path(os.path.realpath(fixed)), Path(pattern).relative_to(fixed)
+    yield real / tail
+    names = {path.parts[len(real.parts)] for path in paths if real in path.parents}
+    with suppress(OSError), os.scandir(fixed) as entries:  # some may be entered but not listed
+        names.update(e.name for e in entries if e.is_symlink() or len(tail.parts) > 1)
+    labels = (_label_in(name, tail.parts[0]) for name in sorted(names))
+    for label in filter(prefixes.role_of, labels):
         yield Path(os.path.realpath(pattern.replace(LABEL, label)))
 
 
