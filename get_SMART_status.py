@@ -54,7 +54,7 @@ def get_smart_status(as_json: bool, history: str | None, labels: tuple[str, ...]
         return _history(config, history, as_json)
     app.must_be_root("ask drives how they are")
     app.start_logging(config)
-    with locks.one_smart_check(config.db_path) as is_only:
+    with locks.only_one(config.db_path, locks.Task.SMART_CHECK) as is_only:
         if not is_only:
             app.echo("Another check is at work; nothing to do here.")
             return ExitCode.DONE

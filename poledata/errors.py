@@ -1,4 +1,4 @@
-"""What can go wrong, as exceptions that say what, where, what is safe and what next."""
+"""What can go wrong, as exceptions that state what, where, what is safe and what to do next."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import errno
 from collections.abc import Iterable
 from enum import IntEnum
 
-# The disk itself is at fault: nothing more of this batch is put on it.
+# The disk itself is at fault: nothing more of this batch is written to it.
 DISK_ERRNOS = frozenset(
     {errno.EIO, errno.EROFS, errno.ENODEV, errno.ENXIO, errno.ESTALE, errno.EUCLEAN}
-    # What direct reads and writes say of a drive (blk_errors in Linux' block/blk-core.c): medium,
+    # Direct reads and writes report, of a drive (blk_errors in Linux' block/blk-core.c): medium,
     # time-out, transport, target, integrity, reservation. Through memory all of them are EIO.
     | {errno.ENODATA, errno.ETIMEDOUT, errno.ENOLINK, errno.EREMOTEIO, errno.EILSEQ, errno.EBADE}
 )
-# Something stands in the way of one name, and may be nowhere else: the next disk may take it.
+# Something is in the way of one name, perhaps only on this disk: another disk may take it.
 OBSTACLE_ERRNOS = frozenset({errno.ENOTDIR, errno.ELOOP, errno.EXDEV})
-# There can't be anything of this name; a name may also be longer than this file system takes.
+# There can't be anything of this name; it may be longer than this file system allows.
 NO_SUCH_ERRNOS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
-# It has no more room: what is written already is finished.
+# It has no more free space: what is written already is finished.
 FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class ExitCode(IntEnum):
-    """What a script tells its caller."""
+    """The exit code of a script."""
 
     DONE = 0  # done, or nothing to do, or another pass is at work
     LOOK = 1  # a person should look
@@ -32,7 +32,7 @@ class ExitCode(IntEnum):
 
 
 class PoleError(Exception):
-    """The root of all expected faults; ``exit_code`` is what the script ends with."""
+    """The base of all expected faults; the script ends with ``exit_code``."""
 
     exit_code = ExitCode.LOOK
 
@@ -44,9 +44,9 @@ class UsageFault(PoleError):
 
 
 class FaultList(UsageFault):
-    """Every fault of one file, so that a person mends them in one go.
+    """Every fault of one file, so that a person can fix them all at once.
 
-    ``faults`` are whole sentences, each naming file, place and what would be right.
+    ``faults`` are whole sentences, each with the file, the place and what would be right.
     """
 
     def __init__(self, faults: Iterable[str], safe: str = "Nothing was changed.") -> None:
@@ -66,7 +66,7 @@ class DiskMapFault(FaultList):
 
 
 class NotWritten(UsageFault):
-    """A page or a metrics file can't be written: what stood there stands there still."""
+    """A page or a metrics file can't be written: the one that was there is unchanged."""
 
     def __init__(self, path: object, why: str, what_next: str) -> None:
         self.path, self.why, self.what_next = path, why, what_next
@@ -86,7 +86,7 @@ class DatabaseUnusable(UsageFault):
 
 
 class DatabaseTrouble(PoleError):
-    """The database is locked, full or damaged: what it has not taken is still in the buffer."""
+    """The database is locked, full or damaged: unregistered files are still in the buffer."""
 
     def __init__(self, path: object, why: str) -> None:
         self.path, self.why = path, why
@@ -99,7 +99,7 @@ class DatabaseTrouble(PoleError):
 
 
 class LockTrouble(PoleError):
-    """The file system of the database gives no lock: nothing more is done without it."""
+    """The file system of the database grants no lock: nothing more is done without it."""
 
     def __init__(self, path: object, why: str) -> None:
         self.path, self.why = path, why
@@ -136,7 +136,7 @@ class DiskRefused(PoleError):
 
 
 class FileFault(PoleError):
-    """One file could not be archived: it stays in the buffer, the others go on."""
+    """One file could not be archived: it stays in the buffer, and the others are processed."""
 
     kind = "copy-failed"
 
@@ -148,7 +148,7 @@ class FileFault(PoleError):
 
 
 class SourceBusy(FileFault):
-    """Somebody still writes the file: it only waits, and has not failed."""
+    """A program still writes the file: it only waits, and has not failed."""
 
 
 class SourceChanged(FileFault):
@@ -156,26 +156,26 @@ class SourceChanged(FileFault):
 
 
 class SourceVanished(FileFault):
-    """The file left the buffer without us."""
+    """Another program removed the file from the buffer."""
 
     def __str__(self) -> str:
         return f"{self.name}: {self.why}; it is not in the buffer any more and was not archived"
 
 
 class BadName(FileFault):
-    """A name that the manifest can't carry."""
+    """The manifest can't contain this name."""
 
     kind = "bad-name"
 
 
 class NameConflict(FileFault):
-    """Other content is archived, or stands on a disk, under this name."""
+    """Other content is archived, or is on a disk, under this name."""
 
     kind = "name-conflict"
 
     @classmethod
     def of(cls, name: str, archived_sha512: str, sha512: str) -> NameConflict:
-        """The buffer's file is not the one that is archived under its name."""
+        """Return the fault of a buffer file whose content is not that of the archived one."""
         return cls(
             name,
             f"other content is archived under this name (SHA-512 {archived_sha512[:12]}…, "
@@ -184,33 +184,33 @@ class NameConflict(FileFault):
 
 
 class NotRemoved(FileFault):
-    """The file is archived but may not, or can't, leave the buffer."""
+    """The file is archived but must not be removed from the buffer, or can't be."""
 
     kind = "not-removed"
 
 
 class HitBug(FileFault):
-    """Work on this file hit a bug of this program: it is tried again later, as any that failed."""
+    """Work on this file hit a bug of this program: it is retried later, as any that failed."""
 
     kind = "defect"
 
 
 class SetAside(FileFault):
-    """Something unregistered stood in this file's place on a disk and was moved to .aside/."""
+    """Something unregistered was in this file's place on a disk and was moved to .aside/."""
 
     kind = "name-conflict"
 
 
 class CopyMismatch(FileFault):
-    """What the disk gives back is not what the buffer holds."""
+    """What was read back from the disk is not what is in the buffer."""
 
 
 class ManifestDamaged(PoleError):
-    """A disk's manifest is gone, or holds what no program of ours wrote."""
+    """A disk's manifest is missing, or has lines that no program of ours wrote."""
 
 
 class Refused(UsageFault):
-    """A command that makes no sense now: why, and what next. Nothing was changed."""
+    """A command that makes no sense now: why, and what to do next. Nothing was changed."""
 
 
 class CopyDamaged(PoleError):
@@ -218,10 +218,10 @@ class CopyDamaged(PoleError):
 
 
 class CannotClose(PoleError):
-    """What the catalogue, the manifest and the files of a disk say can't be made one."""
+    """The catalogue, the manifest and the files of a disk contradict each other."""
 
 
 class Stopped(PoleError):
-    """A person or the system asked the pass to end; it ends between or inside files."""
+    """A person or the system asked the pass to stop; it stops between files or inside one."""
 
     exit_code = ExitCode.INTERRUPTED

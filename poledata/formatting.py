@@ -1,18 +1,18 @@
-"""How names, times and sizes are written: for people, and in the database."""
+"""Text for names, times and sizes: for people, and in the database."""
 
 from __future__ import annotations
 
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 
 def shown(name: str) -> str:
-    """A file's name as text that any terminal, log and database can carry.
+    """Return a file's name as text that any terminal, log and database can contain.
 
     ``name`` comes from ``os.fsdecode``; what is not printable, and the backslash, is
-    escaped, so that two names never look the same. A name that the manifest can carry
-    is shown as it is, unless it holds control characters.
+    escaped, so that two names never look the same. A name that the manifest can
+    contain is returned as it is, unless it has control characters.
     """
     return "".join(
         c
@@ -23,7 +23,7 @@ def shown(name: str) -> str:
 
 
 def unshown(text: str) -> str:
-    """The inverse of :func:`shown`."""
+    """Return the name of a text from :func:`shown`."""
     return text.encode("latin-1", "backslashreplace").decode("unicode_escape")
 
 
@@ -31,20 +31,18 @@ _FIRST_S, _LAST_S = -30_610_224_000.0, 253_402_300_799.0  # of the years 1000 an
 
 
 def _in_calendar(seconds: float) -> float:
-    """A file may carry any time; no year of five digits can be written, or read again."""
+    """A file may have any time; a year of five digits can be neither written nor parsed."""
     return max(_FIRST_S, min(seconds, _LAST_S))
 
 
 def is_utf8(text: str) -> bool:
-    """Whether a text from the system was UTF-8 there: only such can be stored or sent."""
+    """True if a text from the system was UTF-8 there: only such text can be stored or sent."""
     return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def utc(seconds: float) -> str:
-    """Seconds since 1970 as the database's ISO 8601 text, e.g. ``2026-11-23T18:20:57Z``."""
-    return datetime.fromtimestamp(_in_calendar(seconds), timezone.utc).strftime(
-        "%Y-%m-%dT%H:%M:%SZ"
-    )
+    """Return seconds since 1970 as the database's ISO 8601 text, e.g. ``2026-11-23T18:20:57Z``."""
+    return datetime.fromtimestamp(_in_calendar(seconds), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def utc_now() -> str:
@@ -53,14 +51,14 @@ def utc_now() -> str:
 
 
 def seconds(text: str) -> float:
-    """The inverse of :func:`utc`."""
+    """Return the seconds since 1970 of a text from :func:`utc`. Raises ValueError."""
     if text[10:11] != "T" or text[19:] != "Z":
         raise ValueError(f"not a time of the database: {text!r}")
     return datetime.fromisoformat(f"{text[:19]}+00:00").timestamp()
 
 
 def size_text(size_bytes: float) -> str:
-    """Bytes as people read them on a drive's sticker: ``1.074 GB``."""
+    """Return bytes in the units of a drive's sticker: ``1.074 GB``."""
     if size_bytes < 1000:
         return f"{size_bytes:.0f} B"
     for unit in ("kB", "MB", "GB"):
@@ -71,7 +69,7 @@ def size_text(size_bytes: float) -> str:
 
 
 def people_time(at_s: float, now_s: float) -> str:
-    """``14:02 UTC (3 h ago)``, with the date unless it is today's."""
+    """Return ``14:02 UTC (3 h ago)``, with the date unless it is today's."""
     then, now = time.gmtime(_in_calendar(at_s)), time.gmtime(now_s)
     form = "%H:%M UTC" if then[:3] == now[:3] else "%Y-%m-%d %H:%M UTC"
     return time.strftime(form, then) + _ago(now_s - at_s)
@@ -85,7 +83,7 @@ def _ago(age_s: float) -> str:
 
 
 def counted(number: int, one: str, many: str) -> str:
-    """``1 copy is``, ``2 copies are``."""
+    """Return ``1 copy is``, ``2 copies are``."""
     return f"{number} {one if number == 1 else many}"
 
 
@@ -93,22 +91,14 @@ _LONGEST_TEXT_BYTES = 1 << 20
 
 
 def text_in(path: Path) -> str:
-    """What a small file of a person's holds, without its byte order mark.
+    """Return the content of a small file that a person wrote, without its byte order mark.
 
-    Raises OSError; ValueError with one sentence when it is too large or not UTF-8 text.
+    Raises OSError; ValueError with one sentence if it is too large or not UTF-8 text.
     """
     with path.open("rb") as file:
         data = file.read(_LONGEST_TEXT_BYTES + 1)
     if len(data) > _LONGEST_TEXT_BYTES:
         raise ValueError(f"is larger than {_LONGEST_TEXT_BYTES >> 20} MiB; this is another file")
-    return text_of(data)
-
-
-def text_of(data: bytes) -> str:
-    """``data`` as text without its byte order mark.
-
-    Raises ValueError with one sentence when it is not UTF-8 text.
-    """
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as e:

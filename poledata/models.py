@@ -1,21 +1,21 @@
-"""Disks, their roles and labels."""
+"""Records: disks, files, copies, SMART checks, notices and passes. Most are rows of tables."""
 
 from __future__ import annotations
 
 import os
 import re
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import StrEnum
 
 
-class Role(str, Enum):
-    """Which of its two copies of a file a disk takes."""
+class Role(StrEnum):
+    """Which of the two copies of a file a disk takes."""
 
     PRIMARY = "primary"
     COPY = "copy"
 
 
-class DiskState(str, Enum):
+class DiskState(StrEnum):
     """The life of a disk, in order; ``lost`` may end it at any time."""
 
     SPARE = "spare"
@@ -25,21 +25,19 @@ class DiskState(str, Enum):
     LOST = "lost"
 
 
-GONE = (DiskState.SHIPPED, DiskState.LOST)  # its label may be another drive's by now
-
-
+GONE = (DiskState.SHIPPED, DiskState.LOST)  # another drive may have its label by now
 LABEL_SHAPE = re.compile(r"([A-Za-z]+)([0-9]+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Prefixes:
-    """Which labels play which role: a role's prefix and a number, e.g. ``P01``."""
+    """Which labels belong to which role: a role's prefix and a number, e.g. ``P01``."""
 
     primary: str = "P"
     copy: str = "S"
 
     def role_of(self, label: str) -> Role | None:
-        """The role of ``label``, or None when it is not a label of either role."""
+        """Return the role of ``label``; None if it is not a label of either role."""
         match = LABEL_SHAPE.fullmatch(label)
         roles = {self.primary: Role.PRIMARY, self.copy: Role.COPY}
         return roles.get(match[1]) if match else None
@@ -69,11 +67,11 @@ class Disk:
 
     @property
     def known_as(self) -> str:
-        """Its label; once it has left its serial, for another drive may have the label by then."""
+        """Its label; after shipping its serial, because another drive may have its label."""
         return self.serial if self.state is DiskState.SHIPPED else self.label
 
 
-class CopyState(str, Enum):
+class CopyState(StrEnum):
     """What the last look at a copy found."""
 
     GOOD = "good"
@@ -81,8 +79,8 @@ class CopyState(str, Enum):
     MISSING = "missing"
 
 
-class VerifiedBy(str, Enum):
-    """How a copy was read back: only the first two prove the medium."""
+class VerifiedBy(StrEnum):
+    """How a copy was read back: only the first two prove that it was read from the medium."""
 
     DIRECT = "direct"
     EVICTED = "evicted"
@@ -94,7 +92,7 @@ LARGEST = 2**63 - 1  # what SQLite's integers hold, from -LARGEST - 1 on
 
 @dataclass(frozen=True, slots=True)
 class FileStat:
-    """Which file this is, and in which state: equal stats mean an untouched file.
+    """The identity and state of a file: equal stats mean an unchanged file.
 
     Every number fits in the database. File systems have inodes from 2**63 on (overlay) and times
     after 2262 or before 1677 (XFS, tmpfs): such a time becomes the last or first one that fits.
@@ -118,7 +116,7 @@ class FileStat:
 
 
 def _wrapped(number: int) -> int:
-    """An unsigned number of 64 bits as the signed one with the same bits: still one of its own."""
+    """Return an unsigned number of 64 bits as the signed one with the same bits: still unique."""
     return number - 2**64 if number > LARGEST else number
 
 
@@ -128,12 +126,12 @@ def _fitting(time_ns: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A file of the buffer that has not been touched for ``SettleTime``."""
+    """A file of the buffer that has not been changed for ``SettleTime``."""
 
     name: str
     stat: FileStat
     mode: int
-    hidden_as: str | None = None  # its path, if its name was taken away and not given back
+    hidden_as: str | None = None  # its path, if it was hidden and did not get its name back
 
     @property
     def path(self) -> str:
@@ -142,13 +140,13 @@ class Waiting:
 
     @property
     def age_key(self) -> tuple[int, str]:
-        """Oldest first; the path makes the order one order."""
+        """Sorts the oldest first; the path makes the order unique."""
         return (self.stat.mtime_ns, self.path)
 
 
 @dataclass(frozen=True, slots=True)
 class KnownCopy:
-    """One row of ``copies``, with the disk it is on."""
+    """One row of ``copies``, with its disk."""
 
     disk: Disk
     state: CopyState
@@ -173,28 +171,18 @@ class KnownFile:
 
 @dataclass(frozen=True, slots=True)
 class CopyOnDisk:
-    """One file of those that the database has on a disk."""
+    """A file and the state of its copy on a given disk; None: it has no copy there."""
 
     file_id: int
     name: str
     size_bytes: int
     sha512: str
-    state: CopyState
-
-
-@dataclass(frozen=True, slots=True)
-class FileRow:
-    """One row of ``files``, and the state of its copy on one disk; None: it has none there."""
-
-    id: int
-    size_bytes: int
-    sha512: str
-    copy_state: CopyState | None
+    state: CopyState | None
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestLine:
-    """One line of a disk's manifest and where it begins."""
+    """One line of a disk's manifest, and where it begins."""
 
     sha512: str
     name: str
@@ -208,7 +196,7 @@ class ManifestLine:
 
 @dataclass(frozen=True, slots=True)
 class CopyTarget:
-    """A disk that takes copies: its held root, and whether direct reads of it are proved."""
+    """A disk that takes copies: its opened root, and whether direct reads of it are proved."""
 
     role: Role
     label: str
@@ -218,7 +206,7 @@ class CopyTarget:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One file to copy, and to which roles; other content than ``known_sha512`` is a conflict."""
+    """A file to copy, and to which roles; other content than ``known_sha512`` is a conflict."""
 
     waiting: Waiting
     roles: frozenset[Role]
@@ -231,7 +219,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class ReadBack:
-    """What a disk gave back of a file; ``stat`` is of the copy that was read."""
+    """The result of reading a copy back; ``stat`` is that of the copy."""
 
     sha512: str
     verified_by: VerifiedBy
@@ -247,22 +235,22 @@ class Written:
     line: ManifestLine
 
 
-class Health(str, Enum):
-    """What a check of a drive came to."""
+class Health(StrEnum):
+    """The result of a check of a drive."""
 
     HEALTHY = "healthy"
     WARNING = "warning"
     FAILING = "failing"
-    UNKNOWN = "unknown"  # it was asked, and did not say
-    MISSING = "missing"  # it is in use, and not there or mute
+    UNKNOWN = "unknown"  # it was queried, and gave no answer
+    MISSING = "missing"  # it is in use, and missing or not responding
     UNSUPPORTED = "unsupported"  # it has no SMART, or it is switched off
     ASLEEP = "asleep"
-    ABSENT = "absent"  # nobody expects it: a spare not mounted, a closed disk on the shelf
+    ABSENT = "absent"  # as expected: a spare not mounted, a closed disk on the shelf
 
 
 @dataclass(frozen=True, slots=True)
 class HealthCheck:
-    """What the last SMART check said of a drive."""
+    """The result of the last SMART check of a drive."""
 
     at: str
     health: str
@@ -271,7 +259,7 @@ class HealthCheck:
 
 @dataclass(frozen=True, slots=True)
 class SmartCheck:
-    """One row of ``smart_checks``; ``numbers`` is empty where the drive did not say."""
+    """One row of ``smart_checks``; ``numbers`` is empty if the drive did not respond."""
 
     at: str
     health: Health
@@ -282,8 +270,8 @@ class SmartCheck:
     reasons: tuple[str, ...]
 
 
-class Severity(str, Enum):
-    """How loud a notice is."""
+class Severity(StrEnum):
+    """How severe a notice is."""
 
     CRITICAL = "critical"
     WARNING = "warning"
@@ -312,38 +300,38 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One row of ``deliveries``: what a channel was told of a notice so far."""
+    """One row of ``deliveries``: what a channel has sent about a notice so far."""
 
     notice: Notice
     channel: str
     attempts: int
     tried_at: str | None
-    sent_at: str | None  # when it was last told as open
+    sent_at: str | None  # when it was last sent as open
     last_error: str | None
 
     @property
     def attempts_now(self) -> int:
-        """The number of a try that is made now: counted anew once a message went out."""
+        """The number of the present try, counted from 1 again after a message was sent."""
         return self.attempts + 1 if self.last_error else 1
 
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """A way to tell people; ``target`` is secret: an Apprise URL, or a command to run."""
+    """A way to send messages; ``target`` is secret: an Apprise URL, or a command to run."""
 
     name: str  # notify-1-mailto, pager-command: for the database, the log and people
     target: str = field(repr=False)
     is_command: bool = False
-    is_pager: bool = False  # gets the critical notices alone
+    is_pager: bool = False  # gets only critical notices
 
     def takes(self, severity: Severity) -> bool:
-        """Whether a notice of this severity is told through this channel."""
+        """True if a notice of this severity is sent through this channel."""
         return severity is Severity.CRITICAL or not self.is_pager
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What is sent: the subject says it all, in at most 80 characters."""
+    """What is sent; the subject alone is complete, in at most 80 characters."""
 
     subject: str
     body: str
@@ -373,7 +361,7 @@ class Pending:
 
 @dataclass(frozen=True, slots=True)
 class AdoptedBuffer:
-    """The buffer that is meant; ``marker`` None: it could not be given one."""
+    """The buffer of this archive; ``marker`` is None if it could not be given one."""
 
     marker: str | None
     adopted_at: str

@@ -115,7 +115,7 @@ class Batches:
         """The removal of this file was interrupted: prove it again, or give its name back."""
         conn, name = self.state.context.conn, waiting.name
         if name == waiting.path:
-            found = original_of_hash(name, db.files.names_beside(conn, name))
+            found = original_of_hash(name, db.files.names_below_parent(conn, name))
             if found is None:
                 fault = NameConflict(shown(name), "the database does not know whose removal it was")
                 self.state.failures.note(name, waiting.stat, fault)
@@ -258,9 +258,10 @@ class Batches:
 
     def _end_notices(self, names: list[str]) -> None:
         """In the transaction that archives the files: no kill leaves a notice behind."""
+        board = self.state.context.board
         self.state.failures.forget(names)
-        for name in names:
-            self.state.context.board.settle(["copy-damaged"], name)
+        for name in set(board.open_keys("copy-damaged")) & set(names):
+            board.settle(["copy-damaged"], name)
 
     def _measure(self, held: HeldDisk) -> None:
         try:

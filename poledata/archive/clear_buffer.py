@@ -14,7 +14,7 @@ from poledata.archive.removal import ArchivedFile, Removal, RemovalResult, give_
 from poledata.disks.mounted_disks import MountedDisks
 from poledata.errors import DiskRefused, FileFault, NameConflict, NotRemoved, Stopped
 from poledata.formatting import shown, utc
-from poledata.models import CopyOnDisk, CopyState, KnownCopy, KnownFile, ReadBack, Waiting
+from poledata.models import CopyState, KnownCopy, KnownFile, ReadBack, Waiting
 from poledata.system import direct_io
 
 OPENED = (
@@ -104,8 +104,9 @@ def _read_copy(
     is_good = found.sha512 == known.sha512
     judged = CopyState.GOOD if is_good else CopyState.DAMAGED
     with db.transaction(conn):
-        row = CopyOnDisk(known.id, known.name, known.size_bytes, known.sha512, copy.state)
-        db.copies.verified(conn, row, copy.disk, judged, found.verified_by, utc(time.time()))
+        db.copies.note_verified(
+            conn, known.id, copy.disk, judged, found.verified_by, utc(time.time())
+        )
     if not is_good:
         report_bad_copy(state, known, label, judged)
     return found

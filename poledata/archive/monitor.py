@@ -39,7 +39,7 @@ def look(context: Context, tally: Tally, fault: str | None = None) -> None:
 
 def _look_at_journal(context: Context) -> None:
     """Each connection tries to leave WAL mode; it can't while another program has it open."""
-    if not db.is_wal(context.conn):
+    if not db.sqlite.is_wal(context.conn):
         context.board.settle(["database-error"], "journal")
         return
     context.board.tell(
@@ -118,7 +118,7 @@ def _room(path: Path) -> mounts.Space:
 
 def _until_full(context: Context, tally: Tally, free_bytes: int) -> str:
     """Return when it will be full, from the rates of the last day."""
-    _, archived_bytes = db.files.archived_since(context.conn, utc(time.time() - DAY_S))
+    _, archived_bytes = db.files.totals(context.conn, utc(time.time() - DAY_S))
     arrived_bytes = archived_bytes + tally.arrived_in_a_day_bytes
     if not arrived_bytes:
         return "Nothing arrived in the last day."
@@ -159,7 +159,7 @@ def _look_at_spares(context: Context, role: Role) -> None:
 
 def _until_none(context: Context, disks: list[Disk]) -> str:
     """Return when the space on these disks runs out, at the rate of the last week."""
-    _, week_bytes = db.files.archived_since(context.conn, utc(time.time() - 7 * DAY_S))
+    _, week_bytes = db.files.totals(context.conn, utc(time.time() - 7 * DAY_S))
     rooms_bytes = [_free_bytes(context, disk) for disk in disks]
     room_bytes = sum(rooms_bytes)
     if not room_bytes:

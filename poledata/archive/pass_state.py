@@ -103,4 +103,4 @@ class PassState:
         if names:
             with db.transaction(self.context.conn):
                 for name in names:
-                    db.files.removed(self.context.conn, name, utc(time.time()))
+                    db.files.note_removed(self.context.conn, name, utc(time.time()))

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 
 from poledata import db
 from poledata.archive import buffer
-from poledata.db.connection import Connection
+from poledata.db.sqlite import Connection
 from poledata.disks import bag, manifest
 from poledata.disks.identity import HeldDisk
 from poledata.errors import DiskRefused, FileFault, ManifestDamaged, SourceVanished, Stopped

@@ -49,7 +49,7 @@ class Failures:
         if self._is_dry:
             return
         with db.transaction(self._conn):
-            attempts = db.passes.failed(
+            attempts = db.passes.note_failure(
                 self._conn, shown(name), stat, fault.kind, fault.why, time.time()
             )
         if fault.kind != "copy-failed" or attempts >= COPY_FAILED_FROM:
@@ -84,7 +84,7 @@ class Failures:
             return
         with db.transaction(self._conn):
             for name in ended:
-                db.passes.no_longer_pending(self._conn, name)
+                db.passes.forget_failure(self._conn, name)
                 self._board.settle((*FILE_KINDS, "defect"), name)
         for name in ended:
             self._pending.pop(name, None)

@@ -87,22 +87,22 @@ def _database(config: Config, is_dry: bool) -> Iterator[tuple[db.Connection, str
     path, begun_with = config.db_path, ""
     with ExitStack() as stack:
         if path.exists():
-            db.must_be_sound(path)
+            db.database_files.must_be_sound(path)
             if is_dry:
-                copy_path = stack.enter_context(db.temporary_directory(path)) / path.name
+                directory = stack.enter_context(db.database_files.temporary_directory(path))
                 with db.connect(path, read_only=True) as conn:
-                    db.database_files.copy_to(conn, path, copy_path)
-                path = copy_path
-            db.database_files.forget_unfinished(path)
+                    db.database_files.copy_to(conn, path, directory / path.name)
+                path = directory / path.name
+            db.database_files.remove_unfinished(path)
         else:
             there = stack.enter_context(taken(config, ()))
             disks = [find.held for find in there.finds]
             copy = stack.enter_context(catalog_copy.richest(disks, path))
             begun_with = str(copy or "")
             if is_dry:
-                path = stack.enter_context(db.temporary_directory(path)) / path.name
+                path = stack.enter_context(db.database_files.temporary_directory(path)) / path.name
             blocks = copy.blocks() if copy else None
-            path = stack.enter_context(db.database_files.in_the_making(path, blocks))
+            path = stack.enter_context(db.database_files.unfinished_database(path, blocks))
         conn = stack.enter_context(db.connect(path))
         if begun_with:
             _end_copied_passes(conn)

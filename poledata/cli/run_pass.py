@@ -63,9 +63,9 @@ def _archive_and_notify(config: Config) -> ExitCode:
         with (
             db.connect(config.db_path) as conn,
             watcher() as watching,
-            background.beside(config, turns.got_on, watching) as watching,
+            background.beside(config, turns.note_progress, watching) as watching,
         ):
-            tally = run.run_pass(config, conn, stop, watching, turns.give_way)
+            tally = run.run_pass(config, conn, stop, watching, turns.yield_turn)
     _echo_if_watched(tally.in_words())
     if not tally.interrupted:
         with db.connect_again(config.db_path) as conn:
@@ -104,11 +104,11 @@ def _notified_of_a_fault(config: Config) -> Iterator[None]:
 
 def _while_another_runs(config: Config, turns: locks.PassLock) -> ExitCode:
     """Do nothing, except if the other pass has made no progress for hours."""
-    if abs(time.time() - turns.got_on_at_s) < STUCK_AFTER_S:
+    if abs(time.time() - turns.last_progress_at_s) < STUCK_AFTER_S:
         _echo_if_watched("Another pass is at work; nothing to do here.")
         return ExitCode.DONE
     with db.connect(config.db_path) as conn:
-        run.tell_that_it_is_stuck(config, conn, turns.got_on_at_s)
+        run.tell_that_it_is_stuck(config, conn, turns.last_progress_at_s)
         delivery.deliver(config, conn, state_lines)
     _echo_if_watched(
         "Another pass is at work and does not get on: see pass-stuck in docs/operators.md."

@@ -1,4 +1,4 @@
-"""Queries on the copies: what a disk should hold, what is bad, what is lacking."""
+"""Queries on the copies: what a disk should hold, what is bad, what is missing."""
 
 from __future__ import annotations
 
@@ -6,31 +6,32 @@ import re
 import sqlite3
 from array import array
 
-from poledata.db.connection import Connection
+from poledata.db.sqlite import Connection
 from poledata.models import CopyOnDisk, CopyState, Disk, Role, VerifiedBy
 
-# Of a copy ``c`` on the disk ``d``.
+# Conditions on a copy ``c`` on the disk ``d``.
 _MADE_AGAIN = (
     "EXISTS (SELECT 1 FROM copies o JOIN disks e ON e.id = o.disk_id WHERE o.file_id = c.file_id "
     "AND o.disk_id <> c.disk_id AND o.state = 'good' AND e.role = d.role AND e.state <> 'lost')"
 )
-
-
-# Of a disk, those that were not verified since a time.
-_DUE = (
+_BAD = "c.state IN ('damaged', 'missing') AND c.written_at >= coalesce(d.first_used_at, '9')"
+# The copies that a disk should hold: not those of a drive that was lost and came back wiped.
+_EXPECTED = (
     "FROM copies c JOIN files f ON f.id = c.file_id JOIN disks d ON d.id = c.disk_id "
-    "WHERE d.id = ? "
-    "AND NOT (c.state = 'missing' AND c.written_at < coalesce(d.first_used_at, '9')) "
-    f"AND NOT (c.state <> 'good' AND {_MADE_AGAIN}) "
+    "WHERE d.id = ? AND NOT (c.state = 'missing' AND c.written_at < coalesce(d.first_used_at, '9'))"
+)
+# Those of them that were not verified since a time.
+_DUE = (
+    f"{_EXPECTED} AND NOT (c.state <> 'good' AND {_MADE_AGAIN}) "
     "AND coalesce(c.verified_at, '') < coalesce(?, '9')"
 )
 
 
 def copy_ids_on(conn: Connection, disk: Disk, not_since: str | None = None) -> array[int]:
-    """The ids of the files that should be on a disk, the least recently verified first.
+    """Return the ids of the files to verify on a disk, the least recently verified first.
 
-    ``not_since``: only copies that were not verified since then. As copies_on else, but without
-    bad ones that were made again elsewhere: nobody counts on them any more.
+    ``not_since``: only copies that were not verified since then. Bad ones that were made again
+    elsewhere are left out: they are no longer needed.
     """
     rows = conn.execute(
         f"SELECT c.file_id {_DUE} ORDER BY c.verified_at, f.name", (disk.id, not_since)
@@ -39,61 +40,81 @@ def copy_ids_on(conn: Connection, disk: Disk, not_since: str | None = None) -> a
 
 
 def due_bytes(conn: Connection, disk: Disk, not_since: str | None = None) -> int:
-    """How much is to be read to verify these."""
-    row = conn.execute(
-        f"SELECT coalesce(sum(f.size_bytes), 0) AS bytes {_DUE}", (disk.id, not_since)
-    ).fetchone()
-    return int(row["bytes"])
+    """Return how many bytes must be read to verify these."""
+    rows = conn.execute(f"SELECT coalesce(sum(f.size_bytes), 0) {_DUE}", (disk.id, not_since))
+    return int(rows.fetchone()[0])
 
 
 def copy_on(conn: Connection, disk: Disk, file_id: int) -> CopyOnDisk | None:
-    """One copy on a disk."""
+    """Return one copy on a disk."""
     row = conn.execute(
-        "SELECT f.id, f.name, f.size_bytes, f.sha512, c.state FROM copies c "
-        "JOIN files f ON f.id = c.file_id WHERE c.disk_id = ? AND c.file_id = ?",
+        f"SELECT {_COPY} FROM copies c JOIN files f ON f.id = c.file_id "
+        "WHERE c.disk_id = ? AND c.file_id = ?",
         (disk.id, file_id),
     ).fetchone()
     return _on_disk(row) if row else None
 
 
-def bad_copies_on(conn: Connection, disk: Disk) -> int:
-    """How many copies on a disk are damaged or missing, and were not made again elsewhere."""
+def file_on(conn: Connection, disk: Disk, name: str) -> CopyOnDisk | None:
+    """Return a file and the state of its copy on a disk, which may have none; None if unknown."""
     row = conn.execute(
-        "SELECT count(*) AS n FROM copies c JOIN disks d ON d.id = c.disk_id WHERE d.id = ? "
-        "AND c.state IN ('damaged', 'missing') AND c.written_at >= coalesce(d.first_used_at, '9') "
-        f"AND NOT {_MADE_AGAIN}",
-        (disk.id,),
+        f"SELECT {_COPY} FROM files f "
+        "LEFT JOIN copies c ON c.file_id = f.id AND c.disk_id = ? WHERE f.name = ?",
+        (disk.id, name),
     ).fetchone()
-    return int(row["n"])
+    return _on_disk(row) if row else None
+
+
+def copies_on(conn: Connection, disk: Disk) -> list[CopyOnDisk]:
+    """Return every file that should be on a disk, the least recently verified first."""
+    rows = conn.execute(f"SELECT {_COPY} {_EXPECTED} ORDER BY c.verified_at, f.name", (disk.id,))
+    return [_on_disk(row) for row in rows]
+
+
+_COPY = "f.id, f.name, f.size_bytes, f.sha512, c.state"
+
+
+def _on_disk(row: sqlite3.Row) -> CopyOnDisk:
+    file_id, name, size_bytes, sha512, state = row
+    return CopyOnDisk(file_id, name, size_bytes, sha512, CopyState(state) if state else None)
+
+
+def bad_copies_on(conn: Connection, disk: Disk) -> int:
+    """Return how many copies on a disk are damaged or missing, and not made again elsewhere."""
+    rows = conn.execute(
+        "SELECT count(*) FROM copies c JOIN disks d ON d.id = c.disk_id "
+        f"WHERE d.id = ? AND {_BAD} AND NOT {_MADE_AGAIN}",
+        (disk.id,),
+    )
+    return int(rows.fetchone()[0])
 
 
 def has_both_copies(conn: Connection, name: str) -> bool:
-    """Whether a file of this name has a good copy in each role now; False if there is none."""
-    row = conn.execute(
-        "SELECT count(DISTINCT d.role) AS n FROM files f JOIN copies c ON c.file_id = f.id "
+    """True if there is a file of this name, with a good copy in each role now."""
+    rows = conn.execute(
+        "SELECT count(DISTINCT d.role) FROM files f JOIN copies c ON c.file_id = f.id "
         "JOIN disks d ON d.id = c.disk_id "
         "WHERE f.name = ? AND c.state = 'good' AND d.state <> 'lost'",
         (name,),
-    ).fetchone()
-    return int(row["n"]) == len(Role)
+    )
+    return int(rows.fetchone()[0]) == len(Role)
 
 
 def ids_made_again(conn: Connection, disk: Disk, after_id: int = 0) -> array[int]:
-    """The ids of files whose copy on a disk is bad, and which another disk of its role has.
+    """Return the ids after ``after_id`` of files whose copy on a disk is bad, and was made again.
 
-    In their order, those that come after ``after_id``.
+    The other copy is on another disk of its role. In ascending order.
     """
     rows = conn.execute(
-        "SELECT c.file_id FROM copies c JOIN disks d ON d.id = c.disk_id WHERE d.id = ? "
-        "AND c.state IN ('damaged', 'missing') AND c.written_at >= coalesce(d.first_used_at, '9') "
-        f"AND c.file_id > ? AND {_MADE_AGAIN} ORDER BY c.file_id",
+        "SELECT c.file_id FROM copies c JOIN disks d ON d.id = c.disk_id "
+        f"WHERE d.id = ? AND {_BAD} AND c.file_id > ? AND {_MADE_AGAIN} ORDER BY c.file_id",
         (disk.id, after_id),
     )
     return array("q", (row["file_id"] for row in rows))
 
 
 def ids_lacking(conn: Connection, role: Role, emptied: Disk | None = None) -> array[int]:
-    """The ids of files that have a copy, but no good one in a role, by name.
+    """Return the ids of files that have a copy, but no good one in a role, by name.
 
     Copies on a lost disk, or on the one that is ``emptied``, do not count.
     """
@@ -112,44 +133,36 @@ def ids_lacking(conn: Connection, role: Role, emptied: Disk | None = None) -> ar
     return array("q", (row["id"] for row in rows))
 
 
-def copies_on(conn: Connection, disk: Disk) -> list[CopyOnDisk]:
-    """Every file that should be on a disk, the least recently verified first.
-
-    What a drive held before it was lost, and came back wiped, is not expected on it.
-    """
-    rows = conn.execute(
-        "SELECT f.id, f.name, f.size_bytes, f.sha512, c.state FROM copies c "
-        "JOIN files f ON f.id = c.file_id JOIN disks d ON d.id = c.disk_id WHERE d.id = ? "
-        "AND NOT (c.state = 'missing' AND c.written_at < coalesce(d.first_used_at, '9')) "
-        "ORDER BY c.verified_at, f.name",
-        (disk.id,),
-    )
-    return [_on_disk(row) for row in rows]
-
-
-def _on_disk(row: sqlite3.Row) -> CopyOnDisk:
-    state = CopyState(row["state"])
-    return CopyOnDisk(row["id"], row["name"], row["size_bytes"], row["sha512"], state)
-
-
 def had_copies(conn: Connection, disk: Disk) -> bool:
-    """Whether a drive was ever used, also in an earlier life."""
+    """True if a drive was ever used, also before it came back wiped."""
     row = conn.execute("SELECT 1 FROM copies WHERE disk_id = ? LIMIT 1", (disk.id,)).fetchone()
     return row is not None
 
 
 def count_on(conn: Connection, disk: Disk) -> tuple[int, int]:
-    """How many good copies a disk has, and their bytes."""
-    row = conn.execute(
-        "SELECT count(*) AS files, coalesce(sum(f.size_bytes), 0) AS bytes FROM copies c "
+    """Return how many good copies a disk has, and their bytes."""
+    files, size_bytes = conn.execute(
+        "SELECT count(*), coalesce(sum(f.size_bytes), 0) FROM copies c "
         "JOIN files f ON f.id = c.file_id WHERE c.disk_id = ? AND c.state = 'good'",
         (disk.id,),
     ).fetchone()
-    return row["files"], row["bytes"]
+    return files, size_bytes
+
+
+def other_copies(conn: Connection, disk: Disk) -> list[tuple[str, int]]:
+    """Return which disks have the other copies of what is on this one, and of how many files."""
+    rows = conn.execute(
+        "SELECT d.label, count(*) AS files FROM copies c "
+        "JOIN copies o ON o.file_id = c.file_id AND o.state = 'good' "
+        "JOIN disks d ON d.id = o.disk_id AND d.role <> ? AND d.state <> 'lost' "
+        "WHERE c.disk_id = ? AND c.state <> 'missing' GROUP BY d.id ORDER BY files DESC, d.id",
+        (disk.role.value, disk.id),
+    )
+    return [(row["label"], row["files"]) for row in rows]
 
 
 def lacking_another(conn: Connection, disk: Disk) -> list[str]:
-    """The names of files on a disk that have no good copy in the other role on any drive."""
+    """Return the names of files on a disk that have no good copy in the other role."""
     rows = conn.execute(
         "SELECT f.name FROM copies c JOIN files f ON f.id = c.file_id WHERE c.disk_id = ? "
         "AND c.state <> 'missing' AND NOT EXISTS ("
@@ -162,7 +175,7 @@ def lacking_another(conn: Connection, disk: Disk) -> list[str]:
 
 
 def without_good_copy(conn: Connection, disk: Disk) -> list[str]:
-    """The names of files that were on this disk and now have no good copy anywhere."""
+    """Return the names of files that were on this disk and now have no good copy anywhere."""
     rows = conn.execute(
         "SELECT f.name FROM copies c JOIN files f ON f.id = c.file_id WHERE c.disk_id = ? "
         "AND NOT EXISTS (SELECT 1 FROM copies o WHERE o.file_id = c.file_id "
@@ -173,33 +186,36 @@ def without_good_copy(conn: Connection, disk: Disk) -> list[str]:
 
 
 def count_without_good_copy(conn: Connection) -> int:
-    """How many files have copies, and not one that is good."""
-    row = conn.execute(
-        "SELECT count(DISTINCT c.file_id) AS n FROM copies c "
+    """Return how many files have copies, but no good one."""
+    rows = conn.execute(
+        "SELECT count(DISTINCT c.file_id) FROM copies c "
         "WHERE c.disk_id IN (SELECT id FROM disks) AND c.state IN ('damaged', 'missing') "
         "AND NOT EXISTS (SELECT 1 FROM copies o WHERE o.file_id = c.file_id AND o.state = 'good')"
-    ).fetchone()
-    return int(row["n"])
+    )
+    return int(rows.fetchone()[0])
 
 
-def copies_are_missing(conn: Connection, disk: Disk) -> None:
-    """A disk is lost, with all that was on it."""
+# --- changes ------------------------------------------------------------------------------
+
+
+def note_all_missing(conn: Connection, disk: Disk) -> None:
+    """Note that a disk is lost, with all its copies."""
     conn.execute("UPDATE copies SET state = 'missing' WHERE disk_id = ?", (disk.id,))
 
 
 def bad_copies(conn: Connection, disk: Disk) -> str:
-    """The copies on a disk that are not good, as text for ``copies_are_back``."""
+    """Return the copies on a disk that are not good, as text for ``restore_states``."""
     rows = conn.execute(
         "SELECT state, file_id FROM copies WHERE disk_id = ? AND state <> 'good'", (disk.id,)
     )
     return ", ".join(f"{row['state']} {row['file_id']}" for row in rows) or "none"
 
 
-def copies_are_back(conn: Connection, disk: Disk, bad: str | None) -> None:
-    """A disk was not lost: its copies are again what they were before.
+def restore_states(conn: Connection, disk: Disk, bad: str | None) -> None:
+    """Restore the states of a disk's copies from before it was noted as lost by mistake.
 
-    ``bad``: those that were not good then. None (1.0.0 did not write it down): what the drive
-    held before it came back wiped stays missing, and all others have to be read again.
+    ``bad``: those that were not good then. None (1.0.0 did not store it): what the drive held
+    before it came back wiped stays missing, and all others have to be verified again.
     """
     conn.execute(
         "UPDATE copies SET state = 'good' WHERE disk_id = ? AND (? OR written_at >= "
@@ -215,27 +231,24 @@ def copies_are_back(conn: Connection, disk: Disk, bad: str | None) -> None:
         set_copy_state(conn, int(file_id), disk, CopyState(state))
 
 
-def verified(
+def note_verified(
     conn: Connection,
-    copy: CopyOnDisk,
+    file_id: int,
     disk: Disk,
     state: CopyState,
     how: VerifiedBy | None,
     at: str,
 ) -> None:
-    """What reading a copy back found."""
+    """Note what reading a copy back found."""
     conn.execute(
         "UPDATE copies SET state = ?, verified_at = ?, verified_by = coalesce(?, verified_by) "
         "WHERE file_id = ? AND disk_id = ?",
-        (state.value, at, how.value if how else None, copy.file_id, disk.id),
+        (state.value, at, how.value if how else None, file_id, disk.id),
     )
 
 
-# --- when they were read, and what was found ---------------------------------------------
-
-
 def set_copy_state(conn: Connection, file_id: int, disk: Disk, state: CopyState) -> None:
-    """What a look at a copy found."""
+    """Note the state in which a copy was found."""
     conn.execute(
         "UPDATE copies SET state = ? WHERE file_id = ? AND disk_id = ?",
         (state.value, file_id, disk.id),
@@ -243,33 +256,35 @@ def set_copy_state(conn: Connection, file_id: int, disk: Disk, state: CopyState)
 
 
 def drop_copy(conn: Connection, file_id: int, disk: Disk) -> None:
-    """Nothing of this file is expected on a disk any more: what was there was set aside."""
+    """Remove a copy from the database: what was on the disk was set aside."""
     conn.execute("DELETE FROM copies WHERE file_id = ? AND disk_id = ?", (file_id, disk.id))
 
 
+# --- when they were verified --------------------------------------------------------------
+
+
 def oldest_verified_at(conn: Connection, disk: Disk) -> str | None:
-    """When the good copy of a disk was read that was not read for longest."""
-    row = conn.execute(
-        "SELECT min(verified_at) AS at FROM copies WHERE disk_id = ? AND state = 'good'",
-        (disk.id,),
-    ).fetchone()
-    return row["at"] if row else None
+    """Return when the least recently verified good copy of a disk was verified."""
+    at: str | None = conn.execute(
+        "SELECT min(verified_at) FROM copies WHERE disk_id = ? AND state = 'good'", (disk.id,)
+    ).fetchone()[0]
+    return at
 
 
 def never_read(conn: Connection, disk: Disk, written_before: str | None = None) -> int:
-    """How many good copies of a disk were never read back, of all or of those of that age."""
-    row = conn.execute(
-        "SELECT count(*) AS n FROM copies WHERE disk_id = ? AND state = 'good' "
+    """Return how many good copies of a disk (of that age) were never read back."""
+    rows = conn.execute(
+        "SELECT count(*) FROM copies WHERE disk_id = ? AND state = 'good' "
         "AND verified_at IS NULL AND written_at < coalesce(?, '9')",
         (disk.id, written_before),
-    ).fetchone()
-    return int(row["n"])
+    )
+    return int(rows.fetchone()[0])
 
 
 def not_read_since(conn: Connection, disk: Disk, at: str) -> int:
-    """How many good copies of a disk are older than that, and were not read since."""
-    row = conn.execute(
-        "SELECT count(*) AS n FROM copies WHERE disk_id = ? AND state = 'good' AND verified_at < ?",
+    """Return how many good copies of a disk are older than that, and were not read since."""
+    rows = conn.execute(
+        "SELECT count(*) FROM copies WHERE disk_id = ? AND state = 'good' AND verified_at < ?",
         (disk.id, at),
-    ).fetchone()
-    return int(row["n"]) + never_read(conn, disk, at)
+    )
+    return int(rows.fetchone()[0]) + never_read(conn, disk, at)

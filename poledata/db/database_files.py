@@ -1,49 +1,79 @@
-"""Files of databases: a new one, whole or not at all, and copies of one that is in use."""
+"""Files of databases: new ones, which appear whole or not at all, and copies of those in use.
+
+For a process that holds the turn (locks.py), except what it says of itself.
+"""
 
 from __future__ import annotations
 
+import errno
 import os
+import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
-from poledata.db import connection
-from poledata.db.connection import APPLICATION_ID, SCHEMA_VERSION
-from poledata.errors import DatabaseUnusable
+from poledata.db import sqlite
+from poledata.db.sqlite import APPLICATION_ID, SCHEMA_VERSION, Connection
+from poledata.errors import CopyDamaged, DatabaseTrouble, DatabaseUnusable
 from poledata.system import paths
+
+# --- new files ------------------------------------------------------------------------------
+
+
+@contextmanager
+def _published(fresh: Path, path: Path) -> Iterator[None]:
+    """Give the file that is made at ``fresh`` its own name when all went well; never over a file.
+
+    ``fresh`` is gone afterwards in any case. Raises FileExistsError, OSError.
+    """
+    try:
+        yield
+        os.link(fresh, path)
+    finally:
+        _remove(fresh)
+    paths.fsync_path(path.parent)
+
+
+def _remove(fresh: Path) -> None:
+    for suffix in ("", "-journal"):
+        fresh.with_name(fresh.name + suffix).unlink(missing_ok=True)
+
+
+def _temporary_name(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.urandom(4).hex()}")
 
 
 def create(path: Path) -> None:
-    """Make an empty database at ``path``, whole or not at all; never over a file.
+    """Make an empty database at ``path``, whole or not at all; never over a file. Needs no turn.
 
     Raises DatabaseUnusable, DatabaseTrouble; FileExistsError.
     """
-    with _made_aside(path, path.with_name(f".{path.name}.{os.urandom(4).hex()}")):
+    with _new_database(path, _temporary_name(path), None):
         pass  # empty as it is
 
 
 @contextmanager
-def in_the_making(path: Path, begun_with: Iterable[bytes] | None = None) -> Iterator[Path]:
-    """A new database under another name, to be filled; it gets its own when all went well.
+def unfinished_database(path: Path, content: Iterable[bytes] | None = None) -> Iterator[Path]:
+    """Make a new database under another name, to be filled; it is at ``path`` if all went well.
 
-    It is empty, or ``begun_with`` the content of a copy. Nothing is at ``path`` before it is
-    whole. For who has the turn (lock.py). Raises DatabaseUnusable (also where another one stands
-    there by then), DatabaseTrouble; OSError of the copy.
+    It is empty, or has the ``content`` of a copy. Raises DatabaseUnusable (also if there is
+    another one at ``path`` by then), DatabaseTrouble; OSError of the copy.
     """
-    forget_unfinished(path)
+    remove_unfinished(path)
     try:
-        with _made_aside(path, _unfinished(path), begun_with) as fresh:
-            yield fresh
+        with _new_database(path, _unfinished(path), content):
+            yield _unfinished(path)
     except FileExistsError as fault:
         raise DatabaseUnusable(
             path, "another database was made here meanwhile", "Look at that one first."
         ) from fault
     finally:
-        forget_unfinished(path)  # also what an upgrade of the copy kept beside it
+        remove_unfinished(path)  # also the backup that an upgrade of the copy made
 
 
-def forget_unfinished(path: Path) -> None:
-    """What a run that was killed had in the making goes. For who has the turn (lock.py)."""
+def remove_unfinished(path: Path) -> None:
+    """Remove the unfinished database of a run that was killed."""
     unfinished = _unfinished(path).name
     for name in os.listdir(path.parent):
         if name.startswith(unfinished):
@@ -55,10 +85,7 @@ def _unfinished(path: Path) -> Path:
 
 
 @contextmanager
-def _made_aside(
-    path: Path, fresh: Path, begun_with: Iterable[bytes] | None = None
-) -> Iterator[Path]:
-    """A database at ``fresh``, which takes its place at ``path`` when the context ends."""
+def _new_database(path: Path, fresh: Path, content: Iterable[bytes] | None) -> Iterator[None]:
     _must_not_inherit(path)
     try:
         os.close(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644))
@@ -66,61 +93,22 @@ def _made_aside(
         raise DatabaseUnusable(
             path, f"it can't be made ({fault.strerror})", "Make its directory, or mend its rights."
         ) from fault
-    try:
-        if begun_with is not None:
-            with fresh.open("wb") as file:
-                file.writelines(begun_with)
-            paths.fsync_path(fresh)
-        else:
-            with connection.in_words(path), closing(connection.open_at(fresh, "rw")) as conn:
+    with _published(fresh, path):
+        if content is None:
+            with sqlite.translated_faults(path), closing(sqlite.open_at(fresh, "rw")) as conn:
                 _write_schema(conn)
+        else:
+            with fresh.open("wb") as file:
+                file.writelines(content)
+            paths.fsync_path(fresh)
         if os.geteuid() == 0:  # the cron user owns the directory, and must own this
             owner = path.parent.stat()
             os.chown(fresh, owner.st_uid, owner.st_gid)
-        yield fresh
-        os.link(fresh, path)
-    finally:
-        _forget(fresh)
-    paths.fsync_path(path.parent)
-
-
-def backups(path: Path) -> list[Path]:
-    """What was kept of this database before an upgrade; it stays when the database is lost."""
-    return sorted(
-        path.with_name(name)
-        for name in os.listdir(path.parent)
-        if name.startswith(f"{path.name}.version-")
-    )
-
-
-@contextmanager
-def copied(conn: connection.Connection, path: Path) -> Iterator[Path]:
-    """A whole copy beside the database, as it is now; it goes when the context ends.
-
-    For who has the turn (lock.py). Raises DatabaseTrouble.
-    """
-    copy = path.with_name(f".{path.name}.copy")
-    _forget(copy)  # a crash may have left it
-    try:
-        copy_to(conn, path, copy)
-        yield copy
-    finally:
-        _forget(copy)
-
-
-def copy_to(conn: connection.Connection, path: Path, copy: Path) -> None:
-    """A whole copy of the database at ``path``, where nothing is yet. Raises DatabaseTrouble."""
-    with connection.in_words(path):
-        conn.execute("VACUUM INTO ?", (str(copy),))
-
-
-def _forget(copy: Path) -> None:
-    for suffix in ("", "-journal"):
-        copy.with_name(copy.name + suffix).unlink(missing_ok=True)
+        yield
 
 
 def _must_not_inherit(path: Path) -> None:
-    """Raises DatabaseUnusable where a lost database's journal would be played into a new one."""
+    """Raise DatabaseUnusable if a lost database's journal would be applied to a new one."""
     for suffix in ("-journal", "-wal"):
         if not path.exists() and os.path.lexists(f"{path}{suffix}"):
             raise DatabaseUnusable(
@@ -130,9 +118,186 @@ def _must_not_inherit(path: Path) -> None:
             )
 
 
-def _write_schema(conn: connection.Connection) -> None:
-    schema = Path(__file__).with_name("schema.sql").read_text(encoding="utf-8")
+def _write_schema(conn: Connection) -> None:
+    schema = sqlite.script("schema.sql")
     conn.executescript(
         f"BEGIN; {schema}; PRAGMA application_id = {APPLICATION_ID};"
         f"PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
     )
+
+
+# --- copies ---------------------------------------------------------------------------------
+
+
+def back_up(conn: Connection, path: Path, version: int) -> None:
+    """Copy a database as it is before an upgrade, beside it; an existing backup is kept."""
+    backup = path.with_name(f"{path.name}.version-{version}")
+    fresh = _temporary_name(backup)
+    if backup.exists():
+        return
+    try:
+        with _published(fresh, backup):
+            conn.execute("VACUUM INTO ?", (str(fresh),))
+            paths.fsync_path(fresh)
+    except OSError as fault:
+        raise DatabaseUnusable(
+            path,
+            f"it can't be copied to {backup} before it is upgraded ({fault.strerror})",
+            "Make room, or fix the permissions of that directory.",
+        ) from fault
+
+
+def backups(path: Path) -> list[Path]:
+    """Return what was kept of this database before upgrades; it stays if the database is lost."""
+    return sorted(
+        path.with_name(name)
+        for name in os.listdir(path.parent)
+        if name.startswith(f"{path.name}.version-")
+    )
+
+
+@contextmanager
+def temporary_copy(conn: Connection, path: Path) -> Iterator[Path]:
+    """Make a whole copy beside the database as it is now, and remove it afterwards.
+
+    Raises DatabaseTrouble.
+    """
+    copy = path.with_name(f".{path.name}.copy")
+    _remove(copy)  # a crash may have left it
+    try:
+        copy_to(conn, path, copy)
+        yield copy
+    finally:
+        _remove(copy)
+
+
+def copy_to(conn: Connection, path: Path, copy: Path) -> None:
+    """Copy the database at ``path`` to a name that is free. Raises DatabaseTrouble."""
+    with sqlite.translated_faults(path):
+        conn.execute("VACUUM INTO ?", (str(copy),))
+
+
+@contextmanager
+def temporary_directory(path: Path) -> Iterator[Path]:
+    """Make a directory for a copy of this database, for now. Raises DatabaseTrouble."""
+    from tempfile import TemporaryDirectory
+
+    try:
+        directory = TemporaryDirectory()
+    except OSError as fault:
+        raise no_copy(path, fault) from fault
+    with directory as name:
+        yield Path(name)
+
+
+def no_copy(path: Path, fault: OSError) -> DatabaseTrouble:
+    """Return the error for a temporary copy that can't be made."""
+    return DatabaseTrouble(
+        path,
+        f"no temporary copy of it can be made ({fault.strerror or fault}); make room in /tmp, or "
+        "set TMPDIR to a directory that has some",
+    )
+
+
+# --- reading ones that may be damaged -------------------------------------------------------
+
+
+@contextmanager
+def opened_to_read(path: Path) -> Iterator[tuple[Connection, Path]]:
+    """Open a database to read it; after a crash during a commit, a copy that is rolled back.
+
+    The next writer does the same to the original. Needs no turn. Raises DatabaseTrouble.
+    """
+    with ExitStack() as stack:
+        mode, file = "ro", path
+        if not sqlite.answers_reader(path):
+            _must_not_be_wal(path)
+            file = stack.enter_context(temporary_directory(path)) / path.name
+            _copy_with_journal(path, file)
+            mode = "rw"
+        yield stack.enter_context(closing(sqlite.open_at(file, mode))), file
+
+
+def _must_not_be_wal(path: Path) -> None:
+    """Raise DatabaseTrouble if it is: a user who may not write there can't read it."""
+    with path.open("rb") as file:  # this user has no lock on it to lose
+        is_wal = file.read(20)[18:] == b"\2\2"  # fileformat2.html, 1.3
+    if is_wal:
+        raise DatabaseTrouble(
+            path,
+            "another program switched the database to WAL mode, in which this user can't read it. "
+            "Close that program; the next pass switches it back: try again then",
+        )
+
+
+def _copy_with_journal(path: Path, copy: Path) -> None:
+    import shutil  # rarely needed, and slow to load
+
+    try:
+        for suffix in ("-journal", ""):
+            if os.path.exists(f"{path}{suffix}"):
+                shutil.copyfile(f"{path}{suffix}", f"{copy}{suffix}")
+    except OSError as fault:
+        raise no_copy(path, fault) from fault
+
+
+def must_be_sound(path: Path) -> None:
+    """Raise DatabaseUnusable if the file is damaged inside, in any version."""
+    with sqlite.translated_faults(path), opened_to_read(path) as (conn, file):
+        if found := sqlite.cut_end(conn, file) or sqlite.faults(conn):
+            raise DatabaseUnusable(
+                path,
+                f"the database is damaged inside: {found[0]}",
+                "Nothing is built on that: put it aside first, as database-error in "
+                "docs/operators.md says.",
+            )
+
+
+@contextmanager
+def attached_copy(conn: Connection, fd: int) -> Iterator[None]:
+    """Attach a copy of a database, which nobody writes to, as ``other`` to the connection.
+
+    Raises CopyDamaged; OSError (of its disk, or because its path leads elsewhere by now).
+    """
+    with _translated_faults_of_copy():
+        conn.execute("ATTACH ? AS other", (_uri_of_copy(fd),))
+        try:
+            yield
+        finally:
+            conn.execute("DETACH other")
+
+
+@contextmanager
+def opened_copy(fd: int) -> Iterator[Connection]:
+    """Open a copy in a connection of its own; no file is made beside it. Raises the same."""
+    uri = _uri_of_copy(fd)
+    with (
+        _translated_faults_of_copy(),
+        closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as conn,
+    ):
+        conn.row_factory = sqlite3.Row
+        if conn.execute("PRAGMA user_version").fetchone()[0] > SCHEMA_VERSION:
+            raise CopyDamaged("it is of a newer version than this program")
+        yield conn
+
+
+@contextmanager
+def _translated_faults_of_copy() -> Iterator[None]:
+    try:
+        yield
+    except UnicodeDecodeError as fault:
+        raise CopyDamaged("malformed database schema") from fault
+    except sqlite3.DatabaseError as fault:
+        if not isinstance(fault, sqlite3.OperationalError) or str(fault).startswith(sqlite.DAMAGE):
+            raise CopyDamaged(sqlite.quoted(fault)) from fault
+        if "locked" in str(fault):
+            raise  # that is the database, not the copy
+        raise OSError(errno.EIO, str(fault)) from fault
+
+
+def _uri_of_copy(fd: int) -> str:
+    """SQLite opens paths only: this one must lead to the file that is open."""
+    path = os.readlink(f"/proc/self/fd/{fd}")
+    if not os.path.samestat(os.stat(path), os.fstat(fd)):
+        raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)
+    return f"file:{quote(path)}?mode=ro&immutable=1"

@@ -1,13 +1,14 @@
-"""Queries on disks and on what happened to them."""
+"""Queries on disks and on their events."""
 
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import fields
 
-from poledata.db.connection import Connection
+from poledata.db.sqlite import Connection
 from poledata.models import Disk, DiskState, HealthCheck, Role
 
-# Events of a disk: verify could not read it to its end; it could again.
+# Events of a disk: verify could not read it to the end; later it could.
 NOT_READ, READ = "not read", "read again"
 BAD_BEFORE_LOSS = "bad copies"  # right before a disk is lost: which of its copies were not good
 _STATE_AFTER = {
@@ -17,14 +18,12 @@ _STATE_AFTER = {
     "closed": DiskState.CLOSED,
     "shipped": DiskState.SHIPPED,
 }
-DISK_COLUMNS = (
-    "d.id, d.label, d.role, d.serial, d.logical_id, d.state, d.held_by, d.held_reason, "
-    "d.stand_in, d.capacity_bytes, d.used_bytes, d.free_bytes, d.first_used_at, d.last_used_at"
-)
+DISK_COLUMNS = ", ".join(f"d.{field.name}" for field in fields(Disk))
+_FIELDS = len(fields(Disk))
 
 
 def disks(conn: Connection) -> list[Disk]:
-    """Every disk the database knows."""
+    """Return every disk that the database knows."""
     rows = conn.execute(f"SELECT {DISK_COLUMNS} FROM disks d ORDER BY d.id")
     return [disk_of(row) for row in rows]
 
@@ -41,7 +40,7 @@ def add_disk(
 
 
 def find_disks(conn: Connection, label_or_serial: str) -> list[Disk]:
-    """The disk of this label at the station; else those of this serial, or gone label."""
+    """Return the disk of this label at the station; otherwise those of this serial or old label."""
     here = "(d.state NOT IN ('shipped', 'lost'))"
     rows = conn.execute(
         f"SELECT {DISK_COLUMNS}, {here} AS here FROM disks d "
@@ -51,20 +50,16 @@ def find_disks(conn: Connection, label_or_serial: str) -> list[Disk]:
     return [disk_of(row) for row in rows if row["here"] == rows[0]["here"]]
 
 
-def set_state(conn: Connection, disk: Disk, state: DiskState, reason: str | None, at: str) -> None:
-    """The next step of a disk's life."""
+def set_state(
+    conn: Connection, disk: Disk, state: DiskState, reason: str | None, at: str, event: str = ""
+) -> None:
+    """Put a disk into another state; the event is named after it, unless it has its own name."""
     conn.execute("UPDATE disks SET state = ? WHERE id = ?", (state.value, disk.id))
-    note_event(conn, disk.id, at, state.value, reason)
-
-
-def not_lost(conn: Connection, disk: Disk, state: DiskState, at: str) -> None:
-    """A disk was noted as lost by mistake."""
-    conn.execute("UPDATE disks SET state = ? WHERE id = ?", (state.value, disk.id))
-    note_event(conn, disk.id, at, "not lost", f"it is {state.value} again")
+    note_event(conn, disk.id, at, event or state.value, reason)
 
 
 def before_loss(conn: Connection, disk: Disk) -> tuple[DiskState, str | None]:
-    """What a lost disk was before, and which copies on it were not good (None: not known)."""
+    """Return a lost disk's state before, and its copies that were not good then (None: unknown)."""
     rows = conn.execute(
         "SELECT event, reason FROM disk_events WHERE disk_id = ? AND id < (SELECT max(id) "
         "FROM disk_events WHERE disk_id = ? AND event = 'lost') ORDER BY id DESC",
@@ -76,7 +71,7 @@ def before_loss(conn: Connection, disk: Disk) -> tuple[DiskState, str | None]:
 
 
 def unsealed_disks(conn: Connection) -> list[Disk]:
-    """Closed disks whose bag is not known to be finished."""
+    """Return the closed disks whose bag is not known to be finished."""
     rows = conn.execute(
         f"SELECT {DISK_COLUMNS} FROM disks d WHERE d.state = 'closed' AND NOT EXISTS ("
         "SELECT 1 FROM disk_events e WHERE e.disk_id = d.id AND e.event = 'sealed' AND e.id > "
@@ -86,21 +81,21 @@ def unsealed_disks(conn: Connection) -> list[Disk]:
 
 
 def last_event(conn: Connection, disk: Disk, event: str) -> str | None:
-    """When something last happened to a disk."""
-    row = conn.execute(
-        "SELECT max(at) AS at FROM disk_events WHERE disk_id = ? AND event = ?", (disk.id, event)
-    ).fetchone()
-    return row["at"] if row else None
+    """Return when an event last happened to a disk."""
+    at: str | None = conn.execute(
+        "SELECT max(at) FROM disk_events WHERE disk_id = ? AND event = ?", (disk.id, event)
+    ).fetchone()[0]
+    return at
 
 
 def is_unread(conn: Connection, disk: Disk) -> bool:
-    """Whether a disk could not be read to its end, and was not since."""
+    """True if a disk could not be read to the end, and was not read since."""
     last = last_event(conn, disk, NOT_READ)
     return last is not None and last > (last_event(conn, disk, READ) or "")
 
 
 def last_health(conn: Connection) -> dict[int, HealthCheck]:
-    """The newest SMART check of each disk, by its id."""
+    """Return the newest SMART check of each disk, by the disk's id."""
     rows = conn.execute(
         "SELECT disk_id, max(at) AS at, health, temperature_c FROM smart_checks GROUP BY disk_id"
     )
@@ -108,7 +103,7 @@ def last_health(conn: Connection) -> dict[int, HealthCheck]:
 
 
 def made_at(conn: Connection) -> str | None:
-    """When the database got its first disk; None while it has none."""
+    """Return when the database got its first disk; None while it has none."""
     row = conn.execute("SELECT at FROM disk_events ORDER BY id LIMIT 1").fetchone()
     return row["at"] if row else None
 
@@ -122,7 +117,7 @@ def hold(conn: Connection, disk: Disk, by: str, reason: str, at: str) -> None:
 
 
 def unhold(conn: Connection, disk: Disk, reason: str, at: str) -> None:
-    """Give it back."""
+    """Return a held disk to use."""
     conn.execute(
         "UPDATE disks SET held_by = NULL, held_reason = NULL, errors_running = 0 WHERE id = ?",
         (disk.id,),
@@ -131,14 +126,14 @@ def unhold(conn: Connection, disk: Disk, reason: str, at: str) -> None:
 
 
 def forget_disk(conn: Connection, disk: Disk) -> None:
-    """Take a disk that was never used out of the database."""
+    """Remove a disk that was never used from the database."""
     conn.execute("DELETE FROM disk_events WHERE disk_id = ?", (disk.id,))
     conn.execute("DELETE FROM smart_checks WHERE disk_id = ?", (disk.id,))
     conn.execute("DELETE FROM disks WHERE id = ? AND state = 'spare'", (disk.id,))
 
 
 def revive_disk(conn: Connection, disk: Disk, label: str, role: Role, at: str) -> None:
-    """A lost drive came back, wiped: it is a spare again, under the label of its new sticker."""
+    """Make a lost drive that came back wiped a spare again, under the label of its new sticker."""
     conn.execute(
         "UPDATE disks SET label = ?, role = ?, state = 'spare', held_by = NULL, "
         "held_reason = NULL, errors_running = 0, first_used_at = NULL, last_used_at = NULL, "
@@ -150,21 +145,21 @@ def revive_disk(conn: Connection, disk: Disk, label: str, role: Role, at: str) -
 
 
 def count_error(conn: Connection, disk: Disk) -> int:
-    """One more pass running in which this disk failed; returns how many by now."""
+    """Count a pass in which this disk failed; return how many failed in a row by now."""
     conn.execute("UPDATE disks SET errors_running = errors_running + 1 WHERE id = ?", (disk.id,))
     row = conn.execute("SELECT errors_running FROM disks WHERE id = ?", (disk.id,)).fetchone()
     return int(row["errors_running"])
 
 
 def forget_errors(conn: Connection, disk: Disk) -> None:
-    """The disk worked well for a pass."""
+    """Note that the disk worked well for a whole pass."""
     conn.execute(
         "UPDATE disks SET errors_running = 0 WHERE id = ? AND errors_running > 0", (disk.id,)
     )
 
 
 def activate(conn: Connection, disk: Disk, at: str) -> None:
-    """A spare's first use."""
+    """Put a spare into use."""
     conn.execute(
         "UPDATE disks SET state = 'active', first_used_at = coalesce(first_used_at, ?) "
         "WHERE id = ? AND state = 'spare'",
@@ -176,7 +171,7 @@ def activate(conn: Connection, disk: Disk, at: str) -> None:
 def measure(
     conn: Connection, disk: Disk, capacity_bytes: int, used_bytes: int, free_bytes: int, at: str
 ) -> None:
-    """Note the room of a disk that was just used."""
+    """Note the space of a disk that was just used."""
     conn.execute(
         "UPDATE disks SET capacity_bytes = ?, used_bytes = ?, free_bytes = ?, measured_at = ?, "
         "last_used_at = ? WHERE id = ?",
@@ -187,7 +182,7 @@ def measure(
 def note_event(
     conn: Connection, disk_id: int | None, at: str, event: str, reason: str | None
 ) -> None:
-    """Write down what happened to a disk."""
+    """Add an event of a disk."""
     conn.execute(
         "INSERT INTO disk_events (disk_id, at, event, reason) VALUES (?, ?, ?, ?)",
         (disk_id, at, event, reason),
@@ -195,19 +190,9 @@ def note_event(
 
 
 def disk_of(row: sqlite3.Row) -> Disk:
+    """Return the disk of a row that begins with ``DISK_COLUMNS``."""
+    number, label, role, serial, logical_id, state, held_by, reason, stand_in, *rest = row[:_FIELDS]
+    state, stand_in = DiskState(state), bool(stand_in)
     return Disk(
-        id=row["id"],
-        label=row["label"],
-        role=Role(row["role"]),
-        serial=row["serial"],
-        logical_id=row["logical_id"],
-        state=DiskState(row["state"]),
-        held_by=row["held_by"],
-        held_reason=row["held_reason"],
-        stand_in=bool(row["stand_in"]),
-        capacity_bytes=row["capacity_bytes"],
-        used_bytes=row["used_bytes"],
-        free_bytes=row["free_bytes"],
-        first_used_at=row["first_used_at"],
-        last_used_at=row["last_used_at"],
+        number, label, Role(role), serial, logical_id, state, held_by, reason, stand_in, *rest
     )

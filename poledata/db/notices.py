@@ -1,18 +1,21 @@
-"""Queries on notices, and on what was said of them through which channel."""
+"""Queries on notices, and on their deliveries through the channels."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
+from dataclasses import fields
 
-from poledata.db.connection import Connection
+from poledata.db.sqlite import Connection
 from poledata.formatting import seconds
 from poledata.models import Channel, Delivery, Notice, Severity
 
-SAME_AGAIN_S = 86_400.0  # what comes back so soon is the same notice
-NOTICE_COLUMNS = (
-    "n.id, n.kind, n.key, n.severity, n.text, n.value, n.opened_at, n.reopened, n.resolved_at, "
-    "n.acked_until, n.acked_value"
+SAME_AGAIN_S = 86_400.0  # what returns so soon is the same notice
+NOTICE_COLUMNS = ", ".join(f"n.{field.name}" for field in fields(Notice))
+_FIELDS = len(fields(Notice))
+_DELIVERIES = (
+    f"SELECT {NOTICE_COLUMNS}, d.channel, d.attempts, d.tried_at, d.sent_at, d.last_error "
+    "FROM deliveries d JOIN notices n ON n.id = d.notice_id WHERE d.end_sent_at IS NULL"
 )
 
 
@@ -28,11 +31,11 @@ def open_notice(
 ) -> bool:
     """Open a notice, or renew the open one; True if it was not open.
 
-    It is to be told through ``channels``. What has become worse is told anew, and an
+    It will be sent through ``channels``. One that has become worse is sent again, and its
     acknowledgement ends.
     """
     before = conn.execute(
-        f"SELECT {NOTICE_COLUMNS} FROM notices n WHERE kind = ? AND key = ? "
+        "SELECT id, severity, resolved_at, acked_value FROM notices WHERE kind = ? AND key = ? "
         "ORDER BY resolved_at IS NULL DESC, resolved_at DESC LIMIT 1",
         (kind, key),
     ).fetchone()
@@ -62,7 +65,7 @@ def _insert(
 
 
 def _reopen(conn: Connection, before: sqlite3.Row) -> int:
-    """Who was told that it is over is told that it is back; then no acknowledgement holds."""
+    """Open a notice again; channels that reported its end report it as open, not acknowledged."""
     conn.execute(
         "UPDATE notices SET acked_until = NULL, acked_value = NULL WHERE id = ? AND EXISTS ("
         "SELECT 1 FROM deliveries WHERE notice_id = notices.id AND end_sent_at IS NOT NULL)",
@@ -95,7 +98,7 @@ def _tell_again(conn: Connection, notice_id: int) -> None:
 
 
 def queue(conn: Connection, notice_id: int | None, channels: Iterable[str]) -> None:
-    """A notice is to be told through these channels; done already for some of them, perhaps."""
+    """Queue a notice for these channels, except those that have it already."""
     conn.executemany(
         "INSERT INTO deliveries (notice_id, channel) VALUES (?, ?) ON CONFLICT DO NOTHING",
         [(notice_id, channel) for channel in channels],
@@ -122,7 +125,7 @@ def acknowledge(conn: Connection, kind: str, key: str, until: str) -> bool:
 
 
 def open_notices(conn: Connection) -> list[Notice]:
-    """The open notices, the gravest first, then the oldest."""
+    """Return the open notices, the most severe first, then the oldest."""
     rows = conn.execute(
         f"SELECT {NOTICE_COLUMNS} FROM notices n WHERE resolved_at IS NULL ORDER BY "
         "CASE severity WHEN 'critical' THEN 0 WHEN 'warning' THEN 1 ELSE 2 END, opened_at, id"
@@ -134,7 +137,7 @@ def open_notices(conn: Connection) -> list[Notice]:
 
 
 def not_queued(conn: Connection, channel: Channel) -> list[int]:
-    """The ids of open notices that a channel, being new, is to be told of."""
+    """Return the ids of open notices that a new channel must still get."""
     rows = conn.execute(
         "SELECT id, severity FROM notices WHERE resolved_at IS NULL AND NOT EXISTS ("
         "SELECT 1 FROM deliveries WHERE notice_id = notices.id AND channel = ?) ORDER BY id",
@@ -146,7 +149,7 @@ def not_queued(conn: Connection, channel: Channel) -> list[int]:
 def add_digest(
     conn: Connection, kind: str, key: str, text: str, at: str, channels: Iterable[str]
 ) -> None:
-    """News that are over as soon as they are told; they replace what waits of earlier ones."""
+    """Queue a message that is resolved as soon as it is sent, instead of unsent earlier ones."""
     conn.execute(
         "DELETE FROM deliveries WHERE end_sent_at IS NULL AND notice_id IN ("
         "SELECT id FROM notices WHERE kind = ?)",
@@ -158,18 +161,13 @@ def add_digest(
 
 
 def deliveries(conn: Connection, channel: str) -> list[Delivery]:
-    """What may have to be said through a channel: of each notice whose end it was not told."""
-    rows = conn.execute(
-        f"SELECT {NOTICE_COLUMNS}, d.channel, d.attempts, d.tried_at, d.sent_at, d.last_error "
-        "FROM deliveries d JOIN notices n ON n.id = d.notice_id "
-        "WHERE d.channel = ? AND d.end_sent_at IS NULL ORDER BY n.opened_at, n.id",
-        (channel,),
-    )
+    """Return the deliveries that a channel may still have to make: their end was not sent."""
+    rows = conn.execute(f"{_DELIVERIES} AND d.channel = ? ORDER BY n.opened_at, n.id", (channel,))
     return [_delivery(row) for row in rows]
 
 
-def told_often(conn: Connection, channel: str, since: str, until: str, often: int) -> set[str]:
-    """The kinds of which a channel got so many messages in this time."""
+def frequent_kinds(conn: Connection, channel: str, since: str, until: str, often: int) -> set[str]:
+    """Return the kinds of which a channel got that many messages in this time."""
     rows = conn.execute(
         "SELECT n.kind FROM deliveries d JOIN notices n ON n.id = d.notice_id "
         "WHERE d.channel = ? AND d.last_error IS NULL AND d.tried_at BETWEEN ? AND ? "
@@ -180,34 +178,26 @@ def told_often(conn: Connection, channel: str, since: str, until: str, often: in
 
 
 def undelivered(conn: Connection) -> list[Delivery]:
-    """What could not be said when it was last tried, through any channel."""
+    """Return the deliveries, through any channel, that failed when they were last tried."""
     rows = conn.execute(
-        f"SELECT {NOTICE_COLUMNS}, d.channel, d.attempts, d.tried_at, d.sent_at, d.last_error "
-        "FROM deliveries d JOIN notices n ON n.id = d.notice_id "
-        "WHERE d.end_sent_at IS NULL AND d.last_error IS NOT NULL ORDER BY d.channel, n.opened_at"
+        f"{_DELIVERIES} AND d.last_error IS NOT NULL ORDER BY d.channel, n.opened_at"
     )
     return [_delivery(row) for row in rows]
 
 
-def delivered(conn: Connection, of: Delivery, at: str) -> None:
-    """It was said, as it stood when ``of`` was read; what has changed since is due again."""
+def note_sent(conn: Connection, of: Delivery, at: str) -> None:
+    """Note a success: it was sent as it was when ``of`` was read; later changes are due again."""
     now = conn.execute(
-        f"SELECT {NOTICE_COLUMNS} FROM notices n WHERE id = ?", (of.notice.id,)
+        "SELECT severity, resolved_at FROM notices WHERE id = ?", (of.notice.id,)
     ).fetchone()
-    is_back = of.notice.resolved_at is not None and now["resolved_at"] is None
+    was_over = of.notice.resolved_at is not None
+    is_back = was_over and now["resolved_at"] is None
     is_due = is_back or Severity(now["severity"]).is_graver_than(of.notice.severity)
-    is_over = of.notice.resolved_at is not None and not is_due
+    sent_at, end_sent_at = None if is_due else at, at if was_over and not is_due else None
     conn.execute(
         "UPDATE deliveries SET attempts = ?, tried_at = ?, sent_at = ?, end_sent_at = ?, "
         "last_error = NULL WHERE notice_id = ? AND channel = ?",
-        (
-            of.attempts_now,
-            at,
-            None if is_due else at,
-            at if is_over else None,
-            of.notice.id,
-            of.channel,
-        ),
+        (of.attempts_now, at, sent_at, end_sent_at, of.notice.id, of.channel),
     )
     conn.execute(
         "UPDATE notices SET times_sent = times_sent + 1, last_sent_at = ? WHERE id = ?",
@@ -215,8 +205,8 @@ def delivered(conn: Connection, of: Delivery, at: str) -> None:
     )
 
 
-def not_delivered(conn: Connection, of: Delivery, at: str, error: str) -> None:
-    """It could not be said; it stays queued."""
+def note_not_sent(conn: Connection, of: Delivery, at: str, error: str) -> None:
+    """Note a failure; the delivery stays queued."""
     conn.execute(
         "UPDATE deliveries SET attempts = ?, tried_at = ?, last_error = ? "
         "WHERE notice_id = ? AND channel = ?",
@@ -225,26 +215,9 @@ def not_delivered(conn: Connection, of: Delivery, at: str, error: str) -> None:
 
 
 def _notice(row: sqlite3.Row) -> Notice:
-    return Notice(
-        row["kind"],
-        row["key"],
-        Severity(row["severity"]),
-        row["text"],
-        row["opened_at"],
-        id=row["id"],
-        value=row["value"],
-        reopened=row["reopened"],
-        resolved_at=row["resolved_at"],
-        acked_until=row["acked_until"],
-    )
+    kind, key, severity, *rest = row[:_FIELDS]
+    return Notice(kind, key, Severity(severity), *rest)
 
 
 def _delivery(row: sqlite3.Row) -> Delivery:
-    return Delivery(
-        _notice(row),
-        row["channel"],
-        row["attempts"],
-        row["tried_at"],
-        row["sent_at"],
-        row["last_error"],
-    )
+    return Delivery(_notice(row), *row[_FIELDS:])

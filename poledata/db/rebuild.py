@@ -1,11 +1,11 @@
-"""Queries for a catalogue that is made from the disks: rows are added, no SHA-512 is changed."""
+"""Queries to rebuild a database from the disks: rows are added, no SHA-512 is changed."""
 
 from __future__ import annotations
 
-from poledata.db.connection import Connection
-from poledata.models import CopyState, Disk, FileRow
+from poledata.db.sqlite import Connection
+from poledata.models import CopyState, Disk
 
-# Used there, and here unknown or a spare that never was. ``o``: the disk there; ``d``: here.
+# Disks used there, and here unknown or an unused spare. ``o``: the disk there; ``d``: here.
 _THERE_ALONE = (
     "FROM other.disks o LEFT JOIN main.disks d ON d.serial = o.serial "
     "AND d.logical_id = o.logical_id WHERE EXISTS ("
@@ -13,23 +13,17 @@ _THERE_ALONE = (
     "d.id IS NULL OR d.state = 'spare' AND NOT EXISTS ("
     "SELECT 1 FROM main.disk_events e WHERE e.disk_id = d.id AND e.event = 'came back'))"
 )
-
-
-def file_row(conn: Connection, name: str, disk: Disk) -> FileRow | None:
-    """What is known of a name, and of its copy on one disk."""
-    row = conn.execute(
-        "SELECT f.id, f.size_bytes, f.sha512, c.state FROM files f "
-        "LEFT JOIN copies c ON c.file_id = f.id AND c.disk_id = ? WHERE f.name = ?",
-        (disk.id, name),
-    ).fetchone()
-    if row is None:
-        return None
-    state = CopyState(row["state"]) if row["state"] else None
-    return FileRow(row["id"], row["size_bytes"], row["sha512"], state)
+# Note the files with a good copy in each role as archived when the later one was written.
+_NOTE_ARCHIVED = (
+    "UPDATE main.files SET archived_at = (SELECT max(written_at) FROM main.copies "
+    "WHERE file_id = files.id AND state = 'good') WHERE archived_at IS NULL AND ("
+    "SELECT count(DISTINCT d.role) FROM main.copies c JOIN main.disks d ON d.id = c.disk_id "
+    "WHERE c.file_id = files.id AND c.state = 'good') = 2"
+)
 
 
 def labels_of(conn: Connection, name: str) -> list[str]:
-    """The disks that have a copy of a file, whatever its state."""
+    """Return the labels of the disks that have a copy of a file, in any state."""
     rows = conn.execute(
         "SELECT d.label FROM files f JOIN copies c ON c.file_id = f.id "
         "JOIN disks d ON d.id = c.disk_id WHERE f.name = ? ORDER BY d.role DESC, d.id",
@@ -39,13 +33,13 @@ def labels_of(conn: Connection, name: str) -> list[str]:
 
 
 def add_file(conn: Connection, name: str, sha512: str, size_bytes: int, mtime_ns: int) -> int:
-    """A file that no row knows; its id."""
-    cursor = conn.execute(
+    """Add a file that is not yet known; return its id."""
+    file_id = conn.execute(
         "INSERT INTO files (name, size_bytes, sha512, mtime_ns) VALUES (?, ?, ?, ?)",
         (name, size_bytes, sha512, mtime_ns),
-    )
-    assert cursor.lastrowid
-    return cursor.lastrowid
+    ).lastrowid
+    assert file_id
+    return file_id
 
 
 def add_unverified_copy(
@@ -56,9 +50,10 @@ def add_unverified_copy(
     mtime_ns: int | None,
     written_at: str,
 ) -> None:
-    """A copy that nobody has read back for this database: no ground for removing anything.
+    """Add a copy that was not read back for this database: it never justifies a removal.
 
-    Without a time of its own (it is missing) it has the file's.
+    Without a modification time of its own (it is missing) it has the file's. A file with a good
+    copy in each role is then archived since the later one was written.
     """
     conn.execute(
         "INSERT INTO copies (file_id, disk_id, state, mtime_ns, written_at) "
@@ -68,21 +63,11 @@ def add_unverified_copy(
         "verified_by = NULL",
         (file_id, disk.id, state.value, mtime_ns, file_id, written_at),
     )
+    conn.execute(f"{_NOTE_ARCHIVED} AND id = ?", (file_id,))
 
 
-def archived_if_in_both_roles(conn: Connection, file_id: int) -> None:
-    """A file with a good copy in each role is archived since the later one was written."""
-    conn.execute(
-        "UPDATE files SET archived_at = (SELECT max(written_at) FROM copies "
-        "WHERE file_id = files.id AND state = 'good') WHERE id = ? AND archived_at IS NULL AND ("
-        "SELECT count(DISTINCT d.role) FROM copies c JOIN disks d ON d.id = c.disk_id "
-        "WHERE c.file_id = files.id AND c.state = 'good') = 2",
-        (file_id,),
-    )
-
-
-def mend_size(conn: Connection, file_id: int, size_bytes: int, mtime_ns: int) -> None:
-    """The size was that of a damaged copy, as reading another one has shown."""
+def correct_size(conn: Connection, file_id: int, size_bytes: int, mtime_ns: int) -> None:
+    """Correct a size that was that of a damaged copy, as reading another copy has shown."""
     conn.execute(
         "UPDATE files SET size_bytes = ?, mtime_ns = ? WHERE id = ?",
         (size_bytes, mtime_ns, file_id),
@@ -95,35 +80,35 @@ def mend_size(conn: Connection, file_id: int, size_bytes: int, mtime_ns: int) ->
 
 
 def knowledge(conn: Connection) -> tuple[int, str, int]:
-    """How much a database knows: files, when the newest was archived, what happened to disks."""
-    row = conn.execute(
-        "SELECT count(*) AS files, coalesce(max(archived_at), '') AS newest, "
-        "(SELECT count(*) FROM disk_events) AS events FROM files"
+    """Return how much a database knows: files, when the newest was archived, events of disks."""
+    files, newest, events = conn.execute(
+        "SELECT count(*), coalesce(max(archived_at), ''), (SELECT count(*) FROM disk_events) "
+        "FROM files"
     ).fetchone()
-    return row["files"], row["newest"], row["events"]
+    return files, newest, events
 
 
 def known_elsewhere(conn: Connection) -> tuple[int, int]:
-    """How many files, and disks with files, the database ``other`` (db.beside) alone knows."""
-    files = conn.execute(
-        "SELECT count(*) AS n FROM other.files f WHERE NOT EXISTS ("
+    """Return how many files, and disks with files, only ``other`` (an attached copy) knows."""
+    (files,) = conn.execute(
+        "SELECT count(*) FROM other.files f WHERE NOT EXISTS ("
         "SELECT 1 FROM main.files m WHERE m.name = f.name) AND EXISTS ("
         "SELECT 1 FROM other.copies c WHERE c.file_id = f.id AND c.state = 'good')"
     ).fetchone()
-    disks = conn.execute(f"SELECT count(*) AS n {_THERE_ALONE}").fetchone()
-    return files["n"], disks["n"]
+    (disks,) = conn.execute(f"SELECT count(*) {_THERE_ALONE}").fetchone()
+    return files, disks
 
 
-def take_in_disks(conn: Connection) -> list[str]:
-    """Add the disks that ``other`` alone knows, with their files and copies; their labels.
+def add_disks_of_copy(conn: Connection) -> list[str]:
+    """Add the disks that only ``other`` knows, with their files and copies; return their labels.
 
-    The copies are unverified. One whose label another drive at the station has is left out.
+    The copies are unverified. A disk whose label another drive at the station has is left out.
     """
     rows = conn.execute(f"SELECT o.id AS theirs, d.id AS ours, o.label {_THERE_ALONE}").fetchall()
-    return [row["label"] for row in rows if _take_in(conn, row["theirs"], row["ours"])]
+    return [row["label"] for row in rows if _add_disk(conn, row["theirs"], row["ours"])]
 
 
-def _take_in(conn: Connection, theirs: int, ours: int | None) -> bool:
+def _add_disk(conn: Connection, theirs: int, ours: int | None) -> bool:
     if ours is None:
         ours = conn.execute(
             "INSERT OR IGNORE INTO main.disks (label, role, serial, logical_id, stand_in, state) "
@@ -140,11 +125,11 @@ def _take_in(conn: Connection, theirs: int, ours: int | None) -> bool:
         "last_used_at FROM other.disks WHERE id = ?) WHERE id = ?",
         (theirs, ours),
     )
-    _take_in_files(conn, theirs, ours)
+    _add_files(conn, theirs, ours)
     return True
 
 
-def _take_in_files(conn: Connection, theirs: int, ours: int | None) -> None:
+def _add_files(conn: Connection, theirs: int, ours: int | None) -> None:
     conn.execute(  # "bad copies" names files by their ids there
         "INSERT INTO main.disk_events (disk_id, at, event, reason) SELECT ?, at, event, reason "
         "FROM other.disk_events WHERE disk_id = ? AND event <> 'bad copies' ORDER BY id",
@@ -165,10 +150,5 @@ def _take_in_files(conn: Connection, theirs: int, ours: int | None) -> None:
         (ours, theirs),
     )
     conn.execute(
-        "UPDATE main.files SET archived_at = (SELECT max(written_at) FROM main.copies "
-        "WHERE file_id = files.id AND state = 'good') WHERE archived_at IS NULL AND id IN ("
-        "SELECT file_id FROM main.copies WHERE disk_id = ?) AND (SELECT count(DISTINCT d.role) "
-        "FROM main.copies c JOIN main.disks d ON d.id = c.disk_id "
-        "WHERE c.file_id = files.id AND c.state = 'good') = 2",
-        (ours,),
+        f"{_NOTE_ARCHIVED} AND id IN (SELECT file_id FROM main.copies WHERE disk_id = ?)", (ours,)
     )

@@ -56,7 +56,7 @@ def keep(context: Context, held: HeldDisk, room_bytes: int) -> None:
         log.info("no room for a copy of the database (%s) on a disk", size_text(size_bytes))
         return
     paths.make_directories(root_fd, bag.INCOMING)
-    with db.database_files.copied(context.conn, db_path) as copy:
+    with db.database_files.temporary_copy(context.conn, db_path) as copy:
         bag.write_file(root_fd, bag.CATALOGUE, _blocks(copy))
     os.fsync(root_fd)
 
@@ -82,7 +82,7 @@ def why_kept(context: Context, held: HeldDisk) -> str | None:
 def take_in(context: Context, held: HeldDisk) -> list[str]:
     """Add the disks that only the copy on this disk knows; their labels. Raises OSError."""
     with _beside(context.conn, held) as is_there, db.transaction(context.conn):
-        return db.rebuild.take_in_disks(context.conn) if is_there else []
+        return db.rebuild.add_disks_of_copy(context.conn) if is_there else []
 
 
 @contextmanager
@@ -93,7 +93,7 @@ def _beside(conn: db.Connection, held: HeldDisk) -> Iterator[bool]:
         try:
             if is_there:
                 fd = stack.enter_context(paths.opened(held.root_fd, bag.CATALOGUE))
-                stack.enter_context(db.beside(conn, fd))
+                stack.enter_context(db.database_files.attached_copy(conn, fd))
         except CopyDamaged as fault:
             log.warning("%s is damaged: %s", key_of(held), fault)
             is_there = False
@@ -141,7 +141,7 @@ def _copies(disks: Iterable[HeldDisk], db_path: Path, stack: ExitStack) -> Itera
         try:
             fd = stack.enter_context(paths.opened(directory_fd, name))
             if _has_our_header(fd):
-                with db.opened_copy(fd) as conn:
+                with db.database_files.opened_copy(fd) as conn:
                     yield Copy(where, *db.rebuild.knowledge(conn), fd)
         except FileNotFoundError:
             pass  # left out on a disk without free space
@@ -151,8 +151,8 @@ def _copies(disks: Iterable[HeldDisk], db_path: Path, stack: ExitStack) -> Itera
 
 def _is_sound(copy: Copy) -> bool:
     try:
-        with db.opened_copy(copy.fd) as conn:
-            faults = db.faults(conn)
+        with db.database_files.opened_copy(copy.fd) as conn:
+            faults = db.sqlite.faults(conn)
     except (OSError, CopyDamaged) as trouble:
         faults = [str(trouble)]
     if faults:
@@ -170,7 +170,7 @@ def _is_ours(root_fd: int) -> bool:
 
 def _has_our_header(fd: int) -> bool:
     """True for a database of ours, by SQLite's header."""
-    return os.pread(fd, 4, 68) == db.APPLICATION_ID.to_bytes(4, "big")
+    return os.pread(fd, 4, 68) == db.sqlite.APPLICATION_ID.to_bytes(4, "big")
 
 
 def _blocks(path: Path) -> Iterator[bytes]:

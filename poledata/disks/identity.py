@@ -21,7 +21,7 @@ from poledata.disks import bag
 from poledata.errors import DiskRefused, ManifestDamaged
 from poledata.models import CopyTarget, Disk, DiskState, KnownFile, ReadBack, VerifiedBy
 from poledata.notices.isolation import caught
-from poledata.system import direct_io, file_descriptors, file_systems, mounts, paths
+from poledata.system import direct_io, file_descriptors, file_systems, mounts, ownership, paths
 from poledata.system.direct_io import HashingReader
 
 _MOUNT_THERE = "Mount the drive with serial {serial} there."
@@ -313,7 +313,7 @@ def must_be_writable(held: HeldDisk, new_copies: bool = True, by_this_user: bool
             "If nobody did that on purpose, the drive is failing: look at the kernel's log.",
         )
     if by_this_user and not _may_write(held):
-        how = mounts.how_to_give(path, os.geteuid())
+        how = ownership.chown_command(path, os.geteuid())
         raise _read_only(disk, f"this user may not write to {path}", how)
 
 

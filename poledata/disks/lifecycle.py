@@ -134,7 +134,7 @@ def lose(context: Context, disk: Disk, why: str) -> str:
     with db.transaction(context.conn):
         bad = db.copies.bad_copies(context.conn, disk)
         db.disks.note_event(context.conn, disk.id, utc_now(), db.disks.BAD_BEFORE_LOSS, bad)
-        db.copies.copies_are_missing(context.conn, disk)
+        db.copies.note_all_missing(context.conn, disk)
         db.disks.set_state(context.conn, disk, DiskState.LOST, why, utc_now())
         if disk.state is not DiskState.SHIPPED:  # else another drive may have the label by now
             _end_notices(context, disk)
@@ -156,8 +156,9 @@ def undo_loss(context: Context, label_or_serial: str) -> str:
     state, bad = db.disks.before_loss(context.conn, disk)
     _may_be_back(context, disk, state)
     with db.transaction(context.conn):
-        db.disks.not_lost(context.conn, disk, state, utc_now())
-        db.copies.copies_are_back(context.conn, disk, bad)
+        why = f"it is {state.value} again"
+        db.disks.set_state(context.conn, disk, state, why, utc_now(), "not lost")
+        db.copies.restore_states(context.conn, disk, bad)
         settle_no_good_copy(context)
     files, size_bytes = db.copies.count_on(context.conn, disk)
     read = f" Read them: data_manager.py verify {disk.serial}" if bad is None else ""

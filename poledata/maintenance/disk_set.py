@@ -21,7 +21,7 @@ from poledata.disks.selection import label_key
 from poledata.errors import DiskMapFault, Refused
 from poledata.maintenance import inventory
 from poledata.models import GONE, Disk, DiskState
-from poledata.system import file_systems, mounts
+from poledata.system import file_systems, mounts, ownership
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +210,7 @@ def _ready(
     for place in places:
         if found := _look(place, config):
             root, space, unsupported = found
-            step = "" if _may_write(root, cron_uid) else mounts.how_to_give(place, cron_uid)
+            step = "" if _may_write(root, cron_uid) else ownership.chown_command(place, cron_uid)
             return replace(
                 row,
                 mounted=str(place),

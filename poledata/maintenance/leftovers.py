@@ -18,7 +18,7 @@ from poledata.disks.selection import BatchLimit
 from poledata.errors import DiskRefused, ManifestDamaged, Stopped
 from poledata.formatting import shown, utc_now
 from poledata.maintenance.examine import examine
-from poledata.models import CopyOnDisk, CopyState, Disk, DiskState, KnownFile, ManifestLine, Role
+from poledata.models import CopyState, Disk, DiskState, KnownFile, ManifestLine, Role
 from poledata.system import paths
 from poledata.system.direct_io import HashingReader
 
@@ -112,10 +112,9 @@ class Leftovers:
                 "it stays there: see name-conflict in docs/operators.md"
             )
             return True
-        copy = CopyOnDisk(known.id, known.name, known.size_bytes, known.sha512, CopyState.DAMAGED)
         conn = self.context.conn
         with db.transaction(conn):
-            db.copies.verified(conn, copy, held.disk, CopyState.GOOD, found.how, utc_now())
+            db.copies.note_verified(conn, known.id, held.disk, CopyState.GOOD, found.how, utc_now())
         return True
 
     def _go_on(self, _: int) -> None:

@@ -24,7 +24,7 @@ from poledata.disks.identity import HeldDisk
 from poledata.errors import NO_SUCH_ERRNOS, ManifestDamaged, Stopped
 from poledata.formatting import shown, utc
 from poledata.maintenance.examine import examine
-from poledata.models import CopyState, FileRow, FileStat, ManifestLine, Role
+from poledata.models import CopyOnDisk, CopyState, FileStat, ManifestLine, Role
 from poledata.system import paths
 from poledata.system.direct_io import HashingReader
 
@@ -113,7 +113,7 @@ class Listed:
     stat: FileStat | None
 
 
-def judge(listed: Listed, row: FileRow | None) -> LineFinding:
+def judge(listed: Listed, row: CopyOnDisk | None) -> LineFinding:
     """Pure."""
     if row and row.sha512 != listed.sha512:
         return LineFinding.OTHER_CONTENT
@@ -123,9 +123,9 @@ def judge(listed: Listed, row: FileRow | None) -> LineFinding:
         return LineFinding.NEW
     if row.size_bytes != listed.stat.size_bytes:
         return LineFinding.OTHER_SIZE
-    if row.copy_state is CopyState.DAMAGED:
+    if row.state is CopyState.DAMAGED:
         return LineFinding.BAD
-    return LineFinding.KNOWN if row.copy_state is CopyState.GOOD else LineFinding.ADDED
+    return LineFinding.KNOWN if row.state is CopyState.GOOD else LineFinding.ADDED
 
 
 @dataclass(slots=True)
@@ -159,8 +159,8 @@ class _BagReading:
         about = f"{self.report.label}: the line of {shown(listed.name)}"
         return self.context.board.isolated(about, passes=(OSError,))
 
-    def _row(self, name: str) -> FileRow | None:
-        return db.rebuild.file_row(self.context.conn, name, self.held.disk)
+    def _row(self, name: str) -> CopyOnDisk | None:
+        return db.copies.file_on(self.context.conn, self.held.disk, name)
 
     def _register(self, listed: Listed) -> bool:
         """False: the file must be read before it can be judged."""
@@ -180,7 +180,7 @@ class _BagReading:
             self.report.missing.append(shown(name))
             self._set(row, listed, CopyState.MISSING)
         elif finding is LineFinding.ADDED:
-            self._add(row.id, listed, CopyState.GOOD)
+            self._add(row.file_id, listed, CopyState.GOOD)
         return finding is not LineFinding.OTHER_SIZE
 
     def _register_new(self, listed: Listed) -> None:
@@ -194,11 +194,11 @@ class _BagReading:
         )
         self._add(file_id, listed, CopyState.GOOD)
 
-    def _set(self, row: FileRow, listed: Listed, state: CopyState) -> None:
-        if row.copy_state is None:
-            self._add(row.id, listed, state)
+    def _set(self, row: CopyOnDisk, listed: Listed, state: CopyState) -> None:
+        if row.state is None:
+            self._add(row.file_id, listed, state)
         else:
-            db.copies.set_copy_state(self.context.conn, row.id, self.held.disk, state)
+            db.copies.set_copy_state(self.context.conn, row.file_id, self.held.disk, state)
 
     def _add(self, file_id: int, listed: Listed, state: CopyState) -> None:
         conn, found, now_s = self.context.conn, listed.stat, time.time()
@@ -206,10 +206,9 @@ class _BagReading:
         at = utc(min(found.ctime_ns / 1e9, now_s) if found else now_s)
         mtime_ns = found.mtime_ns if found else None
         db.rebuild.add_unverified_copy(conn, file_id, self.held.disk, state, mtime_ns, at)
-        db.rebuild.archived_if_in_both_roles(conn, file_id)
         self.report.new_copies += 1
 
-    def _difference(self, listed: Listed, row: FileRow) -> Difference:
+    def _difference(self, listed: Listed, row: CopyOnDisk) -> Difference:
         label, name = self.held.disk.label, listed.name
         others = [o for o in db.rebuild.labels_of(self.context.conn, name) if o != label]
         there = ", ".join(others) or "the database"
@@ -229,7 +228,9 @@ class _BagReading:
             state = CopyState.DAMAGED
         with db.transaction(self.context.conn):
             if state is CopyState.GOOD:
-                db.rebuild.mend_size(self.context.conn, row.id, found.size_bytes, found.mtime_ns)
+                db.rebuild.correct_size(
+                    self.context.conn, row.file_id, found.size_bytes, found.mtime_ns
+                )
             self._set(row, listed, state)
         if state is not CopyState.GOOD:
             self.report.damaged.append(shown(listed.name))
@@ -246,7 +247,7 @@ class _BagReading:
         if name in self._unregistered or bag.why_not_carried(name):
             return name in self._unregistered
         row = self._row(name)
-        return row is not None and row.copy_state is not None
+        return row is not None and row.state is not None
 
 
 def _with_files(root_fd: int, lines: Sequence[ManifestLine]) -> Iterator[Listed]:

@@ -229,12 +229,12 @@ def _why_not(conn: db.Connection, disk: Disk, path: Path) -> str | None:
     """Return what contradicts the list; nothing is written. Raises OSError, ManifestDamaged."""
     unknown, other, known_here = [], [], 0
     for line in manifest.read_list(path):
-        row = db.rebuild.file_row(conn, line.name, disk)
+        row = db.copies.file_on(conn, disk, line.name)
         if row is None:
             unknown.append(line.name)
         elif row.sha512 != line.sha512:
             other.append(line.name)
-        elif row.copy_state is CopyState.GOOD:
+        elif row.state is CopyState.GOOD:
             known_here += 1
     files, _ = db.copies.count_on(conn, disk)
     if other:
@@ -267,11 +267,10 @@ def _close(conn: db.Connection, disk: Disk, path: Path) -> tuple[int, int]:
 
 def _add_copy(conn: db.Connection, disk: Disk, line: ManifestLine, at: str) -> bool:
     """True if the copy is new to the database."""
-    row = db.rebuild.file_row(conn, line.name, disk)
-    if row is None or row.copy_state is not None:
+    row = db.copies.file_on(conn, disk, line.name)
+    if row is None or row.state is not None:
         return False
-    db.rebuild.add_unverified_copy(conn, row.id, disk, CopyState.GOOD, None, at)
-    db.rebuild.archived_if_in_both_roles(conn, row.id)
+    db.rebuild.add_unverified_copy(conn, row.file_id, disk, CopyState.GOOD, None, at)
     return True
 
 

@@ -293,7 +293,7 @@ def _why_not_there(held: HeldDisk, path: str) -> str | None:
     """Return why no file can get to its place on this disk. Raises OSError if the disk fails."""
     label = held.disk.label
     try:
-        place = paths.in_the_way(held.root_fd, path)
+        place = paths.obstacle_to(held.root_fd, path)
     except OSError as fault:
         if fault.errno in DISK_ERRNOS:
             raise

@@ -249,7 +249,9 @@ class _Reading:
                     "it was noted as lost while it was read",
                     "What it still gives back does not count any more.",
                 )
-            db.copies.verified(conn, copy, held.disk, found.state, found.how, utc_now())
+            db.copies.note_verified(
+                conn, copy.file_id, held.disk, found.state, found.how, utc_now()
+            )
 
     def find_unregistered(self) -> None:
         """Note what is under data/, also links and pipes, and not in the database for this disk.

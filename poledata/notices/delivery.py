@@ -60,7 +60,7 @@ def deliver(
     now_s = time.time() if now_s is None else now_s
     if not (_all_stamps(config) or _due_messages(config, conn, channels, now_s)):
         return
-    with locks.one_sender(config.db_path) as is_ours:
+    with locks.only_one(config.db_path, locks.Task.SENDING) as is_ours:
         if is_ours:
             _note_that_database_is_back(config, conn, channels)
             if due := _due_messages(config, conn, channels, now_s):
@@ -102,9 +102,9 @@ def _record(conn: db.Connection, due: _DueMessage, fault: str | None, at: str) -
         log.info("%s: %d notices sent", due.channel.name, len(due.items))
     for item in due.items:
         if fault:
-            db.notices.not_delivered(conn, item.of, at, fault)
+            db.notices.note_not_sent(conn, item.of, at, fault)
         else:
-            db.notices.delivered(conn, item.of, at)
+            db.notices.note_sent(conn, item.of, at)
 
 
 def queue_digest(config: Config, conn: db.Connection, headline: str, text: str, at: str) -> None:
@@ -170,7 +170,7 @@ def _due_items(
     if not items:
         return ()
     since, until = (utc(now_s + sign * message.TRICKLE_S) for sign in (-1, 1))
-    often = db.notices.told_often(conn, channel.name, since, until, message.TRICKLE_MESSAGES)
+    often = db.notices.frequent_kinds(conn, channel.name, since, until, message.TRICKLE_MESSAGES)
     return message.without_trickle(items, often)
 
 

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from poledata.db.connection import is_unusable
+from poledata.db.sqlite import is_unusable
 from poledata.errors import PoleError
 
 BUGS: list[str] = []  # what each bug of this process was about

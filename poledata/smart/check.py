@@ -230,7 +230,7 @@ def _files_text(conn: db.Connection, disk: Disk) -> str:
     files, _ = db.copies.count_on(conn, disk)
     if not files:
         return "No file is on it."
-    places = ", ".join(f"{label} ({n})" for label, n in db.smart.other_copies(conn, disk))
+    places = ", ".join(f"{label} ({n})" for label, n in db.copies.other_copies(conn, disk))
     lacking = len(db.copies.lacking_another(conn, disk))
     lack = f" {lacking} have no other copy!" if lacking else ""
     return f"{files} files are on it; their other copies: {places or 'nowhere'}.{lack}"

@@ -59,7 +59,7 @@ def check_everything(config: Config, conn: db.Connection) -> Iterator[CheckFindi
         yield _fault(str(fault))
     yield from map(_fault, _log_faults(config))
     yield _database(config)
-    if damage := db.faults(conn):
+    if damage := db.sqlite.faults(conn):
         yield _damaged(config, damage)
         return  # the rest of its content can't be trusted
     yield from _known_gaps(conn)

@@ -14,7 +14,7 @@ from poledata import db
 from poledata.archive import buffer, buffer_marker, writers
 from poledata.config import Config
 from poledata.context import is_here
-from poledata.db.connection import Connection
+from poledata.db.sqlite import Connection
 from poledata.disks import selection
 from poledata.formatting import counted, people_time, utc
 from poledata.models import (
@@ -153,8 +153,8 @@ def collect(config: Config, conn: Connection) -> Status:
 
 
 def _archived(conn: Connection, now_s: float) -> ArchivedAmount:
-    day = db.files.archived_since(conn, utc(now_s - DAY_S))
-    week = db.files.archived_since(conn, utc(now_s - 7 * DAY_S))
+    day = db.files.totals(conn, utc(now_s - DAY_S))
+    week = db.files.totals(conn, utc(now_s - 7 * DAY_S))
     return ArchivedAmount(*db.files.totals(conn), *day, *week)
 
 

@@ -34,7 +34,7 @@ def rewrite(config: Config) -> list[str]:
     if config.status_page is None and config.metrics_file is None:
         return []
     try:
-        with locks.the_page(config.db_path) as is_ours:
+        with locks.only_one(config.db_path, locks.Task.PAGE) as is_ours:
             if is_ours:
                 return _rewrite(config)
             log.warning("the status page is not written: another pass is still writing it")

@@ -1,9 +1,9 @@
 """Aligned buffers, and reading what is really on a disk rather than in memory.
 
-O_DIRECT passes the page cache by. Whether a file system truly does so is proved, not
-believed: after a direct read of a file that was not in memory, it must still not be there.
-Where that fails, the file's pages are evicted first and their absence is proved by mincore(2).
-The drive's own cache can't be excluded by any of this.
+O_DIRECT bypasses the page cache. Whether a file system really does so is proved: after a direct
+read of a file that was not in memory, it must still not be there. If that fails, the file's
+pages are evicted first and their absence is proved by mincore(2). None of this excludes the
+drive's own cache.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def aligned_buffer(size_bytes: int = CHUNK_BYTES) -> memoryview:
-    """Page-aligned memory, as O_DIRECT needs it."""
+    """Return page-aligned memory, as O_DIRECT needs it."""
     return memoryview(mmap.mmap(-1, size_bytes))
 
 
@@ -51,7 +51,7 @@ class Pool:
 
 
 class Chunk:
-    """A part of a file in one of the pool's buffers, given back when all are done with it."""
+    """A part of a file in one of the pool's buffers, given back when all users are done with it."""
 
     def __init__(self, pool: Pool, buffer: memoryview, n_bytes: int, at: int, users: int) -> None:
         self.view, self.at = buffer[:n_bytes], at
@@ -67,12 +67,12 @@ class Chunk:
 
 
 def set_direct(fd: int, on: bool) -> bool:
-    """Switch O_DIRECT; False where the file system refuses it."""
+    """Switch O_DIRECT on or off; False if the file system refuses it."""
     flags = fcntl.fcntl(fd, fcntl.F_GETFL) & ~os.O_DIRECT
     try:
         fcntl.fcntl(fd, fcntl.F_SETFL, flags | (os.O_DIRECT if on else 0))
     except OSError:
-        return False  # tmpfs of older kernels, some FUSE: the caller reads another way
+        return False  # tmpfs of older kernels, some FUSE: the caller reads in another way
     return True
 
 
@@ -87,7 +87,7 @@ def _drop_pages(fd: int) -> None:
 
 
 def resident_pages(fd: int) -> int:
-    """How many of a file's pages are in memory, by mincore(2).
+    """Return how many of a file's pages are in memory, by mincore(2).
 
     For a file that is neither ours nor writable by us the kernel says "all of them".
     """
@@ -101,8 +101,14 @@ def resident_pages(fd: int) -> int:
 _WINDOW_BYTES = 1 << 30
 
 
+def _must_succeed(status: int) -> None:
+    """Raise OSError if a call of the C library has failed."""
+    if status:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+
 def _resident_in(fd: int, start: int, length: int) -> int:
-    # A private writable mapping is only for the address: nothing is read or written through it.
+    # The private writable mapping only gives an address: nothing is read or written through it.
     with mmap.mmap(
         fd, length, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE, offset=start
     ) as mapped:
@@ -111,14 +117,13 @@ def _resident_in(fd: int, start: int, length: int) -> int:
         failed = _libc.mincore(
             ctypes.c_void_p(ctypes.addressof(first_byte)), ctypes.c_size_t(length), vector
         )
-        del first_byte  # the mapping can't be closed while it is looked at
-    if failed:
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+        del first_byte  # the mapping can't be closed while this refers to it
+    _must_succeed(failed)
     return sum(page & 1 for page in vector.raw)
 
 
 def is_truly_direct(fd: int) -> bool:
-    """Whether direct reads of this file (of at least one byte) pass memory by, by trying it."""
+    """True if a direct read of this file (of at least one byte) bypasses memory; it is tried."""
     if not evict(fd) or not set_direct(fd, True):
         return False
     try:
@@ -136,9 +141,9 @@ class ShortRead(OSError):
 
 
 def fill(fd: int, view: memoryview, at: int, size_bytes: int) -> int:
-    """Read a file of ``size_bytes`` from ``at`` on, till ``view`` is full or the file ends.
+    """Read a file of ``size_bytes`` from ``at`` on, until ``view`` is full or the file ends.
 
-    Returns how many bytes of the view are the file's. Raises OSError, ShortRead.
+    Return how many bytes of the view are the file's. Raises OSError, ShortRead.
     """
     wanted = min(len(view), size_bytes - at)
     room = -(-wanted // BLOCK_BYTES) * BLOCK_BYTES  # direct reads ask for whole blocks
@@ -152,13 +157,13 @@ def fill(fd: int, view: memoryview, at: int, size_bytes: int) -> int:
 
 
 def preallocate(fd: int, size_bytes: int) -> None:
-    """Ask for a file's whole room at once: a full disk shows before the first byte."""
+    """Allocate a file's whole space at once: a full disk is found before the first byte."""
     if size_bytes:
         os.posix_fallocate(fd, 0, size_bytes)
 
 
 def write_at(fd: int, view: memoryview, at: int) -> None:
-    """Write all of ``view`` at a place; a write that takes nothing is no success."""
+    """Write all of ``view`` at an offset; a write of 0 bytes is a failure."""
     while view:
         n_bytes = os.pwrite(fd, view, at)
         if n_bytes == 0:
@@ -173,24 +178,22 @@ _SYNCFS_TELLS_FAULTS_SINCE = (5, 8)
 
 
 def start_writing_out(fd: int) -> None:
-    """Let the disk begin with what was written to a file; nothing is waited for, nothing proved."""
+    """Start writing a file's data to the disk; this waits for nothing and proves nothing."""
     start, rest = ctypes.c_int64(0), ctypes.c_int64(0)
-    if _libc.sync_file_range(fd, start, rest, _SYNC_FILE_RANGE_WRITE):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    _must_succeed(_libc.sync_file_range(fd, start, rest, _SYNC_FILE_RANGE_WRITE))
 
 
 def syncfs(fd: int) -> None:
-    """Make all durable that was written to a file system. Only the first answer counts.
+    """Make everything durable that was written to a file system. Only the first result counts.
 
-    Raises OSError also for a write that failed since ``fd`` was opened, whichever file it was of
-    (see syncfs(2)), where syncfs_tells_faults().
+    Raises OSError also if a write to any of its files failed since ``fd`` was opened (see
+    syncfs(2)), if syncfs_tells_faults().
     """
-    if _libc.syncfs(fd):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    _must_succeed(_libc.syncfs(fd))
 
 
 def syncfs_tells_faults() -> bool:
-    """Whether this kernel's syncfs(2) says that a file could not be written."""
+    """True if this kernel's syncfs(2) reports that a file could not be written."""
     found = re.match(r"(\d+)\.(\d+)", os.uname().release)
     return found is not None and (int(found[1]), int(found[2])) >= _SYNCFS_TELLS_FAULTS_SINCE
 
@@ -201,7 +204,7 @@ def syncfs_tells_faults() -> bool:
 class HashingReader:
     """Reads a file into two aligned buffers in turn; a second thread hashes the other one.
 
-    A file of one buffer is hashed where it is read: handing it over would take longer.
+    A file of one buffer is hashed in the reading thread, which is faster.
     """
 
     def __init__(self) -> None:
@@ -209,7 +212,7 @@ class HashingReader:
         self._pool = ThreadPoolExecutor(1, "hash")
 
     def sha512(self, fd: int, size_bytes: int, tick: Callable[[int], None]) -> str:
-        """The SHA-512 of the file's first ``size_bytes`` bytes, lower-case hexadecimal.
+        """Return the SHA-512 of the file's first ``size_bytes`` bytes, lower-case hexadecimal.
 
         ``tick(n_bytes)`` is called after each read and may raise to stop it.
         Raises OSError, ShortRead.
@@ -241,7 +244,7 @@ class HashingReader:
 def read_back(
     fd: int, direct: bool, reader: HashingReader, tick: Callable[[int], None]
 ) -> tuple[str, VerifiedBy]:
-    """SHA-512 of a whole file from the medium, and how it was read.
+    """Return the SHA-512 of a whole file from the medium, and how it was read.
 
     ``direct``: this file system's direct reads are proved (see is_truly_direct).
     """
@@ -256,11 +259,11 @@ def read_back(
 def read_copy(
     fd: int, direct: bool, reader: HashingReader, tick: Callable[[int], None]
 ) -> ReadBack:
-    """A copy as it is on the medium, with its stat and the time of reading. See read_back."""
+    """Read a copy as it is on the medium, with its stat and the time of reading. See read_back."""
     stat, at_s = FileStat.of(os.fstat(fd)), boottime_s()
     return ReadBack(*read_back(fd, direct, reader, tick), stat, at_s)
 
 
 def boottime_s() -> float:
-    """Seconds since the machine was started; setting its clock does not change it."""
+    """Return the seconds since the machine was started; setting its clock does not matter."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

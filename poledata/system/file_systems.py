@@ -1,7 +1,7 @@
-"""Why new copies may not go to what is mounted: a file system, an option or a drive not to rely on.
+"""Why new copies must not go to a mounted disk: its file system, an option or its drive.
 
-A copy counts once it is written, flushed and read back from the medium of one known drive. That
-was tried on XFS and ext4 with their log inside; others are read, and never written to.
+A copy counts after it was written, flushed and read back from the medium of one known drive. This
+was tested on XFS and ext4 with an internal log; others are read, and never written to.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 from poledata.system import mounts
@@ -29,14 +30,14 @@ _ELSEWHERE = {"logdev": "separate log", "rtdev": "realtime device"}
 def why_unsupported(
     mount: Mount, drives: tuple[Drive, ...], accept_unidentified: bool
 ) -> str | None:
-    """Why new copies may not go to a mounted disk; None if they may."""
-    reasons = (
-        *_of_file_system(mount),
-        *_of_options(mount),
-        *_of_journal(mount),
-        *_of_drives(mount, drives, accept_unidentified),
+    """Return why new copies must not go to a mounted disk; None if they may."""
+    reasons = chain(
+        _of_file_system(mount),
+        _of_options(mount),
+        _of_journal(mount),
+        _of_drives(drives, accept_unidentified),
     )
-    return next(iter(reasons), None)
+    return next(reasons, None)
 
 
 def _of_file_system(mount: Mount) -> Iterator[str]:
@@ -58,7 +59,7 @@ def _of_options(mount: Mount) -> Iterator[str]:
 
 
 def _of_journal(mount: Mount) -> Iterator[str]:
-    """/proc shows the journals of mounted ext4 file systems to every user."""
+    """Yield if there is no internal one: /proc shows the journals of ext4 to every user."""
     if mount.fs_type != "ext4":
         return
     journals = os.listdir(_JBD2) if _JBD2.is_dir() else []
@@ -67,7 +68,7 @@ def _of_journal(mount: Mount) -> Iterator[str]:
             yield "its ext4 has no journal inside"
 
 
-def _of_drives(mount: Mount, drives: tuple[Drive, ...], accept_unidentified: bool) -> Iterator[str]:
+def _of_drives(drives: tuple[Drive, ...], accept_unidentified: bool) -> Iterator[str]:
     if not drives:
         yield "its drive is gone"
     if len(one_each(drives)) > 1:
@@ -81,7 +82,7 @@ def _of_drives(mount: Mount, drives: tuple[Drive, ...], accept_unidentified: boo
 
 
 def one_each(drives: tuple[Drive, ...]) -> list[frozenset[str]]:
-    """The identities of each physical drive, by whichever paths it is seen."""
+    """Return the identities of each physical drive, which may be seen through several paths."""
     found: list[frozenset[str]] = []
     for drive in drives:
         same = [each for each in found if each & drive.identities]

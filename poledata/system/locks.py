@@ -1,10 +1,12 @@
 """One pass at a time, and a person's command between its batches: flock(2) beside the database.
 
-Files: ``.lock`` is held for a whole pass, and its time tells when that last got on;
-``.turn`` is held by whoever works on disks just now; ``.door`` by whoever waits for the turn, so
-that a pass which lets go of its turn between two batches can't take it again before a person
-who waits; ``.post`` by whoever sends notices; ``.page`` by whoever writes the status page;
-``.smart`` by a check of the drives.
+The kernel releases a lock when its process ends, however it ends. The files:
+
+- ``.lock`` is held for a whole pass; its modification time says when that last made progress.
+- ``.turn`` is held by the process that works on disks now.
+- ``.door`` is held by the process that waits for the turn. A pass that yields its turn between
+  two batches can't take it again before a person's command that waits.
+- One for each Task.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from enum import StrEnum
 from pathlib import Path
 
 from poledata.errors import LockTrouble, UsageFault
@@ -22,51 +25,52 @@ from poledata.system.ownership import open_or_make
 log = logging.getLogger(__name__)
 
 
+class Task(StrEnum):
+    """What only one process does at a time, and the suffix of its lock."""
+
+    SENDING = "post"  # of notices
+    PAGE = "page"  # writing the status page and the metrics
+    SMART_CHECK = "smart"
+
+
 class PassLock:
-    """What a pass holds; whether it is ours, and how to let others in between batches."""
+    """The locks of a pass; ``is_ours`` is False if another pass holds them."""
 
-    def __init__(self, lock_fd: int, turn_fd: int, door_fd: int, is_ours: bool) -> None:
+    def __init__(self, lock_fd: int, turn_fd: int, door_fd: int) -> None:
         self._lock_fd, self._turn_fd, self._door_fd = lock_fd, turn_fd, door_fd
-        self.is_ours = is_ours
-        if is_ours:
-            self.got_on()
+        self.is_ours = _try_lock(lock_fd)
+        if self.is_ours:
+            _acquire_turn(turn_fd, door_fd)
+            self.note_progress()
 
-    def got_on(self) -> None:
-        """The pass that holds the lock has made progress."""
+    def note_progress(self) -> None:
+        """Note that the pass that holds the lock makes progress."""
         try:
             os.utime(self._lock_fd)
-        except OSError as fault:  # a later pass may call this one stuck: no reason to end it
+        except OSError as fault:  # a later pass may report this one as stuck: no reason to end it
             log.warning("the lock's time can't be set: %s", fault)
 
     @property
-    def got_on_at_s(self) -> float:
+    def last_progress_at_s(self) -> float:
         """When the pass that holds the lock last made progress."""
         return os.fstat(self._lock_fd).st_mtime
 
-    def give_way(self) -> None:
-        """Let a waiting command work now; returns when it is our turn again."""
+    def yield_turn(self) -> None:
+        """Let a waiting command work now; return when it is our turn again."""
         _flock(self._turn_fd, fcntl.LOCK_UN)
         _acquire_turn(self._turn_fd, self._door_fd)
 
 
 @contextmanager
 def one_pass(db_path: Path) -> Iterator[PassLock]:
-    """The lock of a pass; not ours, at once, if another pass holds it.
-
-    The kernel lets go of it when the process ends, however it ends.
-    """
+    """Take the locks of a pass; they are not ours, at once, if another pass holds them."""
     with ExitStack() as stack:
-        lock_fd, turn_fd, door_fd = (
-            stack.enter_context(_opened(db_path, suffix)) for suffix in ("lock", "turn", "door")
-        )
-        is_ours = _try_lock(lock_fd)
-        if is_ours:
-            _acquire_turn(turn_fd, door_fd)
-        yield PassLock(lock_fd, turn_fd, door_fd, is_ours)
+        suffixes = ("lock", "turn", "door")
+        yield PassLock(*(stack.enter_context(_opened(db_path, suffix)) for suffix in suffixes))
 
 
 def last_begun_at_s(db_path: Path) -> float | None:
-    """When a pass last began, or got on; None if none ever did."""
+    """Return when a pass last began, or made progress; None if there was no pass."""
     try:
         return _path(db_path, "lock").stat().st_mtime
     except FileNotFoundError:
@@ -75,30 +79,16 @@ def last_begun_at_s(db_path: Path) -> float | None:
 
 @contextmanager
 def between_batches(db_path: Path) -> Iterator[None]:
-    """A person's turn: waits for the end of a running pass's batch, which then waits for us."""
+    """Take a person's turn: wait for the end of a running pass's batch; it then waits for us."""
     with _opened(db_path, "turn") as turn_fd, _opened(db_path, "door") as door_fd:
         _acquire_turn(turn_fd, door_fd)
         yield
 
 
 @contextmanager
-def one_sender(db_path: Path) -> Iterator[bool]:
-    """Whether we are the one who sends notices now; False, at once, if another does."""
-    with _opened(db_path, "post") as post_fd:
-        yield _try_lock(post_fd)
-
-
-@contextmanager
-def the_page(db_path: Path) -> Iterator[bool]:
-    """Whether we write the status page and the metrics now; False, at once, if another does."""
-    with _opened(db_path, "page") as page_fd:
-        yield _try_lock(page_fd)
-
-
-@contextmanager
-def one_smart_check(db_path: Path) -> Iterator[bool]:
-    """Whether this check of the drives is the only one: a second one ends at once."""
-    with _opened(db_path, "smart") as fd:
+def only_one(db_path: Path, task: Task) -> Iterator[bool]:
+    """True if this process does the task now; False, at once, if another process does."""
+    with _opened(db_path, task) as fd:
         yield _try_lock(fd)
 
 
@@ -143,6 +133,5 @@ def _flock(fd: int, how: int) -> None:
     except BlockingIOError:
         raise
     except OSError as fault:
-        raise LockTrouble(
-            os.readlink(f"/proc/self/fd/{fd}"), fault.strerror or str(fault)
-        ) from fault
+        path = os.readlink(f"/proc/self/fd/{fd}")
+        raise LockTrouble(path, fault.strerror or str(fault)) from fault

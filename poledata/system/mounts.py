@@ -1,16 +1,14 @@
-"""What is mounted where, and which physical drive it is."""
+"""What is mounted where, and on which physical drives."""
 
 from __future__ import annotations
 
 import logging
 import os
-import pwd
 import re
-import shlex
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from poledata.system import file_descriptors
@@ -38,7 +36,7 @@ class Drive:
 
     @property
     def identity(self) -> str:
-        """The same for two paths to one drive, as far as one word can tell."""
+        """The same for two paths to one drive, as far as a single value can tell."""
         return self.wwn or self.serial or self.kernel_name
 
     @property
@@ -55,11 +53,11 @@ class Drive:
         return bool(self.serial or self.wwn)
 
     def contradicts(self, serial: str, logical_id: str) -> bool:
-        """True if what is known of this drive says that it is not that one.
+        """True if what is known of this drive shows that it is another one.
 
         A printed serial may be the beginning of the one that the drive reports. Old releases of
         lsblk report the WWN of a SAS drive as its serial (util-linux issues 750, 1143): such a
-        serial is weaker than a logical ID, and only says what a logical ID would.
+        serial is weaker than a logical ID, and is compared as a logical ID.
         """
         if self.wwn and self.wwn != logical_id:
             return True
@@ -69,7 +67,7 @@ class Drive:
         return wwn is None or (self.wwn or wwn) != logical_id
 
     def begins_with(self, serial: str) -> bool:
-        """Whether the drive's own serial begins with this printed one."""
+        """True if the drive's own serial begins with this printed one."""
         return self.serial is not None and self.serial.upper().startswith(serial.upper())
 
     def __str__(self) -> str:
@@ -91,13 +89,13 @@ class Mount:
 
     @property
     def is_whole(self) -> bool:
-        """True for a whole file system; an automount trigger only stands for one."""
+        """True for a whole file system, not for an automount trigger."""
         return self.root == "/" and self.fs_type != _TRIGGER
 
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """One mount of a disk, and each drive below it as the kernel counts what is plugged in."""
+    """One mount of a disk, and each drive below it with the kernel's number of this attachment."""
 
     mount_id: int | None  # None: unmounted, though still held open
     drives: frozenset[tuple[str, int | None]]  # kernel name, diskseq (Linux 5.15 or newer)
@@ -105,7 +103,7 @@ class Attachment:
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """A file system's room; ``free_bytes`` is what an ordinary user may fill (f_bavail)."""
+    """A file system's space; ``free_bytes`` is what an ordinary user may fill (f_bavail)."""
 
     capacity_bytes: int
     used_bytes: int
@@ -115,36 +113,35 @@ class Space:
 
 
 def read_mounts(text: str | None = None) -> dict[int, Mount]:
-    """All mounts of this process by their id."""
+    """Return all mounts of this process by their id."""
     text = os.fsdecode(_MOUNTINFO.read_bytes()) if text is None else text
-    mounts = (_parse(line) for line in text.split("\n") if line)
-    return {mount.id: mount for mount in mounts}
+    return {mount.id: mount for mount in map(_parse, filter(None, text.split("\n")))}
 
 
 def mount_of(fd: int) -> Mount | None:
-    """The mount that an open directory is on; None once that was (lazily) unmounted."""
+    """Return the mount that an open directory is on; None after it was (lazily) unmounted."""
     info = Path(f"/proc/self/fdinfo/{fd}").read_text()
     match = re.search(r"^mnt_id:\s*(\d+)$", info, re.MULTILINE)
     return read_mounts().get(int(match[1])) if match else None
 
 
 def lies_in(fd: int, place: Path) -> bool:
-    """Whether an open directory is ``place``, or lies in it, whichever mounts lead to the two."""
+    """True if an open directory is ``place`` or in it, whichever mounts lead to the two."""
     try:
-        other_fd = os.open(place, os.O_PATH | os.O_CLOEXEC)  # sets off no automount trigger
+        other_fd = os.open(place, os.O_PATH | os.O_CLOEXEC)  # does not start an automount
     except OSError:
-        return False  # there is no such directory to lie in
+        return False  # there is no such directory
     try:
         here, there = _in_its_file_system(fd), _in_its_file_system(other_fd)
     finally:
         os.close(other_fd)
-    if here is None or there is None:
+    if not (here and there):
         return False
     return here[0] == there[0] and here[1].is_relative_to(there[1])
 
 
 def _in_its_file_system(fd: int) -> tuple[str, Path] | None:
-    """The device of an open directory, and its path there: the same through a bind mount."""
+    """Return an open directory's device and path on it: the same through a bind mount."""
     mount = mount_of(fd)
     if mount is None:
         return None
@@ -153,22 +150,20 @@ def _in_its_file_system(fd: int) -> tuple[str, Path] | None:
 
 
 def is_mount_point(fd: int, path: Path) -> bool:
-    """Whether the open directory ``path`` is where a file system is mounted, as a whole."""
+    """True if the open directory ``path`` is where a whole file system is mounted."""
     mount = mount_of(fd)
-    if mount is None or not mount.is_whole:
-        return False
-    return mount.mount_point == os.path.realpath(path)
+    return bool(mount and mount.is_whole and mount.mount_point == os.path.realpath(path))
 
 
 def mounted_places() -> frozenset[str]:
-    """Every place where a whole file system is mounted."""
+    """Return every place where a whole file system is mounted."""
     return frozenset(m.mount_point for m in read_mounts().values() if m.is_whole)
 
 
 def open_file_systems() -> Iterator[tuple[Path, int]]:
-    """Every place where a whole file system on a drive is mounted, opened until the next one.
+    """Yield every place where a whole file system on a drive is mounted, opened until the next.
 
-    One that can't be opened is passed over; neither a trigger nor a server is ever waited for.
+    One that can't be opened is skipped; there is no wait for an automount or a server.
     """
     on_top = {mount.mount_point: mount for mount in read_mounts().values()}
     for mount in on_top.values():
@@ -186,14 +181,14 @@ def open_file_systems() -> Iterator[tuple[Path, int]]:
 
 
 def open_place(place: Path) -> int | None:
-    """The directory where a disk may be mounted, opened; None where there is none.
+    """Return the opened directory where a disk may be mounted; None if there is none.
 
-    An automount trigger gets a few seconds to mount its disk, and is taken for nothing if it does
+    An automount trigger gets a few seconds to mount its disk, and counts as nothing if it does
     not: its daemon may wait for an absent drive, or hang. Raises OSError.
     """
     try:
         if _is_trigger(place):
-            _set_off(place)
+            _start_automount(place)
             if _is_trigger(place):
                 return None
         return os.open(place, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -202,7 +197,7 @@ def open_place(place: Path) -> int | None:
 
 
 def _is_trigger(place: Path) -> bool:
-    """True for an automount trigger that has mounted nothing; O_PATH does not set it off."""
+    """True for an automount trigger that has mounted nothing; O_PATH does not start it."""
     fd = os.open(place, os.O_PATH | os.O_CLOEXEC)
     try:
         mount = mount_of(fd)
@@ -211,8 +206,8 @@ def _is_trigger(place: Path) -> bool:
     return mount is not None and mount.fs_type == _TRIGGER
 
 
-def _set_off(trigger: Path) -> None:
-    """Let another process walk into an automount trigger: one that is stuck there is killed."""
+def _start_automount(trigger: Path) -> None:
+    """Let another process enter an automount trigger; it is killed if it hangs there."""
     import subprocess
 
     with suppress(subprocess.TimeoutExpired):
@@ -222,7 +217,7 @@ def _set_off(trigger: Path) -> None:
 
 
 def device_at(place: Path) -> int | None:
-    """Of the directory there; None where there is none, or a dead disk that tells nothing."""
+    """Return the device of a directory; None if there is none, or a dead disk."""
     try:
         info = place.stat()
     except OSError:
@@ -231,7 +226,7 @@ def device_at(place: Path) -> int | None:
 
 
 def mount_points_below(fd: int) -> frozenset[str]:
-    """Where other file systems are mounted below an open directory, as paths relative to it."""
+    """Return where file systems are mounted below an open directory, relative to it."""
     root = os.path.realpath(f"/proc/self/fd/{fd}").rstrip("/") + "/"
     return frozenset(
         mount.mount_point.removeprefix(root)
@@ -241,7 +236,7 @@ def mount_points_below(fd: int) -> frozenset[str]:
 
 
 def space(fd: int) -> Space:
-    """The room on the file system that holds ``fd``."""
+    """Return the space on the file system that holds ``fd``."""
     vfs = os.fstatvfs(fd)
     return Space(
         capacity_bytes=vfs.f_blocks * vfs.f_frsize,
@@ -253,7 +248,7 @@ def space(fd: int) -> Space:
 
 
 def attachment_of(fd: int) -> Attachment:
-    """How the file system of an open directory is attached now; no drive is asked anything."""
+    """Return how the file system of an open directory is attached now, without querying a drive."""
     mount = mount_of(fd)
     if mount is None:
         return Attachment(None, frozenset())
@@ -262,20 +257,20 @@ def attachment_of(fd: int) -> Attachment:
 
 
 def _diskseq(kernel_name: str) -> int | None:
-    """Grows whenever a drive is plugged in (or a loop device attached), also under an old name."""
+    """Return a number that is new whenever a drive is plugged in, also under an old name."""
     digits = _read(_CLASS_BLOCK / kernel_name / "diskseq").strip()
     return int(digits) if digits else None
 
 
 def drives_under(fd: int) -> tuple[Drive, ...]:
-    """The physical drives below an open directory; () if it is on no block device."""
+    """Return the physical drives below an open directory; () if it is on no block device."""
     mount = mount_of(fd)
     names = _drives_below(mount) if mount else None
     return ask_drives(names) if names else ()
 
 
 def is_multipath(mount: Mount) -> bool:
-    """True if every drive below a mount is meant to be another path to one and the same."""
+    """True if every drive below a mount is meant to be another path to the same drive."""
     return any(_has_multipath(block) for block in blocks_of(mount))
 
 
@@ -285,38 +280,34 @@ def _has_multipath(block: Path) -> bool:
 
 
 def _drives_below(mount: Mount) -> frozenset[str]:
-    """Kernel names of the drives below a mount; none if it is on no block device (any more)."""
+    """Return the kernel names of the drives below a mount; none if it is on no block device now."""
     return frozenset().union(*(whole_drives(block) for block in blocks_of(mount)))
 
 
 def blocks_of(mount: Mount) -> tuple[Path, ...]:
-    """The block devices that a file system is on, in /sys: of btrfs all its members."""
-    if mount.fs_type == "btrfs":  # its own number is of no device; its source is one of them
+    """Return the block devices that a file system is on, in /sys: of btrfs all its members."""
+    if mount.fs_type == "btrfs":  # its own number is no device's; its source is one of them
         name = Path(os.path.realpath(mount.source)).name
-        members = [
-            path for one in _BTRFS.glob(f"*/devices/{name}") for path in one.parent.iterdir()
-        ]
-        blocks = members or [_CLASS_BLOCK / name]
+        found = [path for one in _BTRFS.glob(f"*/devices/{name}") for path in one.parent.iterdir()]
+        blocks = found or [_CLASS_BLOCK / name]
     else:
         blocks = [_SYS_BLOCK / mount.device]
     return tuple(block.resolve() for block in blocks if block.exists())
 
 
 def whole_drives(block: Path) -> frozenset[str]:
-    """Kernel names of the drives under a device in /sys: below partitions, RAID, LVM."""
+    """Return the kernel names of the drives under a device in /sys: below partitions, RAID, LVM."""
     if (block / "partition").exists():
         return whole_drives(block.parent)
-    slaves = tuple((block / "slaves").glob("*"))
-    if not slaves:
-        return frozenset({block.name})
-    return frozenset().union(*(whole_drives(slave.resolve()) for slave in slaves))
+    slaves = (whole_drives(slave.resolve()) for slave in (block / "slaves").glob("*"))
+    return frozenset().union(*slaves) or frozenset({block.name})
 
 
 def ask_drives(kernel_names: Iterable[str] = ()) -> tuple[Drive, ...]:
-    """What the system knows of these drives (of all, if none is named).
+    """Return what the system knows of these drives (of all, if none is named).
 
-    lsblk(8) knows what udev found; where that does not run, the kernel knows some itself.
-    A drive of which nothing is known comes back with its kernel name alone.
+    lsblk(8) knows what udev found; if that does not run, the kernel knows some itself.
+    A drive of which nothing is known is returned with only its kernel name.
     """
     names = sorted(kernel_names)
     known = {drive.kernel_name: drive for drive in _ask_lsblk(names)}
@@ -326,7 +317,7 @@ def ask_drives(kernel_names: Iterable[str] = ()) -> tuple[Drive, ...]:
 
 
 def _ask_lsblk(names: list[str]) -> tuple[Drive, ...]:
-    import subprocess  # a pass with nothing to do asks no drive
+    import subprocess  # a pass with nothing to do queries no drive
 
     lsblk = next((path for path in _LSBLK if os.path.exists(path)), "lsblk")
     command = [lsblk, "--json", "--nodeps", "--bytes", "--output", "KNAME,SERIAL,WWN,SIZE"]
@@ -348,7 +339,7 @@ def _ask_lsblk(names: list[str]) -> tuple[Drive, ...]:
 
 
 def _ask_kernel(drive: Drive) -> Drive:
-    """Fill in what the kernel says in /sys of a drive, where lsblk says nothing."""
+    """Complete what lsblk does not know of a drive with what the kernel has in /sys."""
     block = _CLASS_BLOCK / drive.kernel_name
     page = _read(block / "device/vpd_pg80")[4:]  # SCSI and SATA: SPC-4, 7.8.20
     serial = page or _read(block / "device/serial") or _read(block / "serial")
@@ -356,12 +347,7 @@ def _ask_kernel(drive: Drive) -> Drive:
     own = serial.decode("ascii", "replace").strip() or None
     if drive.serial and not (own and _wwn_as_serial(drive.serial)):
         own = drive.serial
-    return Drive(
-        drive.kernel_name,
-        own,
-        drive.wwn or _plain_wwn(wwid.decode("ascii", "replace")),
-        drive.size_bytes,
-    )
+    return replace(drive, serial=own, wwn=drive.wwn or _plain_wwn(wwid.decode("ascii", "replace")))
 
 
 def _read(path: Path) -> bytes:
@@ -372,7 +358,7 @@ def _read(path: Path) -> bytes:
 
 
 def parse_lsblk(answer: bytes) -> tuple[Drive, ...]:
-    """Drives from ``lsblk --json --bytes --output KNAME,SERIAL,WWN,SIZE``. Raises ValueError."""
+    """Parse ``lsblk --json --bytes --output KNAME,SERIAL,WWN,SIZE``. Raises ValueError."""
     import json
 
     try:
@@ -390,13 +376,13 @@ def parse_lsblk(answer: bytes) -> tuple[Drive, ...]:
 
 
 def _plain_wwn(wwn: str) -> str | None:
-    """``0x5000c500858bfea7``, also from ``naa.…`` and ``eui.…``; None if it is of another kind."""
+    """Return ``0x5000c500858bfea7``, also for ``naa.…`` and ``eui.…``; None for other kinds."""
     match = re.fullmatch(r"(?:0x|naa\.|eui\.)([0-9a-f]{16}(?:[0-9a-f]{16})?)", wwn.strip().lower())
     return f"0x{match[1]}" if match else None
 
 
 def _wwn_as_serial(serial: str) -> str | None:
-    """The WWN that is reported as a serial: ``5000c500858bfea7``, also ``0x…`` or ``3…``.
+    """Return the WWN that is reported as a serial: ``5000c500858bfea7``, also ``0x…`` or ``3…``.
 
     NAA types 5 and 6 only: digits of another kind may well be a serial.
     """
@@ -404,30 +390,14 @@ def _wwn_as_serial(serial: str) -> str | None:
     return f"0x{match[1]}" if match else None
 
 
-def how_to_give(path: Path, uid: int) -> str:
-    """The command that makes a directory, and all in it, this user's to write to."""
-    try:
-        owner = f"{pwd.getpwuid(uid).pw_name}:"
-    except KeyError:
-        owner = str(uid)  # chown(1) takes the colon only after a name
-    place = shlex.quote(str(path))
-    return f"sudo chown -R {owner} {place} && sudo chmod -R u+rwX {place}"
-
-
 def _parse(line: str) -> Mount:
     # 42 27 7:0 / /spt_disks/P01 rw,relatime shared:1 - xfs /dev/sdb rw,inode64
     before, _, after = line.partition(" - ")
     number, _, device, root, mount_point, options = before.split(" ")[:6]
     fs_type, source, super_options = after.split(" ")[:3]
-    return Mount(
-        int(number),
-        device,
-        _unescape(root),
-        _unescape(mount_point),
-        frozenset(options.split(",")) | frozenset(super_options.split(",")),
-        fs_type,
-        _unescape(source),
-    )
+    root, mount_point, source = map(_unescape, (root, mount_point, source))
+    all_options = frozenset(f"{options},{super_options}".split(","))
+    return Mount(int(number), device, root, mount_point, all_options, fs_type, source)
 
 
 def _unescape(text: str) -> str:

@@ -1,14 +1,15 @@
-"""Files that root makes beside the database: the cron user, who owns the directory, gets them."""
+"""Users and owners: a file that root makes beside the database belongs to the cron user."""
 
 from __future__ import annotations
 
 import os
 import pwd
+import shlex
 from pathlib import Path
 
 
 def open_or_make(path: Path, flags: int) -> int:
-    """A descriptor of a file, never through a link; a new one belongs to its directory's owner.
+    """Return a descriptor of a file, never through a link; its directory's owner gets a new one.
 
     Raises OSError.
     """
@@ -24,7 +25,7 @@ def open_or_make(path: Path, flags: int) -> int:
 
 
 def user_name(uid: int) -> str:
-    """A user's name, or the number of one without."""
+    """Return a user's name, or the number of one without a name."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -32,8 +33,18 @@ def user_name(uid: int) -> str:
 
 
 def owner_of(path: Path) -> int | None:
-    """The user id that owns a file or directory; None where there is none."""
+    """Return the user id that owns a file or directory; None if there is none."""
     try:
         return path.stat().st_uid
     except OSError:
         return None
+
+
+def chown_command(path: Path, uid: int) -> str:
+    """Return the command that lets this user write to a directory and everything in it."""
+    try:
+        owner = f"{pwd.getpwuid(uid).pw_name}:"
+    except KeyError:
+        owner = str(uid)  # chown(1) takes the colon only after a name
+    place = shlex.quote(str(path))
+    return f"sudo chown -R {owner} {place} && sudo chmod -R u+rwX {place}"

@@ -1,7 +1,7 @@
 """Reach files below a held directory without ever following a link.
 
-Every path of the buffer and of a disk is walked from a directory descriptor that is
-held open, so that neither a link put in the way nor an unmounted disk can lead elsewhere.
+Every path of the buffer and of a disk is resolved from a directory descriptor that is
+held open, so that neither a link on the way nor an unmounted disk can lead elsewhere.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 @contextmanager
 def directory(root_fd: int, path: str) -> Iterator[int]:
-    """A descriptor of the directory ``path`` ('' is the root itself) below ``root_fd``.
+    """Open the directory ``path`` ('' is the root itself) below ``root_fd``.
 
-    Raises OSError: ENOENT, or ENOTDIR/ELOOP where a component is not a directory.
+    Raises OSError: ENOENT, or ENOTDIR/ELOOP if a component is not a directory.
     """
     first, *rest = path.split("/")
     if path:
@@ -40,9 +40,9 @@ def directory(root_fd: int, path: str) -> Iterator[int]:
 
 
 def _step(fd: int, part: str) -> int:
-    """From a directory into one below it, letting go of the first.
+    """Open a directory below another one, and close the first.
 
-    When the step fails the first stays open: its caller closes it.
+    If this fails the first stays open: its caller closes it.
     """
     _must_be_plain(part)
     below = os.open(part, _DIRECTORY, dir_fd=fd)
@@ -77,7 +77,7 @@ def make_directories(root_fd: int, path: str) -> list[str]:
 
 @contextmanager
 def opened(root_fd: int, path: str, flags: int = os.O_RDONLY) -> Iterator[int]:
-    """A descriptor of the existing file ``path`` below ``root_fd``; links are refused."""
+    """Open the existing file ``path`` below ``root_fd``; links are refused."""
     parent, _, base = path.rpartition("/")
     _must_be_plain(base)
     with directory(root_fd, parent) as parent_fd, opened_in(parent_fd, base, flags) as fd:
@@ -86,9 +86,9 @@ def opened(root_fd: int, path: str, flags: int = os.O_RDONLY) -> Iterator[int]:
 
 @contextmanager
 def opened_in(parent_fd: int, base: str, flags: int = os.O_RDONLY) -> Iterator[int]:
-    """The same for a file that stands in the directory ``parent_fd`` itself."""
+    """Open a file in the directory ``parent_fd`` itself."""
     _must_be_plain(base)
-    # O_NONBLOCK: a FIFO in a file's place must not keep us waiting for its writer.
+    # O_NONBLOCK: a FIFO in a file's place must not make us wait for its writer.
     fd = os.open(base, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent_fd)
     try:
         yield fd
@@ -97,7 +97,7 @@ def opened_in(parent_fd: int, base: str, flags: int = os.O_RDONLY) -> Iterator[i
 
 
 def stat(root_fd: int, path: str) -> os.stat_result | None:
-    """lstat of ``path`` below ``root_fd``; None where there is nothing of that name."""
+    """Return lstat of ``path`` below ``root_fd``; None if there is nothing of that name."""
     parent, _, base = path.rpartition("/")
     _must_be_plain(base)
     try:
@@ -109,10 +109,10 @@ def stat(root_fd: int, path: str) -> os.stat_result | None:
         return None
 
 
-def in_the_way(root_fd: int, path: str) -> str | None:
-    """What keeps a file from its place ``path``: a directory there, or on the way none.
+def obstacle_to(root_fd: int, path: str) -> str | None:
+    """Return what blocks a file's ``path``: a directory there, or no directory on the way.
 
-    A directory of another file system is in the way, too: nothing can be linked across. Raises
+    A directory of another file system blocks it, too: nothing can be linked across. Raises
     OSError.
     """
     device = os.fstat(root_fd).st_dev
@@ -131,7 +131,7 @@ def in_the_way(root_fd: int, path: str) -> str | None:
 def rename_new(parent_fd: int, base: str, new: str) -> None:
     """Give a file another name in its directory, replacing nothing (renameat2(2)).
 
-    Raises OSError: EEXIST if something has that name, EINVAL where the file system can't do this.
+    Raises OSError: EEXIST if something has that name, EINVAL if the file system can't do this.
     """
     import ctypes  # a pass with nothing to do renames nothing
 
@@ -142,19 +142,19 @@ def rename_new(parent_fd: int, base: str, new: str) -> None:
 
 
 def read_ahead(root_fd: int, path: str) -> None:
-    """Let the system fetch the beginning of a file that is read soon; it is not waited for."""
+    """Let the system fetch the beginning of a file that is read soon, without waiting for it."""
     with opened(root_fd, path) as fd:
         os.posix_fadvise(fd, 0, READ_AHEAD_BYTES, os.POSIX_FADV_WILLNEED)
 
 
 def fsync_directory(root_fd: int, path: str) -> None:
-    """Make the entries of a directory durable. Only the first answer counts."""
+    """Make the entries of a directory durable. Only the first result counts."""
     with directory(root_fd, path) as fd:
         os.fsync(fd)
 
 
 def fsync_path(path: Path) -> None:
-    """The same for a file or directory of the station's own, by its path."""
+    """Make a file or directory durable that is neither in the buffer nor on a disk."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

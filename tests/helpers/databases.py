@@ -41,7 +41,7 @@ def old(path: Path, version: int) -> Path:
         conn.executescript((SCHEMAS / f"version_{version}.sql").read_text())
         conn.executescript(ROWS)
         conn.executescript(
-            f"PRAGMA application_id = {db.APPLICATION_ID}; PRAGMA user_version = {version}"
+            f"PRAGMA application_id = {db.sqlite.APPLICATION_ID}; PRAGMA user_version = {version}"
         )
     return path
 

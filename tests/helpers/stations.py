@@ -15,7 +15,7 @@ IMPATIENT = (
     sys.executable,
     "-c",
     "import runpy, sys; del sys.argv[:2]; sys.path.insert(0, sys.argv[0].rpartition('/')[0])\n"
-    "import poledata.db.connection; poledata.db.connection.BUSY_TIMEOUT_S = 0.6\n"
+    "import poledata.db.sqlite; poledata.db.sqlite.BUSY_TIMEOUT_S = 0.6\n"
     "runpy.run_path(sys.argv[0], run_name='__main__')",
 )
 

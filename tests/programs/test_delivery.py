@@ -538,6 +538,8 @@ def make_old(world: World, rows: dict[str, list[sqlite3.Row]]) -> None:
         "SELECT id, 'notify-1-mailto', ? FROM notices WHERE key = 'S01'",
         (utc(now_s - HOUR_S),),
     )
-    conn.executescript(f"PRAGMA application_id = {db.APPLICATION_ID}; PRAGMA user_version = 2")
+    conn.executescript(
+        f"PRAGMA application_id = {db.sqlite.APPLICATION_ID}; PRAGMA user_version = 2"
+    )
     conn.commit()
     conn.close()

@@ -29,7 +29,7 @@ def killed_at(world: World, nth: int) -> None:
     assert run.code in (-signal.SIGKILL, 128 + signal.SIGKILL), run
 
 
-def names_beside_database(world: World) -> set[str]:
+def names_below_parent_database(world: World) -> set[str]:
     """All files whose name holds the database's, but for the locks."""
     locks = {f"{world.db_path.name}.{suffix}" for suffix in ("turn", "door", "lock", "post")}
     return {name for name in os.listdir(world.db_path.parent) if "pole.sqlite" in name} - locks
@@ -76,7 +76,7 @@ def test_a_killed_run_leaves_no_database_that_a_pass_would_take_for_one(
     assert "there is no database" in world.status(check=2).err
     rebuilt(world)
     assert [rows(world, query) for query in (FILES, DISKS, COPIES)] == expected
-    assert names_beside_database(world) == {"pole.sqlite"}
+    assert names_below_parent_database(world) == {"pole.sqlite"}
     assert world.notices() == set()
 
 
@@ -100,10 +100,10 @@ def test_an_older_database_says_that_a_killed_run_did_not_complete_it(world: Wor
 def test_no_database_that_was_made_meanwhile_is_replaced(world: World) -> None:
     """Whoever comes second is refused, and leaves nothing."""
     meanwhile = pytest.raises(DatabaseUnusable, match="another database was made here meanwhile")
-    with meanwhile, db.database_files.in_the_making(world.db_path):
+    with meanwhile, db.database_files.unfinished_database(world.db_path):
         world.db_path.write_bytes(b"of another program")
     assert world.db_path.read_bytes() == b"of another program"
-    assert names_beside_database(world) == {"pole.sqlite"}
+    assert names_below_parent_database(world) == {"pole.sqlite"}
     world.leave_unchecked("the database is none")
 
 

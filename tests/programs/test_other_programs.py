@@ -191,7 +191,7 @@ CHANGES = {
         "its schema version 0 is older than that of any release",
     ),
     "an older version": (
-        f"PRAGMA user_version = {db.SCHEMA_VERSION - 1}",
+        f"PRAGMA user_version = {db.sqlite.SCHEMA_VERSION - 1}",
         "it can't be upgraded (",
     ),
     "no application": (
@@ -231,7 +231,7 @@ def test_a_transaction_that_is_open_for_hours_is_told_of(
     used: World, monkeypatch: pytest.MonkeyPatch, begin: str, first: list[str]
 ) -> None:
     """After the time-out: locked, in words, from every kind of door; sound again when it ends."""
-    monkeypatch.setattr(db.connection, "BUSY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(db.sqlite, "BUSY_TIMEOUT_S", 0.2)
     with (
         held_open(used, *first, begin),
         pytest.raises(DatabaseTrouble, match=LOCKED),
@@ -247,7 +247,7 @@ def test_a_reader_of_hours_keeps_nobody_from_reading(
     used: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An open SELECT: readers go on; a commit waits, and says that it is locked."""
-    monkeypatch.setattr(db.connection, "BUSY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(db.sqlite, "BUSY_TIMEOUT_S", 0.2)
     with held_open(used, "BEGIN", "SELECT * FROM files"):
         used.status(check=0)
         with (

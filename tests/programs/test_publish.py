@@ -182,7 +182,7 @@ def test_a_page_that_cannot_be_written_harms_nothing_else(station: World) -> Non
 def test_where_a_write_hangs_later_passes_do_not_wait(station: World) -> None:
     """They leave it to the one that waits."""
     station.put("a.g3")
-    with locks.the_page(station.db_path) as is_ours:
+    with locks.only_one(station.db_path, locks.Task.PAGE) as is_ours:
         assert is_ours
         station.run_pass(check=0, timeout_s=30)
     assert published(station) == set() and station.waiting() == set()

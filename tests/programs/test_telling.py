@@ -570,4 +570,4 @@ def no_database(story: Story) -> list[object]:
 def schema_version() -> int:
     from poledata import db
 
-    return db.SCHEMA_VERSION
+    return db.sqlite.SCHEMA_VERSION

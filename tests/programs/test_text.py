@@ -116,7 +116,7 @@ def test_odd_names_are_told_as_they_can_be_printed(world: World, tmp_path: Path)
     """A name that is not UTF-8 ends neither status nor its JSON."""
     make_db(world, "P01")
     with db.connect(world.db_path) as conn, db.transaction(conn):
-        db.passes.failed(conn, "a\\udcff.g3", None, "bad-name", "it is not UTF-8", NOON)
+        db.passes.note_failure(conn, "a\\udcff.g3", None, "bad-name", "it is not UTF-8", NOON)
     (world.buffer / os.fsdecode(b"\xff.g3")).touch()
     status = collect(world)
     as_text(status).encode()

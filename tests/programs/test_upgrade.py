@@ -14,7 +14,7 @@ from poledata.errors import DatabaseTrouble
 from tests.helpers.databases import old, structure
 from tests.helpers.world import World
 
-OLD_VERSIONS = range(db.OLDEST_VERSION, db.SCHEMA_VERSION)
+OLD_VERSIONS = range(db.sqlite.OLDEST_VERSION, db.sqlite.SCHEMA_VERSION)
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_an_upgraded_database_is_like_a_fresh_one(tmp_path: Path, version: int) 
     path = old(tmp_path / "old.sqlite", version)
     db.database_files.create(tmp_path / "fresh.sqlite")
     with db.connect(path) as conn:
-        assert conn.execute("PRAGMA user_version").fetchone()[0] == db.SCHEMA_VERSION
+        assert conn.execute("PRAGMA user_version").fetchone()[0] == db.sqlite.SCHEMA_VERSION
         assert conn.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
         assert conn.execute("PRAGMA foreign_key_check").fetchall() == []
     assert structure(path) == structure(tmp_path / "fresh.sqlite")
@@ -48,7 +48,7 @@ def test_after_an_upgrade_of_the_program_one_looks_before_the_first_pass(
     before = world.snapshot(world.db_path.parent)
     run = world.run_pass(*command.split(), *page, check=0)
     assert run.err.splitlines() == [
-        f"{world.db_path} is of an earlier release (schema version 2, not {db.SCHEMA_VERSION}): "
+        f"{world.db_path} is of an earlier release (schema version 2, not {db.sqlite.SCHEMA_VERSION}): "
         "the next pass upgrades it. This shows an upgraded copy."
     ]
     assert "--json" not in command or run.json()

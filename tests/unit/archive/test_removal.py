@@ -823,19 +823,14 @@ TAKES_AWAY = {
     ("poledata/archive/disk_writer.py", "clear_away", "unlink"): "a temporary name in .incoming/",
     (
         "poledata/db/database_files.py",
-        "_forget",
+        "_remove",
         "unlink",
     ): "a temporary copy, or what a new database is made under",
     (
         "poledata/db/database_files.py",
-        "forget_unfinished",
+        "remove_unfinished",
         "unlink",
     ): "what a killed upgrade had made",
-    (
-        "poledata/db/connection.py",
-        "_back_up",
-        "unlink",
-    ): "the temporary name of a copy before an upgrade",
     ("poledata/notices/delivery.py", "_note_that_database_is_back", "unlink"): "a stamp of ours",
     ("poledata/status/publish.py", "_replace", "replace"): "the page or numbers of an earlier pass",
     (

@@ -34,7 +34,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits a minute for a lock in a test."""
-    monkeypatch.setattr(db.connection, "BUSY_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(db.sqlite, "BUSY_TIMEOUT_S", 0.1)
 
 
 def refusal(path: Path, read_only: bool = False) -> str:
@@ -53,7 +53,7 @@ def test_every_connection_has_the_contracts_settings(path: Path, read_only: bool
     with db.connect(path, read_only=read_only) as conn:
         pragmas = ("journal_mode", "synchronous", "foreign_keys", "busy_timeout", "user_version")
         in_force = [conn.execute(f"PRAGMA {name}").fetchone()[0] for name in pragmas]
-    assert in_force == ["delete", 3, 1, 60_000, db.SCHEMA_VERSION]
+    assert in_force == ["delete", 3, 1, 60_000, db.sqlite.SCHEMA_VERSION]
 
 
 def test_rows_are_read_by_the_names_of_their_columns(path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_newer_database_is_refused(path: Path) -> None:
     with closing(sqlite3.connect(path)) as conn:
         conn.execute("PRAGMA user_version = 99")
     assert refusal(path) == (
-        f"{path}: its schema version 99 is newer than this program's {db.SCHEMA_VERSION}. "
+        f"{path}: its schema version 99 is newer than this program's {db.sqlite.SCHEMA_VERSION}. "
         "Nothing was changed. Run the newer program that it belongs to."
     )
 
@@ -362,7 +362,10 @@ def test_a_damaged_copy_is_no_fault_of_its_drive(path: Path, pairs: Pairs, said:
     overwritten(path, *pairs)
     fd = os.open(path, os.O_RDONLY)
     try:
-        with pytest.raises(CopyDamaged, match=re.escape(said)), db.opened_copy(fd) as conn:
+        with (
+            pytest.raises(CopyDamaged, match=re.escape(said)),
+            db.database_files.opened_copy(fd) as conn,
+        ):
             conn.execute("SELECT sql FROM sqlite_schema").fetchall()
     finally:
         os.close(fd)
@@ -434,7 +437,7 @@ def test_making_it_is_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.Mo
     for owner, name in (
         (os, "link"),
         (db.database_files, "_write_schema"),
-        (db.connection, "open_at"),
+        (db.sqlite, "open_at"),
     ):
         with monkeypatch.context() as patched:
             patched.setattr(owner, name, fail)

@@ -215,7 +215,7 @@ def test_what_left_the_buffer_is_no_longer_looked_for(conn: db.Connection) -> No
     register(conn, "P01", name=OTHER)
     assert db.files.archived_but_not_removed(conn) == [NAME]
     with db.transaction(conn):
-        db.files.removed(conn, NAME, TUESDAY)
+        db.files.note_removed(conn, NAME, TUESDAY)
     assert db.files.archived_but_not_removed(conn) == []
     (row,) = conn.execute("SELECT removed_from_buffer_at FROM files WHERE name = ?", (NAME,))
     assert row[0] == TUESDAY
@@ -242,7 +242,7 @@ def test_a_hash_is_forgotten_when_its_file_left(conn: db.Connection) -> None:
     register(conn, "P01", "S01")
     with db.transaction(conn):
         db.files.remember_sha512(conn, NAME, STAT, SHA512)
-        db.files.removed(conn, NAME, TUESDAY)
+        db.files.note_removed(conn, NAME, TUESDAY)
     assert db.files.remembered_sha512(conn, NAME, STAT) is None
 
 
@@ -465,7 +465,7 @@ def test_a_closed_disk_is_unsealed_till_that_was_written_down(conn: db.Connectio
 
 def fail(conn: db.Connection, now_s: float, error: str = "it can't be read") -> int:
     with db.transaction(conn):
-        return db.passes.failed(conn, NAME, STAT, "copy-failed", error, now_s)
+        return db.passes.note_failure(conn, NAME, STAT, "copy-failed", error, now_s)
 
 
 def test_a_file_that_fails_is_tried_again_later_and_later(conn: db.Connection) -> None:
@@ -500,7 +500,7 @@ def test_of_a_failing_file_the_first_time_and_the_last_error_are_kept(conn: db.C
 def test_a_file_that_could_not_be_looked_at_may_fail_too(conn: db.Connection) -> None:
     """Then there is no stat: a directory that can't be listed."""
     with db.transaction(conn):
-        db.passes.failed(conn, "locked/", None, "copy-failed", "it can't be listed", NOW_S)
+        db.passes.note_failure(conn, "locked/", None, "copy-failed", "it can't be listed", NOW_S)
     assert db.passes.pending(conn)["locked/"].stat is None
 
 
@@ -508,11 +508,11 @@ def test_pending_files_are_listed_the_oldest_failure_first(conn: db.Connection) 
     """And are gone once they are archived."""
     for name, at_s in (("b", 2), ("a", 3), ("d", 1), ("c", 1)):
         with db.transaction(conn):
-            db.passes.failed(conn, name, None, "copy-failed", "", NOW_S + at_s)
+            db.passes.note_failure(conn, name, None, "copy-failed", "", NOW_S + at_s)
     assert list(db.passes.pending(conn)) == ["c", "d", "b", "a"]
     with db.transaction(conn):
-        db.passes.no_longer_pending(conn, "d")
-        db.passes.no_longer_pending(conn, "never was")
+        db.passes.forget_failure(conn, "d")
+        db.passes.forget_failure(conn, "never was")
     assert list(db.passes.pending(conn)) == ["c", "b", "a"]
 
 

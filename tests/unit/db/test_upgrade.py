@@ -14,7 +14,7 @@ from poledata import db
 from poledata.errors import DatabaseUnusable
 from tests.helpers.databases import old, structure
 
-OLD_VERSIONS = range(db.OLDEST_VERSION, db.SCHEMA_VERSION)
+OLD_VERSIONS = range(db.sqlite.OLDEST_VERSION, db.sqlite.SCHEMA_VERSION)
 
 
 @pytest.fixture
@@ -82,7 +82,7 @@ def test_an_upgrade_is_whole_or_not_at_all(
     assert (structure(path), content(path)) == before
     monkeypatch.undo()
     with db.connect(path) as conn:
-        assert conn.execute("PRAGMA user_version").fetchone()[0] == db.SCHEMA_VERSION
+        assert conn.execute("PRAGMA user_version").fetchone()[0] == db.sqlite.SCHEMA_VERSION
 
 
 def test_who_only_reads_an_older_database_sees_it_as_it_will_be(tmp_path: Path) -> None:
@@ -90,7 +90,7 @@ def test_who_only_reads_an_older_database_sees_it_as_it_will_be(tmp_path: Path) 
     path = old(tmp_path / "old.sqlite", 2)
     before = path.read_bytes()
     with db.connect(path, read_only=True) as conn:
-        assert conn.execute("PRAGMA user_version").fetchone()[0] == db.SCHEMA_VERSION
+        assert conn.execute("PRAGMA user_version").fetchone()[0] == db.sqlite.SCHEMA_VERSION
         labels = [disk.label for disk in db.disks.disks(conn)]
         seen = db.passes.adopted_buffer(conn)
         copy = Path(conn.execute("PRAGMA database_list").fetchone()["file"])

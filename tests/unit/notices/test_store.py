@@ -59,7 +59,7 @@ def send(conn: db.Connection, clock: Clock, channel: Channel = MAIL) -> None:
     """All that is queued goes out."""
     with db.transaction(conn):
         for one in queued(conn, channel):
-            db.notices.delivered(conn, one, utc(clock()))
+            db.notices.note_sent(conn, one, utc(clock()))
 
 
 def test_a_notice_is_queued_for_each_channel_as_it_is_stored(
@@ -165,7 +165,7 @@ def test_what_changes_while_a_message_is_under_way_is_due_again(
     (under_way,) = queued(conn)
     board.tell("buffer-full", "buffer", "96 %", Severity.CRITICAL)
     with db.transaction(conn):
-        db.notices.delivered(conn, under_way, utc(clock()))
+        db.notices.note_sent(conn, under_way, utc(clock()))
     (one,) = queued(conn)
     assert one.sent_at is None
 

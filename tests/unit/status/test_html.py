@@ -194,4 +194,4 @@ def test_a_curve_goes_from_its_lowest_value_to_its_highest(
     points: list[tuple[float, int]], line: str
 ) -> None:
     """Times as far apart as they were; a number that never changed is a line at the bottom."""
-    assert html.curve_points([Point(at_s * 4, value) for at_s, value in points]) == line
+    assert html.curve([Point(at_s * 4, value) for at_s, value in points]) == line
