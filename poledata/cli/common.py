@@ -115,8 +115,8 @@ def state_lines(config: Config, conn: db.Connection) -> list[str]:
 # --- the screen ---------------------------------------------------------------------------
 
 
-class Would(Watcher):
-    """Prints what would be copied."""
+class DryRunPrinter(Watcher):
+    """Prints what would be copied, and to which disks."""
 
     def would_copy(self, job: Job, labels: list[str]) -> None:
         size = size_text(job.waiting.stat.size_bytes)

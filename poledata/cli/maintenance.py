@@ -15,7 +15,7 @@ from poledata import db
 from poledata.cli import app
 from poledata.cli.common import (
     JSON,
-    Would,
+    DryRunPrinter,
     command,
     context_of_command,
     duration_option,
@@ -124,7 +124,7 @@ def repair(label: str | None, dry_run: bool) -> ExitCode:
     stop = app.stop_on_signals()
     with context_of_command(turn=False) as context, watcher() as watching:
         emptied = lifecycle.the_disk(context, label) if label else None
-        seen = Would() if dry_run else watching
+        seen = DryRunPrinter() if dry_run else watching
         outcome = repairing.repair(context, stop, seen, emptied, is_dry=dry_run)
     _print_left(outcome)
     if dry_run:
