@@ -26,8 +26,6 @@ from poledata.disks.disk_faults import DiskFaults
 from poledata.errors import UsageFault
 from poledata.formatting import utc
 from poledata.models import Severity
-from poledata.notices.channels import configured_channels
-from poledata.notices.store import Board
 from poledata.system import file_descriptors
 
 if TYPE_CHECKING:
@@ -53,7 +51,7 @@ def run_pass(
     """
     must_fit_together(config, db.disks.disks(conn))
     file_descriptors.must_suffice()
-    context = Context(config, conn, Board(conn, configured_channels(config.secrets), is_dry))
+    context = Context.create(config, conn, is_dry)
     try:
         buffer_fd = _open_buffer(config)
     except UsageFault as fault:
@@ -77,7 +75,7 @@ def run_pass(
 
 def tell_that_it_is_stuck(config: Config, conn: db.Connection, since_s: float) -> None:
     """Another pass holds the lock and has moved no byte for hours."""
-    Board(conn, configured_channels(config.secrets)).tell(
+    Context.create(config, conn).board.tell(
         "pass-stuck",
         "data_manager",
         f"The pass at work has not got on since {utc(since_s)}. "

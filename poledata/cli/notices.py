@@ -1,4 +1,4 @@
-"""``pause``, ``resume``, ``ack``, ``notify``: whether passes work, and who is told what."""
+"""``pause``, ``resume``, ``ack``, ``notify``: whether passes work, and whom notices reach."""
 
 from __future__ import annotations
 
