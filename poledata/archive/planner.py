@@ -236,7 +236,7 @@ class Planner:
 
     def _for_writing(self, disk: Disk) -> HeldDisk:
         if self.is_dry:
-            return self.mounted.look_for_writing(disk)
+            return self.mounted.hold_for_dry_run(disk)
         return self.mounted.hold_for_writing(disk)
 
     def _claimed(self, held: HeldDisk) -> HeldDisk | None:

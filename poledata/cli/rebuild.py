@@ -22,7 +22,7 @@ from poledata.disks.lifecycle import the_disk
 from poledata.errors import ExitCode, Refused
 from poledata.formatting import shown, size_text
 from poledata.maintenance import disk_set
-from poledata.maintenance.inventory import Inventory, taken
+from poledata.maintenance.inventory import Inventory, take_inventory
 from poledata.maintenance.read_bags import BagReport
 from poledata.maintenance.rebuild import BY_LIST, Packed, Rebuilt, rebuild
 from poledata.maintenance.verify import VerifyResult, verify
@@ -55,7 +55,7 @@ def _rebuilt(config: Config, map_path: Path | None, stop: threading.Event, is_dr
     with _database(config, is_dry) as (conn, begun_with):
         known = db.disks.disks(conn)
         must_fit_together(config, known)
-        with taken(config, known) as there:
+        with take_inventory(config, known) as there:
             if not (there.finds or begun_with):
                 why = "".join(f"{place.path}: {place.why}\n" for place in there.not_used)
                 raise Refused(
@@ -95,7 +95,7 @@ def _database(config: Config, is_dry: bool) -> Iterator[tuple[db.Connection, str
                 path = directory / path.name
             db.database_files.remove_unfinished(path)
         else:
-            there = stack.enter_context(taken(config, ()))
+            there = stack.enter_context(take_inventory(config, ()))
             disks = [find.held for find in there.finds]
             copy = stack.enter_context(catalog_copy.richest(disks, path))
             begun_with = str(copy or "")

@@ -131,7 +131,7 @@ def _own_context(config: Config) -> Iterator[Context]:
 
 def _tell_again(context: Context, found: Iterable[tuple[Disk, VerifyResult]]) -> None:
     """Report bad copies again: the reading of another disk may have changed what is true."""
-    lifecycle.settle_mended(context)
+    lifecycle.settle_repaired(context)
     for disk, verdict in found:
         if verdict.damaged or verdict.missing:
             with context.board.isolated(f"{disk.label}: telling of its copies"):

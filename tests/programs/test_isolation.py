@@ -217,7 +217,9 @@ def test_a_bug_at_a_line_leaves_the_rest_of_the_database(full: World) -> None:
     full.db_path.unlink()
     for place in full.disks.values():  # else the copy of the database there knows them all
         (place / "catalogue.sqlite").unlink(missing_ok=True)
-    bug = with_bug("poledata.maintenance.read_bags", "judge", IS_BAD)
+    bug = with_bug(
+        "poledata.maintenance.read_bags", "_BagReading._register", "'0dd.g3' in repr(args[1])"
+    )
     full.run("generate_db.py", "--from-disks", check=3, prefix=bug)
     assert {row["name"] for row in full.sql("SELECT name FROM files")} == GOOD
     full.run("generate_db.py", "--from-disks", check=0)

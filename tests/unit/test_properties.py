@@ -60,7 +60,7 @@ def test_what_is_written_as_a_manifest_is_read_back(entries: list[tuple[str, str
         lines = [line for entry in entries for line in manifest.append(root_fd, [entry])]
         assert list(manifest.read(root_fd)) == lines
         assert [(line.sha512, line.name) for line in lines] == entries
-        assert all(manifest.stands(root_fd, line) for line in lines)
+        assert all(manifest.has_line(root_fd, line) for line in lines)
 
 
 @given(LINES, st.data())
@@ -72,7 +72,7 @@ def test_a_manifest_torn_anywhere_keeps_every_whole_line(
     whole = b"".join(texts)
     torn = whole[: data.draw(st.integers(0, len(whole)))]
     with disk_with(bag.MANIFEST, torn) as root_fd:
-        manifest.mend(root_fd)
+        manifest.cut_torn_line(root_fd)
         assert content_of(root_fd) == torn[: torn.rfind(b"\n") + 1]
 
 
@@ -87,7 +87,7 @@ def test_whatever_a_manifest_holds_it_is_read_or_said_to_be_damaged(content: byt
         else:
             assert b"".join(line.text for line in lines) == content
         try:
-            manifest.mend(root_fd)
+            manifest.cut_torn_line(root_fd)
         except ManifestDamaged:
             assert content_of(root_fd) == content
         else:

@@ -530,7 +530,7 @@ def test_lines_are_added_at_the_end_and_found_where_they_stand(root: Path, bag_f
     assert first + second == list(manifest.read(bag_fd))
     for line in first + second:
         assert text[line.offset_bytes :].startswith(line.text)
-        assert manifest.stands(bag_fd, line)
+        assert manifest.has_line(bag_fd, line)
 
 
 def test_a_line_stands_only_where_it_was_written(root: Path, bag_fd: int) -> None:
@@ -543,9 +543,9 @@ def test_a_line_stands_only_where_it_was_written(root: Path, bag_fd: int) -> Non
         replace(line, offset_bytes=1),
         replace(line, offset_bytes=10**9),
     ):
-        assert not manifest.stands(bag_fd, other)
+        assert not manifest.has_line(bag_fd, other)
     os.truncate(root / bag.MANIFEST, len(line.text) - 1)
-    assert not manifest.stands(bag_fd, line)
+    assert not manifest.has_line(bag_fd, line)
 
 
 def test_lines_are_found_by_their_names(root: Path, bag_fd: int) -> None:
@@ -589,12 +589,12 @@ def test_a_line_that_a_crash_tore_is_cut(root: Path, bag_fd: int) -> None:
     ends = [0, 140, 140 + 164 + 3, len(whole)]
     for length in (*range(0, len(whole), 23), *ends, *(end - 1 for end in ends[1:])):
         (root / bag.MANIFEST).write_bytes(whole[:length])
-        manifest.mend(bag_fd)
+        manifest.cut_torn_line(bag_fd)
         left = (root / bag.MANIFEST).read_bytes()
         assert whole.startswith(left)
         assert left.count(b"\n") == whole[:length].count(b"\n")
         assert left == b"" or left.endswith(b"\n")
-        manifest.mend(bag_fd)
+        manifest.cut_torn_line(bag_fd)
         assert (root / bag.MANIFEST).read_bytes() == left
 
 
@@ -602,7 +602,7 @@ def test_the_zeros_that_a_power_cut_leaves_are_cut(root: Path, bag_fd: int) -> N
     """A file may have grown without its bytes having arrived."""
     whole = write_lines(root, *((ONE, f"{number}.g3") for number in range(1000)))
     (root / bag.MANIFEST).write_bytes(whole + bytes(12_000))
-    manifest.mend(bag_fd)
+    manifest.cut_torn_line(bag_fd)
     assert (root / bag.MANIFEST).read_bytes() == whole
 
 
