@@ -53,7 +53,7 @@ def run_pass(
     work between two batches. A dry run writes nothing.
     """
     must_fit_together(config, db.disks.disks(conn))
-    file_descriptors.must_suffice()
+    file_descriptors.require_enough()
     context = Context(config, conn, Board(conn, configured_channels(config.secrets), is_dry))
     try:
         buffer_fd = _open_buffer(config)

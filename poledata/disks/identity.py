@@ -380,7 +380,7 @@ def _system_faults(disk: Disk) -> Iterator[None]:
             "Give the root of the disk, and all on it, to the user who runs the passes (chown).",
         ) from fault
     except OSError as fault:
-        file_descriptors.must_not_lack(fault)
+        file_descriptors.raise_if_exhausted(fault)
         raise DiskRefused(
             "disk-error",
             disk.label,

@@ -49,7 +49,7 @@ def look(config: Config, conn: db.Connection) -> Iterator[CheckFinding]:
         yield stranger
         return  # what this user may and may not do is no news of the archive
     try:
-        file_descriptors.must_suffice()
+        file_descriptors.require_enough()
     except TooFewDescriptors as fault:
         yield CheckFinding(False, str(fault))
     yield from _log(config)
