@@ -369,8 +369,6 @@ class AdoptedBuffer:
     """The buffer of this archive; ``marker`` is None if it could not be given one."""
 
     marker: str | None
-    adopted_at: str
-    why: str
 
 
 @dataclass(frozen=True, slots=True)

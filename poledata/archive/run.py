@@ -50,7 +50,7 @@ def run_pass(
     work between two batches. A dry run writes nothing.
     """
     must_fit_together(config, db.disks.disks(conn))
-    file_descriptors.must_suffice()
+    file_descriptors.require_enough()
     context = Context.create(config, conn, is_dry)
     try:
         buffer_fd = _open_buffer(config)
