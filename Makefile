@@ -1,4 +1,4 @@
-# Needs only make, git and Python 3.10 or newer: each target sets up what it uses, once, in .venv.
+# Needs only make, git and Python 3.11 or newer: each target sets up what it uses, once, in .venv.
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
@@ -7,7 +7,7 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-all-pythons lint types check bench bench-quick wheelhouse clean
+.PHONY: help demo quick test test-long test-all-pythons lint types check bench bench-quick wheelhouse clean
 .NOTPARALLEL:
 
 help:  ## print this list
@@ -18,8 +18,17 @@ help:  ## print this list
 demo: .venv/installed  ## archive a small made-up observation to stand-in disks under demo/
 	@$(PY) examples/make_demo.py
 
-test: .venv/installed-test  ## run the tests; as root also those on loop-mounted disks
+quick: .venv/installed-test  ## run the unit tests alone, in less than a minute
+	@$(PY) -m pytest -n auto $(PYTEST_ARGS) tests/unit
+
+# With arguments, only what they select is run: they may name files, or leave no unit test over.
+test: .venv/installed-test  ## run the unit tests, then all others; as root also those on loop-mounted disks
+ifeq ($(PYTEST_ARGS),)
+	@$(PY) -m pytest -n auto tests/unit
+	@$(PY) -m pytest -n auto --dist loadgroup -m 'not long and not install' --ignore tests/unit
+else
 	@$(PY) -m pytest -n auto --dist loadgroup -m 'not long and not install' $(PYTEST_ARGS)
+endif
 
 test-long: .venv/installed-test  ## as root: every fault, kill and power cut, for an hour; POLE_SEED=… repeats one
 	@$(PY) -m pytest -n auto --dist loadgroup -m long -rP $(PYTEST_ARGS)
@@ -52,8 +61,8 @@ clean:  ## remove .venv, demo/ and everything else that make has made
 
 # A stamp is touched only after its step went through, so an interrupted set-up is done again.
 .venv/made:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
-	  echo 'Python 3.10 or newer is needed; "$(PYTHON)" is not. Name one: make PYTHON=python3.12 …' >&2; \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'Python 3.11 or newer is needed; "$(PYTHON)" is not. Name one: make PYTHON=python3.12 …' >&2; \
 	  exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 	  echo '"$(PYTHON)" cannot make a virtual environment. Debian, Ubuntu: apt install python3-venv' >&2; \

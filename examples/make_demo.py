@@ -7,7 +7,7 @@ import shlex
 import subprocess
 import sys
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from itertools import cycle, product
 from pathlib import Path
 
@@ -18,7 +18,7 @@ BUFFER = Path("demo/buffer")
 DISKS = Path("demo/disks")
 LABELS = ("P01", "P02", "P03", "S01", "S02")
 SIZES = (0, 1, 4095, 4096, 4097, 2**20 + 7, 9 * 2**20 + 13)
-OBSIDS_START = datetime(2017, 1, 1, tzinfo=timezone.utc)
+OBSIDS_START = datetime(2017, 1, 1, tzinfo=UTC)
 
 
 def make_directories() -> None:
@@ -28,7 +28,7 @@ def make_directories() -> None:
 
 def next_obsid() -> int:
     """Seconds since 2017; an observation that was made in this very second is stepped over."""
-    obsid = int((datetime.now(timezone.utc) - OBSIDS_START).total_seconds())
+    obsid = int((datetime.now(UTC) - OBSIDS_START).total_seconds())
     while any(DISKS.glob(f"*/data/*/*/{obsid}")) or any(BUFFER.glob(f"*/*/{obsid}")):
         obsid += 1
     return obsid

@@ -9,7 +9,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 
 from poledata.formatting import is_utf8, shown
@@ -29,7 +29,7 @@ _SWITCH = dict.fromkeys(("yes", "true", "on", "1"), True) | dict.fromkeys(
 )
 
 
-class RemoteWriters(str, Enum):
+class RemoteWriters(StrEnum):
     """Whether files of the buffer are written from another host."""
 
     AUTO = "auto"  # as far as that can be seen

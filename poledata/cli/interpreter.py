@@ -11,14 +11,14 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-OLDEST = (3, 10)
-NEEDED = ("click", "dotenv")
-WRONG_USAGE = 2  # of errors.ExitCode, which an older Python can't load
+OLDEST = (3, 11)
+NEEDED = ("click", "dotenv")  # what a pass can't begin without
+WRONG_USAGE = 2  # errors.ExitCode, which an older Python can't load
 
 
 def _what_is_wrong() -> str:
     if sys.version_info < OLDEST:
-        return f"is Python {sys.version_info[0]}.{sys.version_info[1]}, and 3.10 is the oldest"
+        return f"is Python {sys.version_info[0]}.{sys.version_info[1]}, and 3.11 is the oldest"
     lacking = [name for name in NEEDED if find_spec(name) is None]
     return f"lacks {' and '.join(lacking)}" if lacking else ""
 

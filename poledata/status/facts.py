@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from enum import Enum
+from enum import StrEnum
 from itertools import groupby
 
 from poledata import db
@@ -37,7 +37,7 @@ DAY_S = 86_400.0
 NO_PASS_FOR_S = 900.0  # cron starts one each minute
 
 
-class ArchiveVerdict(str, Enum):
+class ArchiveVerdict(StrEnum):
     """The first words of the status."""
 
     ALL_WELL = "ALL WELL"

@@ -30,7 +30,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from pathlib import Path
 
 CHUNK_BYTES = 1 << 20
@@ -866,7 +866,7 @@ def judge_copy(case: Case, copy: CopyRow) -> None:
 def _seconds(text: str) -> float:
     """An ISO 8601 time in UTC as seconds since 1970, whole seconds only."""
     moment = datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S")
-    return moment.replace(tzinfo=timezone.utc).timestamp()
+    return moment.replace(tzinfo=UTC).timestamp()
 
 
 # --- (6) ---

@@ -37,7 +37,7 @@ def test_a_pass_with_nothing_to_do_loads_nothing_that_copies(world: World) -> No
     world.run_pass(check=0)
     modules = loaded_by(world.run_pass(check=0, env={"PYTHONPROFILEIMPORTTIME": "1"}).err)
     assert {"poledata.archive.run", "poledata.archive.monitor"} <= modules
-    bare = [sys.executable, "-X", "importtime", "-c", "import click"]  # on 3.10 subprocess too
+    bare = [sys.executable, "-X", "importtime", "-c", "import click"]
     modules -= loaded_by(subprocess.run(bare, capture_output=True, text=True, check=True).stderr)
     idle = {"system.direct_io", "disk_map", "notices.send_child"}
     idle |= {f"archive.{m}" for m in ("batch", "copier", "disk_writer", "planner", "removal")}

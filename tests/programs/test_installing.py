@@ -22,7 +22,7 @@ import pytest
 from tests.helpers.world import REPO
 
 pytestmark = [pytest.mark.install, pytest.mark.timeout(900)]
-MINORS = range(10, 16)  # 3.10 …
+MINORS = range(11, 16)  # 3.11 …
 CORE = ("click", "pySMART", "python-dotenv")
 PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))  # before HOME is guarded
 # What runs on the oldest releases of all dependencies: whatever uses one of them.
@@ -46,7 +46,7 @@ DISK_MAP = "P01 Z1 0x5000c500858bfea7\nS01 Z2 0x5000c500858bfea8\n"
 
 
 def pythons() -> list[str]:
-    """One interpreter for each version from 3.10 on, and the one that runs this."""
+    """One interpreter for each version from 3.11 on, and the one that runs this."""
     if named := os.environ.get("PYTHONS"):
         return named.split()
     found = {sys.version_info[:2]: sys.executable}

@@ -16,24 +16,11 @@ from pathlib import Path
 import pytest
 
 from poledata import models
-from tests.helpers.source_code import HEAVY, module_of
+from tests.helpers.source_code import HEAVY, LAYERS, module_of
 from tests.helpers.world import REPO
 
 LONGEST_MODULE_LINES = 600
 LONGEST_FUNCTION_LINES = 40
-# From the bottom: a package imports only from the layers below its own.
-LAYERS = (
-    ("errors", "formatting", "models"),
-    ("disk_map", "settings", "system"),
-    ("config",),
-    ("db",),
-    ("notices",),
-    ("context",),
-    ("disks",),
-    ("archive", "smart"),
-    ("maintenance", "status"),
-    ("cli",),
-)
 LAYER_OF = {package: number for number, layer in enumerate(LAYERS) for package in layer}
 MOST_MODULES_IN_A_FOLDER, MOST_AT_THE_TOP = 15, 12
 # Where everything may be caught: at a door, and in a thread that hands it on.

@@ -3,12 +3,12 @@ somewhere, and the commands run."""
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import groupby
 from pathlib import Path
 
 import click
@@ -25,6 +25,7 @@ from poledata.smart.ids import Identity
 from poledata.smart.rules import Change
 from poledata.smart.table import DriveRow
 from tests.helpers.documents import OPERATORS, codes, first_codes, rows, section
+from tests.helpers.source_code import LAYERS
 from tests.helpers.world import REPO
 
 README = (REPO / "README.md").read_text()
@@ -38,7 +39,8 @@ SCRIPTS = {
     "get_SMART_status.py": get_smart_status,
     "get_drive_IDs.py": get_drive_ids,
 }
-SOURCES = sorted((*REPO.glob("poledata/**/*.py"), *(REPO / name for name in SCRIPTS)))
+MODULES = sorted(REPO.glob("poledata/**/*.py"))
+SOURCES = sorted((*MODULES, *(REPO / name for name in SCRIPTS)))
 # Where the documents put things: the first part of every absolute path in them.
 PLACES = {"opt", "var", "etc", "usr", "sbin", "bin", "proc", "dev", "mnt"}
 
@@ -289,30 +291,49 @@ def test_the_keys_of_what_is_said_of_drives_are_those_of_the_tables() -> None:
 # --- disks, modules ----------------------------------------------------------------------
 
 
-def test_the_modules_stand_on_their_floors() -> None:
-    """Every module is in the table, and imports only from floors below its own."""
-    floors = {codes(name)[0]: int(n) for n, name, _ in rows(section(DESIGN, "## The modules"))}
-    assert sorted(floors) == sorted({module_of(path) for path in SOURCES} - {"__init__"})
-    for path in SOURCES:
-        here = module_of(path)
-        for other in imports(path) - {here}:
-            assert floors[other] > floors[here], f"{here} imports {other}"
+def diagrams(text: str) -> list[list[str]]:
+    """The indented blocks of a text, a diagram each, as lines."""
+    blocks = groupby(text.split("\n"), key=lambda line: line.startswith("    "))
+    return [[line[4:] for line in lines] for is_indented, lines in blocks if is_indented]
 
 
-def module_of(path: Path) -> str:
-    """``archive``; all rooms of a package are one module."""
-    parts = path.relative_to(REPO).with_suffix("").parts
-    return parts[1] if len(parts) > 1 else parts[0]
+def in_columns(diagram: list[str]) -> Iterator[str]:
+    """Its modules: two columns, and in each the modules of a package are below it, indented."""
+    second = max(match.start() for line in diagram if (match := re.search(r"\w+/$", line)))
+    for column in ([line[:second] for line in diagram], [line[second:] for line in diagram]):
+        package = ""
+        for line in column:
+            if match := re.fullmatch(r"(\w+/) *", line):
+                package = match[1]
+            elif match := re.match(r"(  )?(\w+) +\S", line):
+                yield f"{package}{match[2]}" if match[1] else match[2]
 
 
-def imports(path: Path) -> set[str]:
-    """The modules of ours that a file imports, anywhere in it."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("poledata"):
-            parts = (node.module or "").split(".")
-            found |= {parts[1]} if len(parts) > 1 else {alias.name for alias in node.names}
-    return {name for name in found if not name.startswith("__")}
+def test_every_module_is_in_a_diagram_once_and_no_other() -> None:
+    """Below its package, with what it is for."""
+    packages = [d for d in diagrams(section(DESIGN, "## The modules")) if re.match(r"\w+/", d[0])]
+    modules = [path.relative_to(REPO / "poledata").with_suffix("") for path in MODULES]
+    named = [
+        name for diagram in packages if diagram[0].count("/") == 2 for name in in_columns(diagram)
+    ]
+    assert sorted(named) == sorted(str(path) for path in modules if path.name != "__init__")
+
+
+def test_the_layers_are_those_that_imports_keep_to() -> None:
+    """From the top; the scripts above all."""
+    scripts, *layers = diagrams(section(DESIGN, "## The modules"))[0]
+    assert {f"{name}.py" for name in re.findall(r"\w+_\w+", scripts)} == SCRIPTS.keys()
+    named = [set(re.split(r" +", line.partition("    " * 2)[0])) for line in layers]
+    assert named == [set(layer) for layer in reversed(LAYERS)]
+
+
+@pytest.mark.parametrize("heading", ["## A file's way", "## The modules"])
+def test_each_diagram_names_what_exists_and_is_on_one_screen(heading: str) -> None:
+    """``package/module``."""
+    for diagram in diagrams(section(DESIGN, heading)):
+        assert len(diagram) <= 40 and max(map(len, diagram)) <= 100
+        for path in re.findall(r"\b[a-z]\w+/[a-z]\w+\b", "\n".join(diagram)):
+            assert (REPO / "poledata" / f"{path}.py").is_file(), path
 
 
 # --- links, paths, commands that run -----------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import example, given
@@ -14,7 +14,7 @@ from poledata.formatting import seconds, shown, size_text, utc
 
 # Every name that a Linux directory can hold, and what looks like an escape.
 NAMES = st.binary(max_size=12).map(os.fsdecode) | st.text("\\xu0d1\n\x85\u202e\udc80é", max_size=6)
-YEAR_10000 = datetime(9999, 12, 31, 23, 59, 59, tzinfo=timezone.utc).timestamp()
+YEAR_10000 = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
 
 
 @given(NAMES)
