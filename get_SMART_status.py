@@ -22,7 +22,6 @@ from poledata.disks import lifecycle
 from poledata.errors import ExitCode, UsageFault
 from poledata.formatting import utc
 from poledata.models import Disk
-from poledata.notices.channels import configured_channels
 from poledata.notices.store import Board
 from poledata.smart import check, rules, table
 from poledata.smart.check import Checked
@@ -57,7 +56,7 @@ def get_smart_status(as_json: bool, history: str | None, labels: tuple[str, ...]
     app.start_logging(config)
     with locks.only_one(config.db_path, locks.Task.SMART_CHECK) as is_only:
         if not is_only:
-            _say("Another check is at work; nothing to do here.")
+            app.echo("Another check is at work; nothing to do here.")
             return ExitCode.DONE
         with db.connect(config.db_path) as conn:
             must_fit_together(config, db.disks.disks(conn))
@@ -70,8 +69,7 @@ def _check(config: Config, conn: db.Connection, labels: Sequence[str], as_json: 
     every = db.disks.disks(conn)
     disks = _disks_to_check(Context(config, conn, Board(conn)), every, labels)
     found = _query_drives(disks)
-    board = Board(conn, configured_channels(config.secrets))  # as it is after the long query
-    context = Context(config, conn, board)
+    context = Context.create(config, conn)  # with the notices as they are after the long query
     checked = check.check(context, disks, found, time.time())
     check.tell(context, checked)
     if check.may_change_holds(context, checked):
@@ -118,7 +116,7 @@ def _print(rows: Sequence[DriveRow], as_json: bool) -> None:
         click.echo(json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False))
         return
     for line in (table.HEADING, *map(table.line, rows)):
-        _say(line)
+        app.echo(line)
 
 
 def _history(config: Config, label: str, as_json: bool) -> ExitCode:
@@ -128,19 +126,15 @@ def _history(config: Config, label: str, as_json: bool) -> ExitCode:
     if as_json:
         click.echo(json.dumps([asdict(change) for change in found], indent=2))
         return ExitCode.DONE
-    _say(f"{disk.label} (serial {disk.serial}):" if found else f"{disk.label}: never checked.")
+    app.echo(f"{disk.label} (serial {disk.serial}):" if found else f"{disk.label}: never checked.")
     for change in found:
         old = "" if change.old is None else f"{change.old} → "
-        _say(f"  {change.at}  {change.what}: {old}{change.new}")
+        app.echo(f"  {change.at}  {change.what}: {old}{change.new}")
     return ExitCode.DONE
 
 
-def _say(text: str) -> None:
-    app.echo(text)
-
-
 def main() -> NoReturn:
-    """The console script."""
+    """Run the console script."""
     app.enter(get_smart_status)
 
 

@@ -77,7 +77,7 @@ def _print_lines(drives: Iterable[Identity], is_map: bool) -> None:
 
 
 def main() -> NoReturn:
-    """The console script."""
+    """Run the console script."""
     app.enter(get_drive_ids)
 
 

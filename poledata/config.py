@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import io
 import logging
+import operator
 import os
 import re
 import shlex
@@ -116,7 +117,8 @@ def _parse_env(text: str) -> tuple[dict[str, str | None], list[str]]:
 # --- the configuration --------------------------------------------------------------------
 
 _KEY_OF = {key.name.lower(): key for key in KEYS}
-_FILES = ("FilenameDB", "LogFile", "MetricsFile", "StatusPage")
+_FILES = {"FilenameDB": "db_path", "LogFile": "log_file",
+          "MetricsFile": "metrics_file", "StatusPage": "status_page"}  # fmt: skip
 _LISTS = ("DiskMountPoints", "Extension")
 _WRITTEN_WITH = {"StatusPage": "jinja2", "MetricsFile": "prometheus_client"}
 INSTALL_PAGE = "in the program's directory: sudo venv/bin/pip install '.[page]'"
@@ -274,7 +276,7 @@ def _key_faults(ini: _Ini) -> Iterator[str]:
 
 
 def _hint(name: str) -> str:
-    import difflib
+    import difflib  # slow to load, for a typo alone
 
     if name.startswith("pole_"):
         return "secrets stand in the .env beside this file"
@@ -314,9 +316,9 @@ def _path_faults(
 ) -> Iterator[str]:
     """Name files that are the same, and a buffer, disks and files (of these keys) that overlap."""
     files = {
-        key.name: Path(os.path.realpath(values[key.sets]))
-        for key in (_KEY_OF[name.lower()] for name in _FILES)
-        if values.get(key.sets) is not None
+        name: Path(os.path.realpath(values[sets]))
+        for name, sets in _FILES.items()
+        if values.get(sets) is not None
     }
     taken = {Path(os.path.realpath(config_path)): "this configuration"}
     for name, file in files.items():
@@ -351,23 +353,24 @@ def _overlaps(values: Mapping[str, Any], files: Mapping[str, Path]) -> Iterator[
 
 
 def _overlap(path: Path, place: Path) -> bool:
-    return path == place or path in place.parents or place in path.parents
+    """True if they are the same, or one is within the other."""
+    return all(map(operator.eq, path.parts, place.parts))
 
 
 def _disk_places(pattern: str, prefixes: Prefixes, paths: Collection[Path]) -> Iterator[Path]:
-    """Yield the real paths of the known mount points of a pattern, there or not.
+    """Yield the real paths of the mount points of a pattern that ``paths`` may overlap.
 
-    Known are the labels that its directory holds, and those that ``paths`` have in their place.
+    These are ``{label}`` itself, for what contains any of them, the labels that ``paths`` have in
+    its place, there or not, and the labels in its directory that a link may lead elsewhere.
     """
     fixed = fixed_part(pattern)
-    real = Path(os.path.realpath(fixed))
-    depth = len(real.parts)
-    yield real / Path(pattern).relative_to(fixed)  # {label}: what contains any of them
-    names = {path.parts[depth] for path in paths if real in path.parents}
-    with suppress(OSError):  # a directory that may be entered but not listed
-        names.update(os.listdir(fixed))
-    part = Path(pattern).parts[len(fixed.parts)]
-    for label in filter(prefixes.role_of, (_label_in(name, part) for name in sorted(names))):
+    real, tail = Path(os.path.realpath(fixed)), Path(pattern).relative_to(fixed)
+    yield real / tail
+    names = {path.parts[len(real.parts)] for path in paths if real in path.parents}
+    with suppress(OSError), os.scandir(fixed) as entries:  # some may be entered but not listed
+        names.update(e.name for e in entries if e.is_symlink() or len(tail.parts) > 1)
+    labels = (_label_in(name, tail.parts[0]) for name in sorted(names))
+    for label in filter(prefixes.role_of, labels):
         yield Path(os.path.realpath(pattern.replace(LABEL, label)))
 
 
@@ -403,16 +406,14 @@ def _unit_warnings(ini: _Ini) -> Iterator[str]:
 def _page_warnings(values: Mapping[str, Any]) -> Iterator[str]:
     """Warn of pages that can't be written: no page is worth a stopped archive."""
     for name, module in _WRITTEN_WITH.items():
-        path = values[_KEY_OF[name.lower()].sets]
-        if path is not None:
-            yield from (f"{name}: {why}" for why in _why_not_written(path, module))
-
-
-def _why_not_written(path: Path, module: str) -> Iterator[str]:
-    directory = shown(str(path.parent))
-    if not os.path.isdir(path.parent):
-        yield f"there is no directory {directory}; make it"
-    elif not os.access(path.parent, os.W_OK | os.X_OK):
-        yield f"this user may not write into {directory}; give it to the cron user"
-    if find_spec(module) is None:
-        yield f"it needs {module}, which is not installed; {INSTALL_PAGE}"
+        path = values[_FILES[name]]
+        if path is None:
+            continue
+        directory = shown(str(path.parent))
+        if not os.path.isdir(path.parent):
+            yield f"{name}: there is no directory {directory}; make it"
+        elif not os.access(path.parent, os.W_OK | os.X_OK):
+            why = f"this user may not write into {directory}"
+            yield f"{name}: {why}; give it to the cron user"
+        if find_spec(module) is None:
+            yield f"{name}: it needs {module}, which is not installed; {INSTALL_PAGE}"

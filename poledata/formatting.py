@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+
+LONGEST_NAME_BYTES = 4000  # PATH_MAX is 4096, and the file also lies under data/ of a mount
+LONGEST_PART_BYTES = 255  # NAME_MAX of ext4 and XFS
 
 
 def shown(name: str) -> str:
@@ -33,6 +37,30 @@ _FIRST_S, _LAST_S = -30_610_224_000.0, 253_402_300_799.0  # of the years 1000 an
 def _in_calendar(seconds: float) -> float:
     """A file may have any time; a year of five digits can be neither written nor parsed."""
     return max(_FIRST_S, min(seconds, _LAST_S))
+
+
+def why_not_carried(name: str) -> str | None:
+    """Return why the manifest can't carry this name unescaped; None if it can.
+
+    ``name`` as from os.fsdecode. BagIt escapes % and line ends, GNU sha512sum the
+    backslash, and readers split lines where ``str.splitlines`` does: such names would
+    read differently in different tools.
+    """
+    if any("\udc80" <= c <= "\udcff" for c in name):
+        return "it is not UTF-8"
+    if "%" in name or "\\" in name:
+        return "it holds a % or a backslash"
+    if name.splitlines() != [name]:
+        return "it holds a character that ends a line"
+    if "\0" in name:
+        return "it holds a NUL byte"
+    if any(len(part) > LONGEST_PART_BYTES for part in os.fsencode(name).split(b"/")):
+        return f"a part of it is longer than a file system takes ({LONGEST_PART_BYTES} bytes)"
+    if len(os.fsencode(name)) > LONGEST_NAME_BYTES:
+        return f"its path is longer than other programs can open ({LONGEST_NAME_BYTES} bytes)"
+    if name.rstrip() != name:
+        return "it ends with white space"
+    return None
 
 
 def is_utf8(text: str) -> bool:

@@ -139,6 +139,11 @@ class Waiting:
         return self.hidden_as or self.name
 
     @property
+    def cost_inodes(self) -> int:
+        """What a copy takes at most: one for itself and for each directory."""
+        return self.name.count("/") + 1
+
+    @property
     def age_key(self) -> tuple[int, str]:
         """Sorts the oldest first; the path makes the order unique."""
         return (self.stat.mtime_ns, self.path)
@@ -364,8 +369,6 @@ class AdoptedBuffer:
     """The buffer of this archive; ``marker`` is None if it could not be given one."""
 
     marker: str | None
-    adopted_at: str
-    why: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import dataclass
 
-from poledata import db
 from poledata.archive.buffer import Buffer
 from poledata.archive.retry import Failures
 from poledata.context import Context
 from poledata.disks.disk_faults import DiskFaults
 from poledata.errors import ExitCode
-from poledata.formatting import size_text, utc
+from poledata.formatting import size_text
 from poledata.models import Job
 
 
@@ -97,10 +95,3 @@ class PassState:
     failures: Failures
     disks: DiskFaults
     is_dry: bool
-
-    def note_removed(self, names: list[str]) -> None:
-        """Record that these files left the buffer."""
-        if names:
-            with db.transaction(self.context.conn):
-                for name in names:
-                    db.files.note_removed(self.context.conn, name, utc(time.time()))

@@ -112,7 +112,7 @@ class Planner:
         if not roles:
             self._batch.without_disk.append(work)
             return True
-        inodes = selection.cost_inodes(work.waiting.name)
+        inodes = work.waiting.cost_inodes
         if not self._limit.take(work.waiting.stat.size_bytes, roles, inodes):
             return False
         self._batch.jobs.append(Job(work.waiting, roles, work.known.sha512 if work.known else None))
@@ -172,7 +172,7 @@ class Planner:
 
     def _pick(self, role: Role, waiting: Waiting) -> HeldDisk | None:
         """Return the fullest disk in use with space for the file, else the first such spare."""
-        size_bytes, inodes = waiting.stat.size_bytes, selection.cost_inodes(waiting.name)
+        size_bytes, inodes = waiting.stat.size_bytes, waiting.cost_inodes
         candidates = [
             d for d in selection.in_order_of_use(self.disks, role) if d.id not in self.out
         ]
@@ -188,7 +188,7 @@ class Planner:
         return chosen
 
     def _pick_spare(self, role: Role, waiting: Waiting, spares: list[Disk]) -> HeldDisk | None:
-        size_bytes, inodes = waiting.stat.size_bytes, selection.cost_inodes(waiting.name)
+        size_bytes, inodes = waiting.stat.size_bytes, waiting.cost_inodes
         too_small = 0
         for disk in spares:
             held = self._usable(disk)
@@ -236,7 +236,7 @@ class Planner:
 
     def _for_writing(self, disk: Disk) -> HeldDisk:
         if self.is_dry:
-            return self.mounted.look_for_writing(disk)
+            return self.mounted.hold_for_dry_run(disk)
         return self.mounted.hold_for_writing(disk)
 
     def _claimed(self, held: HeldDisk) -> HeldDisk | None:

@@ -546,7 +546,7 @@ def _regular(info: os.stat_result | None) -> os.stat_result | None:
 def _has_line(held: HeldDisk, known: KnownFile, line: ManifestLine | None) -> bool:
     if line and line.sha512 != known.sha512:
         return False
-    if line and manifest.stands(held.root_fd, line):
+    if line and manifest.has_line(held.root_fd, line):
         return True
     found = manifest.find_lines(held.root_fd, [known.name]).get(known.name)
     return found is not None and found.sha512 == known.sha512

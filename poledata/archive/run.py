@@ -26,8 +26,6 @@ from poledata.disks.disk_faults import DiskFaults
 from poledata.errors import UsageFault
 from poledata.formatting import utc
 from poledata.models import Severity
-from poledata.notices.channels import configured_channels
-from poledata.notices.store import Board
 from poledata.system import file_descriptors
 
 if TYPE_CHECKING:
@@ -52,8 +50,8 @@ def run_pass(
     work between two batches. A dry run writes nothing.
     """
     must_fit_together(config, db.disks.disks(conn))
-    file_descriptors.must_suffice()
-    context = Context(config, conn, Board(conn, configured_channels(config.secrets), is_dry))
+    file_descriptors.require_enough()
+    context = Context.create(config, conn, is_dry)
     try:
         buffer_fd = _open_buffer(config)
     except UsageFault as fault:
@@ -77,7 +75,7 @@ def run_pass(
 
 def tell_that_it_is_stuck(config: Config, conn: db.Connection, since_s: float) -> None:
     """Another pass holds the lock and has moved no byte for hours."""
-    Board(conn, configured_channels(config.secrets)).tell(
+    Context.create(config, conn).board.tell(
         "pass-stuck",
         "data_manager",
         f"The pass at work has not got on since {utc(since_s)}. "
@@ -217,7 +215,8 @@ class _Pass:
             return
         names = db.files.archived_but_not_removed(self._conn)
         if left := [name for name in names if presence.has_left(name)]:
-            self._state.note_removed(left)
+            with db.transaction(self._conn):
+                db.files.note_removed(self._conn, left, _now())
 
     def _work_through_the_buffer(self) -> None:
         after, state = None, self._state

@@ -333,7 +333,7 @@ def _must_be_usable() -> None:
 
 
 def enter(command: click.Command) -> NoReturn:
-    """Run a script's command, and exit with one of ``ExitCode``, whatever happens."""
+    """Run a script's command, and always exit with one of ``ExitCode``."""
     logging.getLogger("poledata").addHandler(logging.NullHandler())
     os.umask(0o022)  # all users may read what we write, as other tools expect
     outputs, given = _open_outputs(), Options()

@@ -29,9 +29,11 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def beside(config: Config, got_on: Callable[[], None], watcher: Watcher) -> Iterator[Watcher]:
+def beside(
+    config: Config, note_progress: Callable[[], None], watcher: Watcher
+) -> Iterator[Watcher]:
     """Run the thread while this lasts; yield the watcher that the pass reports its progress to."""
-    background = _Background(config, got_on, watcher)
+    background = _Background(config, note_progress, watcher)
     thread = threading.Thread(target=background.run, name="background")
     thread.start()
     try:
@@ -46,8 +48,8 @@ def beside(config: Config, got_on: Callable[[], None], watcher: Watcher) -> Iter
 class _Background(Watcher):
     """The thread's work; as a watcher it passes progress on, and notes that bytes have moved."""
 
-    def __init__(self, config: Config, got_on: Callable[[], None], other: Watcher) -> None:
-        self._config, self._got_on, self._other = config, got_on, other
+    def __init__(self, config: Config, note_progress: Callable[[], None], other: Watcher) -> None:
+        self._config, self._note_progress, self._other = config, note_progress, other
         self._has_moved = False
         self._beaten_at_s = time.monotonic()
         self.over = threading.Event()
@@ -71,7 +73,7 @@ class _Background(Watcher):
     def _look(self) -> None:
         if self._has_moved:
             self._has_moved = False
-            self._got_on()
+            self._note_progress()
             self._beat()
         try:
             with (

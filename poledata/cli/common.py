@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import functools
+import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
 from typing import Any, TypeVar
 
 import click
@@ -113,8 +115,8 @@ def state_lines(config: Config, conn: db.Connection) -> list[str]:
 # --- the screen ---------------------------------------------------------------------------
 
 
-class Would(Watcher):
-    """Prints what would be copied."""
+class DryRunPrinter(Watcher):
+    """Prints what would be copied, and to which disks."""
 
     def would_copy(self, job: Job, labels: list[str]) -> None:
         size = size_text(job.waiting.stat.size_bytes)
@@ -136,6 +138,11 @@ def watcher() -> AbstractContextManager[Watcher]:
         except ImportError:
             pass  # without rich there is no progress to look at
     return nullcontext(Watcher())
+
+
+def print_json(records: object) -> None:
+    """Print lists and dictionaries of texts, numbers and dataclasses, for programs."""
+    click.echo(json.dumps(records, indent=2, default=asdict))
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ import click
 
 from poledata import db
 from poledata.cli import app
-from poledata.cli.common import print_table
+from poledata.cli.common import print_json, print_table
 from poledata.config import Config
 from poledata.context import must_fit_together
 from poledata.disk_map import Entry, read
@@ -43,7 +42,7 @@ def from_map(
         _write(path, changes, stand_in=bool(config and not config.require_mount))
     rows = _readiness(config, entries, changes, known) if config else []
     if as_json:
-        click.echo(json.dumps([asdict(row) for row in rows], indent=2))
+        print_json(rows)
     elif not app.options().quiet:
         click.echo(_summary(path, changes, is_dry))
         if rows:

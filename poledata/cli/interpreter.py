@@ -1,7 +1,7 @@
-"""The Python that starts a script must have its packages, and take names as UTF-8.
+"""Check the Python that starts a script: it must have the packages, and read names as UTF-8.
 
-Every script imports this before all else, for ``#!/usr/bin/env python3`` may find the system's
-Python, which lacks them. It runs on older Pythons too, to say that they are too old.
+Every script imports this first, because ``#!/usr/bin/env python3`` may find the system's Python,
+which lacks the packages. It runs on older Pythons, too, to report that they are too old.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ def _the_right_one() -> str:
 
 
 def _start_again_in_utf8() -> None:
-    """Names are UTF-8 in any locale: else Python would re-encode them, on disks too."""
+    """Make names UTF-8 in any locale: otherwise Python re-encodes them, even on disks."""
     if sys.flags.utf8_mode or sys.getfilesystemencoding() == "utf-8":
         return
-    with open("/proc/self/cmdline", "rb") as words:
-        arguments = words.read().split(b"\0")[1:-1]
+    with open("/proc/self/cmdline", "rb") as command:
+        arguments = command.read().split(b"\0")[1:-1]
     os.execv(sys.executable, [os.fsencode(sys.executable), b"-X", b"utf8", *arguments])
 
 

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import subprocess
 import threading
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from poledata import db
 from poledata.cli import app
-from poledata.cli.common import JSON, Would, command, context_of_command, duration_option, watcher
+from poledata.cli.common import (
+    JSON,
+    DryRunPrinter,
+    command,
+    context_of_command,
+    duration_option,
+    print_json,
+    watcher,
+)
 from poledata.disks import lifecycle
 from poledata.errors import ExitCode, UsageFault
 from poledata.formatting import is_utf8, people_time, seconds, shown, size_text, unshown, utc
@@ -52,7 +58,7 @@ def verify(labels: tuple[str, ...], how_long: float | None, as_json: bool) -> Ex
         over = stop if how_long is None else _TimeLimit(stop, how_long)
         verdicts = verifying.verify_all(context.config, disks, not_since, over, watching.moved)
     if as_json:
-        click.echo(json.dumps([asdict(verdict) for verdict in verdicts], indent=2))
+        print_json(verdicts)
     else:
         for verdict in sorted(verdicts, key=lambda one: (not one.io_errors, one.fault is None)):
             if not (app.options().quiet and verdict.is_well):
@@ -118,10 +124,13 @@ def repair(label: str | None, dry_run: bool) -> ExitCode:
     stop = app.stop_on_signals()
     with context_of_command(turn=False) as context, watcher() as watching:
         emptied = lifecycle.the_disk(context, label) if label else None
-        seen = Would() if dry_run else watching
+        seen = DryRunPrinter() if dry_run else watching
         outcome = repairing.repair(context, stop, seen, emptied, is_dry=dry_run)
     _print_left(outcome)
-    _print_done(outcome, label, dry_run)
+    if dry_run:
+        click.echo("A dry run: nothing was changed.")
+    else:
+        _print_done(outcome, label)
     return ExitCode.DONE if outcome.is_whole else ExitCode.LOOK
 
 
@@ -136,10 +145,7 @@ def _print_left(outcome: repairing.RepairResult) -> None:
         click.echo(f"{outcome.without_disk} files found no disk: mount a spare, then repair again")
 
 
-def _print_done(outcome: repairing.RepairResult, label: str | None, is_dry: bool) -> None:
-    if is_dry:
-        click.echo("A dry run: nothing was changed.")
-        return
+def _print_done(outcome: repairing.RepairResult, label: str | None) -> None:
     to = f", to {' and '.join(sorted(outcome.to_labels))}" if outcome.to_labels else ""
     click.echo(f"{outcome.copied_files} files copied ({size_text(outcome.copied_bytes)}){to}.")
     if label and outcome.is_whole:
@@ -161,7 +167,7 @@ def locate(patterns: tuple[str, ...], as_json: bool) -> ExitCode:
     with db.connect(config.db_path, read_only=True) as conn:
         answer = locating.locate(config, conn, map(_meant, patterns))
     if as_json:
-        click.echo(json.dumps([asdict(one) for one in answer.files], indent=2))
+        print_json(answer.files)
     else:
         for one in answer.files:
             _print_located(one)
@@ -207,18 +213,12 @@ def restore(names: tuple[str, ...], to: Path) -> ExitCode:
     """Get archived files back, from whichever mounted copy proves good; nothing is overwritten."""
     config = app.load_config()
     stop = app.stop_on_signals()
-    is_whole = True
+    code = ExitCode.DONE
     with db.connect(config.db_path, read_only=True) as conn:
         for one in restoring.restore(config, conn, list(map(_meant, names)), to, stop):
-            is_whole &= one.fault is None
-            _print_restored(one)
-    return ExitCode.DONE if is_whole else ExitCode.LOOK
-
-
-def _print_restored(one: restoring.Restored) -> None:
-    for doubt in one.doubts:
-        click.echo(f"{one.name}: {doubt}", err=True)
-    if one.fault:
-        click.echo(f"{one.name}: NOT RESTORED: {one.fault}")
-    else:
-        click.echo(f"{one.name}: {one.label}")
+            for doubt in one.doubts:
+                click.echo(f"{one.name}: {doubt}", err=True)
+            if one.fault:
+                code = ExitCode.LOOK
+            click.echo(f"{one.name}: {f'NOT RESTORED: {one.fault}' if one.fault else one.label}")
+    return code

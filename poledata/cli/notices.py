@@ -1,4 +1,4 @@
-"""``pause``, ``resume``, ``ack``, ``notify``: whether passes work, and who is told what."""
+"""``pause``, ``resume``, ``ack``, ``notify``: whether passes work, and whom notices reach."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def notify(is_test: bool) -> ExitCode:
         f"{PREFIX} a test: nothing is wrong",
         f"Sent by hand on {socket.gethostname()}, {utc(time.time())}. Nothing has to be done.",
     )
-    faults = delivery.carry_all(channels, [test] * len(channels))
+    faults = delivery.send_all(channels, [test] * len(channels))
     for channel, fault in zip(channels, faults, strict=True):
         click.echo(f"{channel.name}: {f'FAILED: {fault}' if fault else 'sent'}")
     beats = heartbeat(config.secrets)

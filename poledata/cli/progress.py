@@ -1,4 +1,4 @@
-"""Live progress of a pass on a terminal, by rich; only loaded when a person watches."""
+"""Draw the progress of a pass on a terminal, with rich; loaded only when a person watches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from poledata.formatting import shown
 
 @contextmanager
 def on_terminal() -> Iterator[Watcher]:
-    """A watcher that draws a bar for each disk."""
+    """Yield a watcher that draws a bar for each disk."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -35,7 +35,7 @@ def on_terminal() -> Iterator[Watcher]:
 
 
 class _Bars(Watcher):
-    """One bar a disk: the file it is at, bytes written and read back, rate and time left."""
+    """One bar for each disk: its current file, bytes written and read back, rate and time left."""
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
@@ -53,7 +53,6 @@ class _Bars(Watcher):
         }
 
     def moved(self, label: str, name: str, n_bytes: int) -> None:
-        # rich locks for itself
-        if label in self._tasks:
+        if label in self._tasks:  # called from any thread: rich has its own lock
             what = f"{label} {escape(shown(name))}"
             self._bars.update(self._tasks[label], description=what, advance=n_bytes)

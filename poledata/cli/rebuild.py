@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
@@ -13,7 +12,7 @@ import click
 
 from poledata import db
 from poledata.cli import app
-from poledata.cli.common import watcher
+from poledata.cli.common import print_json, watcher
 from poledata.cli.maintenance import print_verdict
 from poledata.config import Config
 from poledata.context import Context, must_fit_together
@@ -23,7 +22,7 @@ from poledata.disks.lifecycle import the_disk
 from poledata.errors import ExitCode, Refused
 from poledata.formatting import shown, size_text
 from poledata.maintenance import disk_set
-from poledata.maintenance.inventory import Inventory, taken
+from poledata.maintenance.inventory import Inventory, take_inventory
 from poledata.maintenance.read_bags import BagReport
 from poledata.maintenance.rebuild import BY_LIST, Packed, Rebuilt, rebuild
 from poledata.maintenance.verify import VerifyResult, verify
@@ -42,7 +41,7 @@ def from_disks(map_path: Path | None, and_verify: bool, is_dry: bool, as_json: b
         done = _rebuilt(config, map_path, stop, is_dry)
     verdicts = _verify(config, done, stop) if and_verify else []
     if as_json:
-        click.echo(json.dumps({**asdict(done), "verified": list(map(asdict, verdicts))}, indent=2))
+        print_json({**asdict(done), "verified": verdicts})
     elif not app.options().quiet:
         _print(done, verdicts)
     if stop.is_set():
@@ -56,18 +55,16 @@ def _rebuilt(config: Config, map_path: Path | None, stop: threading.Event, is_dr
     with _database(config, is_dry) as (conn, begun_with):
         known = db.disks.disks(conn)
         must_fit_together(config, known)
-        with taken(config, known) as there:
+        with take_inventory(config, known) as there:
             if not (there.finds or begun_with):
-                raise Refused("\n".join(_why_none(there)))
+                why = "".join(f"{place.path}: {place.why}\n" for place in there.not_used)
+                raise Refused(
+                    "No archive disk is mounted that can be used. Nothing was changed.\n"
+                    f"{why}Mount the disks, each at the place of its label, and run this again."
+                )
             spares = _spares(known, there, entries, map_path)
             context = Context.create(config, conn, is_dry)
             return replace(rebuild(context, there, spares, stop, is_dry), begun_with=begun_with)
-
-
-def _why_none(there: Inventory) -> Iterator[str]:
-    yield "No archive disk is mounted that can be used. Nothing was changed."
-    yield from (f"{place.path}: {place.why}" for place in there.not_used)
-    yield "Mount the disks, each at the place of its label, and run this again."
 
 
 def _spares(
@@ -92,12 +89,13 @@ def _database(config: Config, is_dry: bool) -> Iterator[tuple[db.Connection, str
         if path.exists():
             db.database_files.must_be_sound(path)
             if is_dry:
-                path = _copied(
-                    path, stack.enter_context(db.database_files.temporary_directory(path))
-                )
+                directory = stack.enter_context(db.database_files.temporary_directory(path))
+                with db.connect(path, read_only=True) as conn:
+                    db.database_files.copy_to(conn, path, directory / path.name)
+                path = directory / path.name
             db.database_files.remove_unfinished(path)
         else:
-            there = stack.enter_context(taken(config, ()))
+            there = stack.enter_context(take_inventory(config, ()))
             disks = [find.held for find in there.finds]
             copy = stack.enter_context(catalog_copy.richest(disks, path))
             begun_with = str(copy or "")
@@ -116,13 +114,6 @@ def _end_copied_passes(conn: db.Connection) -> None:
     with db.transaction(conn):
         for row in db.passes.unended_passes(conn):
             db.passes.end_pass(conn, row.id, row.started_at, "copied", row.files_failed)
-
-
-def _copied(path: Path, directory: Path) -> Path:
-    copy = directory / path.name
-    with db.connect(path, read_only=True) as conn:
-        db.database_files.copy_to(conn, path, copy)
-    return copy
 
 
 def _verify(config: Config, done: Rebuilt, stop: threading.Event) -> list[VerifyResult]:

@@ -11,7 +11,7 @@ import click
 from poledata import db
 from poledata.archive import run
 from poledata.cli import app, background
-from poledata.cli.common import Would, is_watched, state_lines, watcher
+from poledata.cli.common import DryRunPrinter, is_watched, state_lines, watcher
 from poledata.config import Config
 from poledata.context import Context
 from poledata.errors import (
@@ -122,7 +122,7 @@ def dry_run() -> ExitCode:
     app.log_to_screen()
     stop = app.stop_on_signals()
     with db.connect(config.db_path, read_only=True) as conn:
-        tally = run.run_pass(config, conn, stop, Would(), is_dry=True)
+        tally = run.run_pass(config, conn, stop, DryRunPrinter(), is_dry=True)
     click.echo("A dry run: nothing was changed.")
     return tally.exit_code
 

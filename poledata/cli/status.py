@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 
 import click
 
 from poledata import db
 from poledata.cli import app
-from poledata.cli.common import JSON, command, context_of_command, state_lines
+from poledata.cli.common import JSON, command, context_of_command, print_json, state_lines
 from poledata.config import Config, page_faults
 from poledata.context import must_fit_together
 from poledata.errors import ExitCode, NotWritten, UsageFault
@@ -44,7 +42,10 @@ def status(as_json: bool, html: Path | None, send: bool) -> ExitCode:
         config = app.load_config()
         with _read_only(config) as conn:
             found = facts.collect(config, conn)
-        click.echo(json.dumps(asdict(found), indent=2) if as_json else as_text(found))
+        if as_json:
+            print_json(found)
+        else:
+            click.echo(as_text(found))
     return ExitCode.DONE
 
 
@@ -84,7 +85,7 @@ def check(as_json: bool) -> ExitCode:
         findings = list(checks.check_everything(config, conn))
     faults = sum(not finding.is_well for finding in findings)
     if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in findings], indent=2))
+        print_json(findings)
     else:
         for finding in findings:
             click.echo(f"{'ok   ' if finding.is_well else 'FAULT'} {finding.what}")

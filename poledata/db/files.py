@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import astuple
 
 from poledata.db.disks import DISK_COLUMNS, disk_of
@@ -103,10 +103,11 @@ def _add_copy(conn: Connection, file_id: int, disk: Disk, read_back: ReadBack, a
     )
 
 
-def note_removed(conn: Connection, name: str, at: str) -> None:
-    """Note that the file has left the buffer, and forget its hash there."""
-    conn.execute("UPDATE files SET removed_from_buffer_at = ? WHERE name = ?", (at, name))
-    conn.execute("DELETE FROM rehashed WHERE name = ?", (name,))
+def note_removed(conn: Connection, names: Sequence[str], at: str) -> None:
+    """Note that these files have left the buffer, and forget their hashes there."""
+    rows = [(at, name) for name in names]
+    conn.executemany("UPDATE files SET removed_from_buffer_at = ? WHERE name = ?", rows)
+    conn.executemany("DELETE FROM rehashed WHERE name = ?", [(name,) for name in names])
 
 
 def archived_but_not_removed(conn: Connection) -> list[str]:

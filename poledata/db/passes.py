@@ -126,7 +126,7 @@ def current_pause(conn: Connection, at: str) -> Pause | None:
 
 def adopted_buffer(conn: Connection) -> AdoptedBuffer | None:
     """Return the buffer that was adopted last; None before the first pass."""
-    rows = conn.execute("SELECT marker, adopted_at, why FROM buffers ORDER BY id DESC LIMIT 1")
+    rows = conn.execute("SELECT marker FROM buffers ORDER BY id DESC LIMIT 1")
     return next((AdoptedBuffer(*row) for row in rows), None)
 
 

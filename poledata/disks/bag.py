@@ -13,12 +13,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from poledata.formatting import utc
+from poledata.formatting import utc, why_not_carried
 from poledata.models import Disk, Role
 from poledata.system import paths
 
-LONGEST_NAME_BYTES = 4000  # PATH_MAX is 4096, and the file also lies under data/ of a mount
-LONGEST_PART_BYTES = 255  # NAME_MAX of ext4 and XFS
 DATA = "data"
 INCOMING = ".incoming"
 ASIDE = ".aside"
@@ -53,30 +51,6 @@ class Mark:
         """True if this is that disk's mark."""
         own = Mark.of(disk, 0)
         return replace(self, opened_at=own.opened_at, closed_at=None) == own
-
-
-def why_not_carried(name: str) -> str | None:
-    """Return why the manifest can't carry this name unescaped; None if it can.
-
-    ``name`` as from os.fsdecode. BagIt escapes % and line ends, GNU sha512sum the
-    backslash, and readers split lines where ``str.splitlines`` does: such names would
-    read differently in different tools.
-    """
-    if any("\udc80" <= c <= "\udcff" for c in name):
-        return "it is not UTF-8"
-    if "%" in name or "\\" in name:
-        return "it holds a % or a backslash"
-    if name.splitlines() != [name]:
-        return "it holds a character that ends a line"
-    if "\0" in name:
-        return "it holds a NUL byte"
-    if any(len(part) > LONGEST_PART_BYTES for part in os.fsencode(name).split(b"/")):
-        return f"a part of it is longer than a file system takes ({LONGEST_PART_BYTES} bytes)"
-    if len(os.fsencode(name)) > LONGEST_NAME_BYTES:
-        return f"its path is longer than other programs can open ({LONGEST_NAME_BYTES} bytes)"
-    if name.rstrip() != name:
-        return "it ends with white space"
-    return None
 
 
 def why_no_name(name: str) -> str | None:

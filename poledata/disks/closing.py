@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from poledata.disks.identity import HeldDisk, must_be_writable
 from poledata.disks.lifecycle import must_be, refused, the_disk
 from poledata.disks.mounted_disks import MountedDisks, seal_bytes
 from poledata.errors import FULL_ERRNOS, CannotClose, ManifestDamaged
-from poledata.formatting import seconds, shown, size_text, utc_now
+from poledata.formatting import seconds, shown, size_text, utc_now, why_not_carried
 from poledata.models import CopyOnDisk, CopyState, Disk, DiskState, ManifestLine, Written
 from poledata.notices.kinds import DISK_KINDS
 from poledata.system import direct_io, mounts, paths
@@ -93,14 +93,14 @@ def _keep_catalog(context: Context, held: HeldDisk) -> None:
 
 def _finish(context: Context, held: HeldDisk, reason: str) -> str:
     disk, closed_at = held.disk, utc_now()
-    payload = _seal(held.root_fd, closed_at)
+    sizes = _seal(held.root_fd, closed_at)
     try:
         packing_list = keep_packing_list(context, held, closed_at)
     except OSError as fault:  # the computer's fault: this disk has not failed
         lists = packing_lists(context)
         raise CannotClose(f"its packing list can't be kept in {lists}: {fault.strerror}") from fault
     room = mounts.space(held.root_fd)
-    text = _how_to_remove(context, held, payload, packing_list, reason)
+    text = _how_to_remove(context, held, sizes, packing_list, reason)
     context.board.settle(("copy-damaged", *DISK_KINDS), disk.label)
     context.board.tell("disk-closed", disk.label, text)  # before "sealed": then it is not repeated
     at = disk.last_used_at or closed_at
@@ -113,7 +113,7 @@ def _finish(context: Context, held: HeldDisk, reason: str) -> str:
 
 
 def _how_to_remove(
-    context: Context, held: HeldDisk, payload: Payload, packing_list: Path, reason: str
+    context: Context, held: HeldDisk, sizes: dict[str, int], packing_list: Path, reason: str
 ) -> str:
     """Return what a person needs to know to take a full disk out."""
     disk = held.disk
@@ -121,12 +121,13 @@ def _how_to_remove(
     states = {state: sum(d.state is state for d in disks) for state in DiskState}
     first, last = disk.first_used_at or utc_now(), disk.last_used_at or utc_now()
     days = (seconds(last) - seconds(first)) / 86_400
-    rate = f", {size_text(payload.size_bytes / days)} a day" if days >= 1 else ""
+    size_bytes = sum(sizes.values())
+    rate = f", {size_text(size_bytes / days)} a day" if days >= 1 else ""
     return (
         f"{disk.label} is closed: {reason}.\n"
         f"Role {disk.role.value}, serial {disk.serial}, logical ID {disk.logical_id}.\n"
-        f"In use from {first} to {last}: {payload.files} files, "
-        f"{size_text(payload.size_bytes)}{rate}.\n"
+        f"In use from {first} to {last}: {len(sizes)} files, "
+        f"{size_text(size_bytes)}{rate}.\n"
         f"Packing list: {packing_list}\n"
         f"Now: 1. umount {held.path}  2. take the drive out and store it  "
         f"3. when it leaves: data_manager.py ship {disk.label}\n"
@@ -184,7 +185,7 @@ def _reconcile(context: Context, held: HeldDisk) -> None:
 
 def _survey(root_fd: int, rows: Iterable[CopyOnDisk]) -> list[FileUnderData]:
     """Return everything that any of the three knows, by name. Raises CannotClose."""
-    sizes = dict(_files_under_data(root_fd))
+    sizes = _sizes_under_data(root_fd)
     lines: dict[str, str] = {}
     for line in manifest.read(root_fd):
         if line.name in lines:
@@ -198,12 +199,14 @@ def _survey(root_fd: int, rows: Iterable[CopyOnDisk]) -> list[FileUnderData]:
     ]
 
 
-def _files_under_data(root_fd: int) -> Iterator[tuple[str, int]]:
-    """Yield name and size in bytes of every file. Raises CannotClose for a link or special file."""
+def _sizes_under_data(root_fd: int) -> dict[str, int]:
+    """Return the size in bytes of every file, by name. Raises CannotClose for anything else."""
+    sizes = {}
     for name, size_bytes in bag.entries_under_data(root_fd):
         if size_bytes is None:
             raise CannotClose(f"data/{shown(name)} is neither a file nor a directory")
-        yield name, size_bytes
+        sizes[name] = size_bytes
+    return sizes
 
 
 def _adopt(
@@ -211,7 +214,7 @@ def _adopt(
 ) -> None:
     """Register a file that one of the three did not know, after reading it back."""
     name, conn = found.name, context.conn
-    if why := bag.why_not_carried(name):
+    if why := why_not_carried(name):
         raise CannotClose(f"data/{shown(name)} can't stand in a manifest: {why}")
     if found.size_bytes is None:
         raise CannotClose(f"data/{shown(name)} is not there any more")
@@ -235,27 +238,21 @@ def _adopt(
 # --- sealing ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Payload:
-    """What a sealed bag holds."""
+def _seal(root_fd: int, closed_at: str) -> dict[str, int]:
+    """Complete the bag (RFC 8493): sorted manifest, bag-info, and last the tag manifest.
 
-    files: int
-    size_bytes: int
-
-
-def _seal(root_fd: int, closed_at: str) -> Payload:
-    """Complete the bag (RFC 8493): sorted manifest, bag-info, and last the tag manifest."""
+    Return the size in bytes of each file in it.
+    """
     paths.make_directories(root_fd, bag.INCOMING)
     bag.sweep_incoming(root_fd)
     names = _sort_manifest(root_fd)
-    sizes = dict(_files_under_data(root_fd))
+    sizes = _sizes_under_data(root_fd)
     if strange := sizes.keys() ^ set(names):
         raise CannotClose(
             f"data/{shown(min(strange))} came or went while it was closed: look at it, and close "
             "it again"
         )
-    payload = Payload(len(sizes), sum(sizes.values()))
-    bag.write_file(root_fd, bag.MARK, _closed_mark(root_fd, closed_at, payload))
+    bag.write_file(root_fd, bag.MARK, _closed_mark(root_fd, closed_at, sizes))
     os.fsync(root_fd)
     bag.write_file(root_fd, bag.TAG_MANIFEST, _tag_manifest(root_fd))
     os.fsync(root_fd)
@@ -263,7 +260,7 @@ def _seal(root_fd: int, closed_at: str) -> Payload:
         with contextlib.suppress(FileNotFoundError):  # removed before an interruption
             os.rmdir(empty, dir_fd=root_fd)
     os.fsync(root_fd)
-    return payload
+    return sizes
 
 
 def _sort_manifest(root_fd: int) -> list[str]:
@@ -277,11 +274,11 @@ def _sort_manifest(root_fd: int) -> list[str]:
     return [line.name for line in lines]
 
 
-def _closed_mark(root_fd: int, closed_at: str, payload: Payload) -> bytes:
+def _closed_mark(root_fd: int, closed_at: str, sizes: dict[str, int]) -> bytes:
     ours = ("Pole-Closed", "Payload-Oxum", "Bag-Size")
     lines = bag.read_small(root_fd, bag.MARK).decode().splitlines()
     kept = [line for line in lines if not line.startswith(ours)]
-    kept.append(f"Payload-Oxum: {payload.size_bytes}.{payload.files}")
+    kept.append(f"Payload-Oxum: {sum(sizes.values())}.{len(sizes)}")
     kept.append(f"Pole-Closed: {closed_at}")
     return "".join(f"{line}\n" for line in kept).encode()
 

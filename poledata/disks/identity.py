@@ -352,7 +352,7 @@ def as_refusal(disk: Disk) -> Iterator[None]:
                 "(chown).",
             ) from fault
         except OSError as fault:
-            file_descriptors.must_not_lack(fault)
+            file_descriptors.raise_if_exhausted(fault)
             raise DiskRefused(
                 "disk-error",
                 disk.label,

@@ -314,7 +314,7 @@ def tell_no_good_copy(context: Context, disk: Disk) -> int:
     return len(gone)
 
 
-def settle_mended(context: Context) -> None:
+def settle_repaired(context: Context) -> None:
     """Settle the notices of bad copies whose files have two good ones by now."""
     for name in context.board.open_keys("copy-damaged"):
         if db.copies.has_both_copies(context.conn, name):

@@ -44,7 +44,7 @@ class BadLines:
         return [*self.first, *([f"{bag.MANIFEST}: {more} more bad lines"] if more else [])]
 
 
-def mend(root_fd: int) -> None:
+def cut_torn_line(root_fd: int) -> None:
     """Cut a last line that a crash tore; its file has no row yet and is adopted later.
 
     Raises ManifestDamaged as must_end_well.
@@ -114,7 +114,7 @@ def append(root_fd: int, entries: Sequence[tuple[str, str]]) -> list[ManifestLin
     return lines
 
 
-def stands(root_fd: int, line: ManifestLine) -> bool:
+def has_line(root_fd: int, line: ManifestLine) -> bool:
     """True if this line is where it was written."""
     with _opened(root_fd) as fd:
         return os.pread(fd, len(line.text), line.offset_bytes) == line.text
@@ -138,7 +138,7 @@ def find_lines(
 def read_on(root_fd: int, bad: BadLines) -> Iterator[ManifestLine]:
     """Yield every line that can be used, without those that can't, also for their names.
 
-    A last line that a crash tore is not a bad one: ``mend`` cuts it.
+    A last line that a crash tore is not a bad one: ``cut_torn_line`` removes it.
     """
     for line in _read(root_fd, bad):
         if why := bag.why_no_name(line.name):

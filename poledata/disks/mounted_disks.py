@@ -101,7 +101,7 @@ class MountedDisks:
                 held = self._make_ready(held)
         return held
 
-    def look_for_writing(self, disk: Disk) -> HeldDisk:
+    def hold_for_dry_run(self, disk: Disk) -> HeldDisk:
         """Return the disk for a dry run, by any user: refused as for writing, and not touched."""
         held = self.hold(disk)
         with as_refusal(disk):
@@ -160,7 +160,7 @@ class MountedDisks:
         for own in (bag.DATA, bag.INCOMING):  # never through a link in their place
             paths.make_directories(held.root_fd, own)
         bag.sweep_incoming(held.root_fd)
-        manifest.mend(held.root_fd)
+        manifest.cut_torn_line(held.root_fd)
         if disk.state is DiskState.SPARE:
             with db.transaction(self._conn):
                 db.disks.activate(self._conn, disk, utc_now())

@@ -51,11 +51,6 @@ def cost_bytes(size_bytes: int) -> int:
     return size_bytes + FILE_OVERHEAD_BYTES
 
 
-def cost_inodes(name: str) -> int:
-    """Return what a file of this name takes at most: one for itself and for each directory."""
-    return name.count("/") + 1
-
-
 def fullest_that_fits(rooms: Sequence[Room], size_bytes: int, inodes: int = 1) -> Room | None:
     """Return the fullest disk with room, so that one is filled before the next; None if none."""
     fitting = [room for room in rooms if room.takes(size_bytes, inodes)]

@@ -30,17 +30,14 @@ class Upkeep:
 
     def look_again(self, labels: set[str]) -> None:
         """Settle the notices about those of these disks that are well again."""
-        with self._mounted() as mounted:  # of all disks: two may be on one drive
+        with MountedDisks(self._context.config, self._conn) as mounted:
             well = set()
-            for disk in db.disks.disks(self._conn):
+            for disk in db.disks.disks(self._conn):  # of all: two may be on one drive
                 with self._board.isolated(f"{disk.label}: looking again"):
                     if not (_is_at_fault(mounted, disk) or self._must_stay_open(disk)):
                         well.add(disk.label)
         for label in labels & well:
             self._board.settle(DISK_KINDS, label)
-
-    def _mounted(self) -> MountedDisks:
-        return MountedDisks(self._context.config, self._conn)
 
     def _must_stay_open(self, disk: Disk) -> bool:
         """True if a disk's notice stays although the disk looks well.
@@ -89,7 +86,7 @@ class Upkeep:
     def keep_catalogs(self, ids: Collection[int]) -> list[tuple[Disk, OSError]]:
         """Put a daily copy of the database on each of these disks in use; return those at fault."""
         faults = []
-        with self._mounted() as mounted:
+        with MountedDisks(self._context.config, self._conn) as mounted:
             for disk in db.disks.disks(self._conn):
                 if disk.id in ids and disk.state is DiskState.ACTIVE:
                     with self._board.isolated(f"{disk.label}: copying the database"):

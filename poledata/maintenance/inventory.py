@@ -62,7 +62,7 @@ class Inventory:
 
 
 @contextmanager
-def taken(config: Config, known: Sequence[Disk]) -> Iterator[Inventory]:
+def take_inventory(config: Config, known: Sequence[Disk]) -> Iterator[Inventory]:
     """Look at every place of ``DiskMountPoints``; hold the proved disks meanwhile."""
     found = list(_look(config))
     marked = [each for each in found if isinstance(each, Marked)]

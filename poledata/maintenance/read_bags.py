@@ -13,7 +13,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
-from enum import Enum
 from itertools import groupby, islice
 
 from poledata import db
@@ -22,7 +21,7 @@ from poledata.context import Context
 from poledata.disks import bag, manifest
 from poledata.disks.identity import HeldDisk
 from poledata.errors import NO_SUCH_ERRNOS, ManifestDamaged, Stopped
-from poledata.formatting import shown, utc
+from poledata.formatting import shown, utc, why_not_carried
 from poledata.maintenance.examine import examine
 from poledata.models import CopyOnDisk, CopyState, FileStat, ManifestLine, Role
 from poledata.system import paths
@@ -91,19 +90,6 @@ def _read(context: Context, held: HeldDisk, stop: threading.Event) -> BagReport:
     return report
 
 
-class LineFinding(Enum):
-    """What a line, its file and the database mean together."""
-
-    NEW = "nothing is known of the file"
-    ADDED = "the file is known, this copy of it is not"
-    KNOWN = "all is known"
-    BAD = "this copy is known to be damaged"
-    GONE = "the line has no file"
-    LOST = "the line has no file, and nothing is known of it"
-    OTHER_SIZE = "the file has another size than is known"
-    OTHER_CONTENT = "other content is known by this name"
-
-
 @dataclass(frozen=True, slots=True)
 class Listed:
     """A line of the manifest, and the stat of the file that it names; None: there is none."""
@@ -111,21 +97,6 @@ class Listed:
     sha512: str
     name: str
     stat: FileStat | None
-
-
-def judge(listed: Listed, row: CopyOnDisk | None) -> LineFinding:
-    """Pure."""
-    if row and row.sha512 != listed.sha512:
-        return LineFinding.OTHER_CONTENT
-    if listed.stat is None:
-        return LineFinding.GONE if row else LineFinding.LOST
-    if row is None:
-        return LineFinding.NEW
-    if row.size_bytes != listed.stat.size_bytes:
-        return LineFinding.OTHER_SIZE
-    if row.state is CopyState.DAMAGED:
-        return LineFinding.BAD
-    return LineFinding.KNOWN if row.state is CopyState.GOOD else LineFinding.ADDED
 
 
 @dataclass(slots=True)
@@ -163,34 +134,38 @@ class _BagReading:
         return db.copies.file_on(self.context.conn, self.held.disk, name)
 
     def _register(self, listed: Listed) -> bool:
-        """False: the file must be read before it can be judged."""
-        name, row = listed.name, self._row(listed.name)
-        finding = judge(listed, row)
-        if listed.stat:
+        """Compare a line, its file and the database, and register what is new.
+
+        False: the file has another size than is known, so it must be read first.
+        """
+        name, found, row = listed.name, listed.stat, self._row(listed.name)
+        if found:
             self.report.files += 1
-            self.report.size_bytes += listed.stat.size_bytes
+            self.report.size_bytes += found.size_bytes
         if row is None:
             self._register_new(listed)
-        elif finding is LineFinding.OTHER_CONTENT:
+        elif row.sha512 != listed.sha512:
             self._unregistered.add(name)
             self.report.differences.append(self._difference(listed, row))
-        elif finding is LineFinding.BAD:
-            self.report.damaged.append(shown(name))
-        elif finding is LineFinding.GONE:
+        elif found is None:
             self.report.missing.append(shown(name))
             self._set(row, listed, CopyState.MISSING)
-        elif finding is LineFinding.ADDED:
+        elif row.size_bytes != found.size_bytes:
+            return False
+        elif row.state is CopyState.DAMAGED:
+            self.report.damaged.append(shown(name))
+        elif row.state is not CopyState.GOOD:
             self._add(row.file_id, listed, CopyState.GOOD)
-        return finding is not LineFinding.OTHER_SIZE
+        return True
 
     def _register_new(self, listed: Listed) -> None:
-        if listed.stat is None:  # a row needs a size, which nobody knows
-            self._unregistered.add(listed.name)
-            self.report.lost.append(shown(listed.name))
+        name, found = listed.name, listed.stat
+        if found is None:  # a row needs a size, which nobody knows
+            self._unregistered.add(name)
+            self.report.lost.append(shown(name))
             return
-        conn, found = self.context.conn, listed.stat
         file_id = db.rebuild.add_file(
-            conn, listed.name, listed.sha512, found.size_bytes, found.mtime_ns
+            self.context.conn, name, listed.sha512, found.size_bytes, found.mtime_ns
         )
         self._add(file_id, listed, CopyState.GOOD)
 
@@ -244,7 +219,7 @@ class _BagReading:
         self.report.without_line.sort()
 
     def _is_known(self, name: str) -> bool:
-        if name in self._unregistered or bag.why_not_carried(name):
+        if name in self._unregistered or why_not_carried(name):
             return name in self._unregistered
         row = self._row(name)
         return row is not None and row.state is not None

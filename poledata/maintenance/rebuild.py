@@ -85,15 +85,7 @@ def rebuild(
     _note_begin(context)
     _register_disks(context, inventory, spares)
     rows = {disk.serial: disk for disk in db.disks.disks(context.conn)}
-    helds = [replace(find.held, disk=rows[find.held.disk.serial]) for find in inventory.finds]
-    reports = read_bags.read_all(context, helds, stop)
-    for held, report in zip(helds, reports, strict=True):
-        if held.disk.state is DiskState.CLOSED and not is_dry:
-            try:  # the lists may be lost together with the database
-                closing.keep_packing_list(context, held, held.disk.last_used_at or utc_now())
-            except OSError as fault:
-                report.faults.append(f"its packing list can't be kept: {fault.strerror or fault}")
-        _tell(context, held.disk, report)
+    reports = _read_bags(context, inventory, rows, stop, is_dry)
     by_copies = _take_in(context, inventory)
     packed = tuple(_close_by_lists(context, inventory, known))
     closed = {one.serial for one in packed if not one.fault}
@@ -110,6 +102,26 @@ def rebuild(
         tuple(entry.label for entry in spares),
         by_copies,
     )
+
+
+def _read_bags(
+    context: Context,
+    inventory: Inventory,
+    rows: dict[str, Disk],
+    stop: threading.Event,
+    is_dry: bool,
+) -> list[BagReport]:
+    """Register what is on the disks. Raises Stopped."""
+    helds = [replace(find.held, disk=rows[find.held.disk.serial]) for find in inventory.finds]
+    reports = read_bags.read_all(context, helds, stop)
+    for held, report in zip(helds, reports, strict=True):
+        if held.disk.state is DiskState.CLOSED and not is_dry:
+            try:  # the lists may be lost together with the database
+                closing.keep_packing_list(context, held, held.disk.last_used_at or utc_now())
+            except OSError as fault:
+                report.faults.append(f"its packing list can't be kept: {fault.strerror or fault}")
+        _tell(context, held.disk, report)
+    return reports
 
 
 def _take_in(context: Context, inventory: Inventory) -> tuple[str, ...]:

@@ -134,7 +134,7 @@ def _tell_how_disks_are(context: Context, were_bad: set[int]) -> None:
                 lifecycle.tell_no_good_copy(context, disk)
             elif disk.id in were_bad:
                 context.board.settle(["copy-damaged"], disk.known_as)
-    lifecycle.settle_mended(context)
+    lifecycle.settle_repaired(context)
 
 
 @dataclass(frozen=True, slots=True)

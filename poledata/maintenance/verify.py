@@ -26,9 +26,7 @@ from poledata.errors import DiskRefused, Refused, Stopped
 from poledata.formatting import counted, shown, utc_now
 from poledata.maintenance.examine import OF_US_ERRNOS, CopyReading, examine
 from poledata.models import CopyOnDisk, CopyState, Disk, DiskState
-from poledata.notices.channels import configured_channels
 from poledata.notices.kinds import DISK_KINDS
-from poledata.notices.store import Board
 from poledata.system import mounts, paths
 from poledata.system.direct_io import HashingReader
 
@@ -128,12 +126,12 @@ def verify_all(
 @contextmanager
 def _own_context(config: Config) -> Iterator[Context]:
     with db.connect_again(config.db_path) as conn:
-        yield Context(config, conn, Board(conn, configured_channels(config.secrets)))
+        yield Context.create(config, conn)
 
 
 def _tell_again(context: Context, found: Iterable[tuple[Disk, VerifyResult]]) -> None:
     """Report bad copies again: the reading of another disk may have changed what is true."""
-    lifecycle.settle_mended(context)
+    lifecycle.settle_repaired(context)
     for disk, verdict in found:
         if verdict.damaged or verdict.missing:
             with context.board.isolated(f"{disk.label}: telling of its copies"):

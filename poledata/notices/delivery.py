@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # message.py is loaded only when there is something to send
 
 RETRY_S, RETRY_LAST_S = 60.0, 600.0
 REPEAT_S = 86_400.0  # if no configuration says how often
-Carry = Callable[[Channel, Message], str | None]  # sends; returns why that failed, or None
+Send = Callable[[Channel, Message], str | None]  # sends; returns why that failed, or None
 StateLines = Callable[[Config, db.Connection], list[str]]  # the state of the archive, five lines
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ def deliver(
     conn: db.Connection,
     state_lines: StateLines,
     now_s: float | None = None,
-    carry: Carry = send_through,
+    send: Send = send_through,
 ) -> None:
     """Send what is due through each channel, all at once, and record the results.
 
@@ -64,7 +64,7 @@ def deliver(
         if is_ours:
             _note_that_database_is_back(config, conn, channels)
             if due := _due_messages(config, conn, channels, now_s):
-                _send(config, conn, due, state_lines, now_s, carry)
+                _send(config, conn, due, state_lines, now_s, send)
 
 
 def _send(
@@ -73,13 +73,13 @@ def _send(
     due: Sequence[_DueMessage],
     state_lines: StateLines,
     now_s: float,
-    carry: Carry,
+    send: Send,
 ) -> None:
     state = ["How the archive stands can't be told: see the log."]
     with Board(conn).isolated("the state of the archive"):  # the notices go out without it
         state = state_lines(config, conn)
     messages = [_composed(one, state, now_s) for one in due]
-    faults = carry_all([one.channel for one in due], messages, carry)
+    faults = send_all([one.channel for one in due], messages, send)
     with db.transaction(conn):
         for one, fault in zip(due, faults, strict=True):
             _record(conn, one, fault, utc(now_s))
@@ -114,15 +114,15 @@ def queue_digest(config: Config, conn: db.Connection, headline: str, text: str, 
         db.notices.add_digest(conn, DIGEST, headline, text, at, channels)
 
 
-def carry_all(
-    channels: Sequence[Channel], messages: Sequence[Message], carry: Carry = send_through
+def send_all(
+    channels: Sequence[Channel], messages: Sequence[Message], send: Send = send_through
 ) -> list[str | None]:
     """Send to all channels at once, each its own message; return why each failed, or None."""
     from concurrent.futures import ThreadPoolExecutor
 
     def one(channel: Channel, message: Message) -> str | None:
         with caught(channel.name) as bugs:
-            return carry(channel, message)
+            return send(channel, message)
         return bugs[0]
 
     with ThreadPoolExecutor(max_workers=max(1, len(channels))) as pool:
@@ -169,9 +169,9 @@ def _due_items(
     items = tuple(item for item in found if item and item.is_for(channel))
     if not items:
         return ()
-    since, until = (utc(now_s + sign * message.TRICKLE_S) for sign in (-1, 1))
-    often = db.notices.frequent_kinds(conn, channel.name, since, until, message.TRICKLE_MESSAGES)
-    return message.without_trickle(items, often)
+    since, until = (utc(now_s + sign * message.MOST_WITHIN_S) for sign in (-1, 1))
+    frequent = db.notices.frequent_kinds(conn, channel.name, since, until, message.MOST_MESSAGES)
+    return message.without_frequent(items, frequent)
 
 
 def _must_wait(items: Sequence[Item], now_s: float) -> bool:
@@ -242,7 +242,7 @@ def _send_unstored(
     channels = [c for c in configured_channels(secrets) if not _is_stamped(about, c, repeat_s)]
     item = Item(News.NEW, Delivery(notice, "", 0, None, None, None))
     message = compose([item], [state], time.time())
-    faults = carry_all(channels, [message] * len(channels))
+    faults = send_all(channels, [message] * len(channels))
     for channel, fault in zip(channels, faults, strict=True):
         if fault:
             log.warning("%s: %s could not be sent: %s", channel.name, message.subject, fault)

@@ -215,6 +215,11 @@ SMART_KINDS = ("smart-failing", "smart-warning", "drive-missing")
 FILE_KINDS = ("copy-failed", "not-removed", "name-conflict", "bad-name")
 
 
-def says_it_itself(notice: Notice) -> bool:
-    """True if its first sentence is the headline: the database itself can be used."""
-    return notice.kind == "database-error" and notice.key != "database"
+def own_headline(notice: Notice) -> str | None:
+    """Return the first sentence of a notice that says more than its kind's headline, else None.
+
+    If the database itself can be used, that is what an incomplete one lacks.
+    """
+    if notice.kind == "database-error" and notice.key != "database":
+        return notice.text.partition(". ")[0]
+    return None

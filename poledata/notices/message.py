@@ -14,7 +14,7 @@ from itertools import groupby
 
 from poledata.formatting import people_time, seconds, utc
 from poledata.models import Channel, Delivery, Message, Notice, Severity
-from poledata.notices.kinds import DIGEST, FILE_KINDS, KINDS, says_it_itself
+from poledata.notices.kinds import DIGEST, FILE_KINDS, KINDS, own_headline
 
 SUBJECT_CHARACTERS = 80
 NAMED = 10  # of many notices of one kind
@@ -24,7 +24,7 @@ _TEXT_CHARACTERS = 1500  # of one notice
 _ONE_LINE_CHARACTERS = 150  # of one among many
 QUIET_FIRST_S, QUIET_LAST_S = 3600.0, 86_400.0
 OF_FILES = (*FILE_KINDS, "copy-damaged")  # there may be thousands of them
-TRICKLE_MESSAGES, TRICKLE_S = 3, 10_800.0  # at most so many of one of these kinds in this time
+MOST_MESSAGES, MOST_WITHIN_S = 3, 10_800.0  # about one of these kinds within this time
 
 
 class News(Enum):
@@ -75,12 +75,10 @@ def quiet_s(reopened: int) -> float:
     return min(QUIET_FIRST_S * 2.0 ** (reopened - 1), QUIET_LAST_S) if reopened else 0.0
 
 
-def without_trickle(items: Sequence[Item], told_often: Container[str]) -> tuple[Item, ...]:
+def without_frequent(items: Sequence[Item], frequent: Container[str]) -> tuple[Item, ...]:
     """Drop what can wait for more of its kind: if file after file fails, many messages with one
     file each would teach people to ignore them."""
-    return tuple(
-        i for i in items if i.notice.kind not in told_often or i.notice.kind not in OF_FILES
-    )
+    return tuple(i for i in items if i.notice.kind not in frequent or i.notice.kind not in OF_FILES)
 
 
 def compose(items: Sequence[Item], state: Sequence[str], now_s: float) -> Message:
@@ -121,8 +119,8 @@ def _what(alike: Sequence[Item]) -> str:
         return f"{still}{len(alike)} {kind.many}"
     if kind.headline == "{key}":
         return key
-    if says_it_itself(notice):
-        return f"{still}{_printable(notice.text.partition('. ')[0])}"
+    if own := own_headline(notice):
+        return f"{still}{_printable(own)}"
     shown = key if len(key) <= _KEY_CHARACTERS else f"…{key[1 - _KEY_CHARACTERS :]}"
     return f"{shown}: {still}{kind.headline}"
 

@@ -54,7 +54,7 @@ def check_everything(config: Config, conn: db.Connection) -> Iterator[CheckFindi
         yield _fault(other_user)
         return  # what this user may do says nothing about the archive
     try:
-        file_descriptors.must_suffice()
+        file_descriptors.require_enough()
     except TooFewDescriptors as fault:
         yield _fault(str(fault))
     yield from map(_fault, _log_faults(config))

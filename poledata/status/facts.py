@@ -30,7 +30,7 @@ from poledata.models import (
     Severity,
 )
 from poledata.notices.channels import configured_channels
-from poledata.notices.kinds import KINDS, says_it_itself
+from poledata.notices.kinds import KINDS, own_headline
 from poledata.system import locks, mounts
 
 DAY_S = 86_400.0
@@ -278,9 +278,7 @@ def _notices_text(status: Status, kind: str, notices: Sequence[Notice]) -> str:
         return f"files without a good copy: {status.without_good_copy}"
     if len(notices) > 1:
         return f"{len(notices)} {KINDS[kind].many}"
-    if says_it_itself(notices[0]):
-        return notices[0].text.partition(". ")[0]
-    return f"{notices[0].key}: {KINDS[kind].headline}"
+    return own_headline(notices[0]) or f"{notices[0].key}: {KINDS[kind].headline}"
 
 
 def _no_pass(status: Status) -> Iterator[str]:

@@ -108,14 +108,10 @@ def _trend(disk: Disk, checks: Sequence[SmartCheck]) -> DriveTrend:
 
 def render(status: Status, trends: Trends, full_percent: float) -> str:
     """Return the page; from ``full_percent`` on, the level of the buffer is a notice."""
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     script = (_HERE / "status_page.js").read_text(encoding="utf-8")
-    template = environment.from_string((_HERE / "status_page.html").read_text(encoding="utf-8"))
     at_station = [item for item in status.disks if item.disk.state not in GONE]
     archive = Fact("Archive", (f"{status.db_path} ({status.config_path})",))
-    return BEGINNING + template.render(
+    return BEGINNING + _template().render(
         status=status,
         made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(status.at_s)),
         old_after_s=NO_PASS_FOR_S,
@@ -137,15 +133,25 @@ def render(status: Status, trends: Trends, full_percent: float) -> str:
         drives=trends.drives,
         facts=[archive, *text.archive_facts(status), *text.disk_facts(status)],
         since=lambda at: people_time(seconds(at), status.at_s),
-        day_of=lambda at_s: time.strftime("%Y-%m-%d", time.gmtime(at_s)),
-        curve=curve,
-        size_text=size_text,
-        level_text=text.level_text,
-        pending_text=text.pending_text,
-        undelivered_text=text.undelivered_text,
-        used_part=text.used_part,
         version=__version__,
     )
+
+
+def _template() -> jinja2.Template:
+    """Return the template of the page, with the functions that it calls."""
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals.update(
+        curve=curve,
+        day_of=lambda at_s: time.strftime("%Y-%m-%d", time.gmtime(at_s)),
+        level_text=text.level_text,
+        pending_text=text.pending_text,
+        size_text=size_text,
+        undelivered_text=text.undelivered_text,
+        used_part=text.used_part,
+    )
+    return environment.from_string((_HERE / "status_page.html").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True, slots=True)

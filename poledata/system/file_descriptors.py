@@ -22,13 +22,13 @@ def raise_limit() -> int:
     return limit
 
 
-def must_not_lack(fault: BaseException) -> None:
+def raise_if_exhausted(fault: BaseException) -> None:
     """Raise TooFewDescriptors if that is the fault, which is no fault of a disk."""
     if isinstance(fault, OSError) and fault.errno in ERRNOS:
         raise TooFewDescriptors(fault.strerror or str(fault)) from fault
 
 
-def must_suffice() -> None:
+def require_enough() -> None:
     """Raise TooFewDescriptors if a pass would run out of them, and then blame a disk or file."""
     limit = raise_limit()
     if limit < LEAST:

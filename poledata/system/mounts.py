@@ -327,7 +327,7 @@ def _ask_lsblk(names: list[str]) -> tuple[Drive, ...]:
             [*command, *devices], capture_output=True, timeout=_LSBLK_TIMEOUT_S, check=False
         )
     except (OSError, subprocess.TimeoutExpired) as fault:
-        file_descriptors.must_not_lack(fault)
+        file_descriptors.raise_if_exhausted(fault)
         log.warning("lsblk can't be asked: %s", fault)
         return ()
     # Exit status 32 and 64: none, or only some of the devices were found.

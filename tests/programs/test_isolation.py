@@ -40,7 +40,7 @@ def full(world: World) -> World:
 @pytest.mark.parametrize(
     ("module", "path"),
     [
-        ("poledata.disks.bag", "why_not_carried"),
+        ("poledata.formatting", "why_not_carried"),
         ("poledata.archive.planner", "Planner._place"),
         ("poledata.archive.copier", "_must_agree"),
         ("poledata.archive.disk_writer", "CopyWriter.begin"),
@@ -84,7 +84,7 @@ def test_a_bug_when_a_known_file_is_looked_at_keeps_it(full: World) -> None:
     full.configure(DeleteFromBuffer="no")
     full.run_pass(check=0)
     full.configure(DeleteFromBuffer="yes")
-    full.run_pass(check=3, prefix=with_bug("poledata.archive.clear_buffer", "hash_once", IS_BAD))
+    full.run_pass(check=3, prefix=with_bug("poledata.archive.batch", "_hash_once", IS_BAD))
     assert full.waiting() == {BAD}
     assert ("defect", BAD) in full.notices()
 
@@ -217,7 +217,9 @@ def test_a_bug_at_a_line_leaves_the_rest_of_the_database(full: World) -> None:
     full.db_path.unlink()
     for place in full.disks.values():  # else the copy of the database there knows them all
         (place / "catalogue.sqlite").unlink(missing_ok=True)
-    bug = with_bug("poledata.maintenance.read_bags", "judge", IS_BAD)
+    bug = with_bug(
+        "poledata.maintenance.read_bags", "_BagReading._register", "'0dd.g3' in repr(args[1])"
+    )
     full.run("generate_db.py", "--from-disks", check=3, prefix=bug)
     assert {row["name"] for row in full.sql("SELECT name FROM files")} == GOOD
     full.run("generate_db.py", "--from-disks", check=0)

@@ -88,7 +88,7 @@ def archived(world: World) -> Calls:
 def test_one_file_passes_through_ten_modules_at_most(archived: Calls) -> None:
     """From the scan to the removal: these are the modules that have the file in hand."""
     modules = archived.modules.keys() - ASIDE
-    assert len(modules) <= MOST_MODULES, sorted(modules)
+    assert len(modules) <= MOST_MODULES, " ".join(sorted(modules))
 
 
 def test_no_disk_is_proved_or_measured_twice_in_a_batch(archived: Calls) -> None:

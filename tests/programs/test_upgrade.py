@@ -48,8 +48,8 @@ def test_after_an_upgrade_of_the_program_one_looks_before_the_first_pass(
     before = world.snapshot(world.db_path.parent)
     run = world.run_pass(*command.split(), *page, check=0)
     assert run.err.splitlines() == [
-        f"{world.db_path} is of an earlier release (schema version 2, not {db.sqlite.SCHEMA_VERSION}): "
-        "the next pass upgrades it. This shows an upgraded copy."
+        f"{world.db_path} is of an earlier release (schema version 2, not "
+        f"{db.sqlite.SCHEMA_VERSION}): the next pass upgrades it. This shows an upgraded copy."
     ]
     assert "--json" not in command or run.json()
     assert before.differences(world.snapshot(world.db_path.parent)) == []

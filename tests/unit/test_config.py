@@ -299,6 +299,8 @@ def test_a_file_that_cannot_be_read_is_a_fault(tmp_path: Path) -> None:
         ({"DiskMountPoints": "linked"},
          "BufferLocation: ~/buffer is, or lies on, a place for a disk (~/linked/{label}); "
          "keep them apart"),
+        ({"DiskMountPoints": "linked/{label}/RCW38", "LogFile": "buffer/RCW38/x"},
+         "LogFile: ~/buffer/RCW38/x lies on a disk (~/linked/{label}/RCW38); put it elsewhere"),
         ({"FilenameDB": "buffer/x"},
          "FilenameDB: ~/buffer/x lies inside the buffer; put it elsewhere"),
         ({"LogFile": "buffer/RCW38/x"},

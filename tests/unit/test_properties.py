@@ -17,12 +17,13 @@ from hypothesis import given
 
 from poledata.disks import bag, manifest
 from poledata.errors import ManifestDamaged
+from poledata.formatting import why_not_carried
 from poledata.models import ManifestLine
 from poledata.system import mounts
 
 HASHES = st.text("0123456789abcdef", min_size=128, max_size=128)
 NAMES = st.text(min_size=1, max_size=30).filter(
-    lambda name: _is_utf8(name) and bag.why_not_carried(name) is None and "\0" not in name
+    lambda name: _is_utf8(name) and why_not_carried(name) is None and "\0" not in name
 )
 LINES = st.lists(st.tuples(HASHES, NAMES), max_size=8, unique_by=lambda entry: entry[1])
 
@@ -59,7 +60,7 @@ def test_what_is_written_as_a_manifest_is_read_back(entries: list[tuple[str, str
         lines = [line for entry in entries for line in manifest.append(root_fd, [entry])]
         assert list(manifest.read(root_fd)) == lines
         assert [(line.sha512, line.name) for line in lines] == entries
-        assert all(manifest.stands(root_fd, line) for line in lines)
+        assert all(manifest.has_line(root_fd, line) for line in lines)
 
 
 @given(LINES, st.data())
@@ -71,7 +72,7 @@ def test_a_manifest_torn_anywhere_keeps_every_whole_line(
     whole = b"".join(texts)
     torn = whole[: data.draw(st.integers(0, len(whole)))]
     with disk_with(bag.MANIFEST, torn) as root_fd:
-        manifest.mend(root_fd)
+        manifest.cut_torn_line(root_fd)
         assert content_of(root_fd) == torn[: torn.rfind(b"\n") + 1]
 
 
@@ -86,7 +87,7 @@ def test_whatever_a_manifest_holds_it_is_read_or_said_to_be_damaged(content: byt
         else:
             assert b"".join(line.text for line in lines) == content
         try:
-            manifest.mend(root_fd)
+            manifest.cut_torn_line(root_fd)
         except ManifestDamaged:
             assert content_of(root_fd) == content
         else:

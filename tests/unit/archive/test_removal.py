@@ -718,7 +718,7 @@ def test_a_line_of_another_content_is_no_line(station: Station, digit: str) -> N
     """What the lane saw counts only with the catalogue's SHA-512, and only while it stands."""
     line = ManifestLine(digit * 128, NAME, 0)
     _other_line(station, digit)
-    assert manifest.stands(station.fds["S01"], line)
+    assert manifest.has_line(station.fds["S01"], line)
     assert station.remove(lines={station.disk("S01").id: line}) == (
         NO_COPY + "its manifest line is not there",
     )
@@ -808,7 +808,7 @@ TAKES_AWAY = {
         "unlink",
     ): "its temporary name, when it can't be written",
     ("poledata/disks/bag.py", "set_aside", "rename"): "to a new, random name in .aside/",
-    ("poledata/disks/manifest.py", "mend", "ftruncate"): "a torn last line",
+    ("poledata/disks/manifest.py", "cut_torn_line", "ftruncate"): "a torn last line",
     (
         "poledata/archive/buffer_marker.py",
         "write",

@@ -215,7 +215,7 @@ def test_what_left_the_buffer_is_no_longer_looked_for(conn: db.Connection) -> No
     register(conn, "P01", name=OTHER)
     assert db.files.archived_but_not_removed(conn) == [NAME]
     with db.transaction(conn):
-        db.files.note_removed(conn, NAME, TUESDAY)
+        db.files.note_removed(conn, [NAME], TUESDAY)
     assert db.files.archived_but_not_removed(conn) == []
     (row,) = conn.execute("SELECT removed_from_buffer_at FROM files WHERE name = ?", (NAME,))
     assert row[0] == TUESDAY
@@ -242,7 +242,7 @@ def test_a_hash_is_forgotten_when_its_file_left(conn: db.Connection) -> None:
     register(conn, "P01", "S01")
     with db.transaction(conn):
         db.files.remember_sha512(conn, NAME, STAT, SHA512)
-        db.files.note_removed(conn, NAME, TUESDAY)
+        db.files.note_removed(conn, [NAME], TUESDAY)
     assert db.files.remembered_sha512(conn, NAME, STAT) is None
 
 

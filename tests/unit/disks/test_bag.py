@@ -18,6 +18,7 @@ from hypothesis import given
 
 from poledata.disks import bag, manifest
 from poledata.errors import ManifestDamaged
+from poledata.formatting import why_not_carried
 from poledata.models import ManifestLine
 from tests.helpers.invariants import parse_manifest
 from tests.helpers.sample_disks import DISK, NAMES
@@ -128,7 +129,7 @@ LINE_ENDS = [c for c in map(chr, range(0x110000)) if len(f"a{c}b".splitlines()) 
 def test_what_ends_a_line_for_any_reader_is_refused(end: str) -> None:
     """Everything that str.splitlines() splits at, wherever it stands in the name."""
     for name in (f"a{end}b", f"{end}b", f"a{end}", f"a/{end}/b", end):
-        assert bag.why_not_carried(name) == "it holds a character that ends a line"
+        assert why_not_carried(name) == "it holds a character that ends a line"
 
 
 @pytest.mark.parametrize(
@@ -151,13 +152,13 @@ def test_what_ends_a_line_for_any_reader_is_refused(end: str) -> None:
 )
 def test_a_name_is_refused_for_one_stated_reason(name: str, why: str | None) -> None:
     """%, backslash, line ends, trailing white space and what is not UTF-8; all else is carried."""
-    assert bag.why_not_carried(name) == why
+    assert why_not_carried(name) == why
 
 
 @given(NAMES)
 def test_a_carried_name_is_read_back_from_its_line(name: str) -> None:
     """One line in, the same name out, and nothing else; the checker of these tests agrees."""
-    if bag.why_not_carried(name) is not None:
+    if why_not_carried(name) is not None:
         return
     with TemporaryDirectory() as directory:
         fd = os.open(directory, os.O_RDONLY)
@@ -529,7 +530,7 @@ def test_lines_are_added_at_the_end_and_found_where_they_stand(root: Path, bag_f
     assert first + second == list(manifest.read(bag_fd))
     for line in first + second:
         assert text[line.offset_bytes :].startswith(line.text)
-        assert manifest.stands(bag_fd, line)
+        assert manifest.has_line(bag_fd, line)
 
 
 def test_a_line_stands_only_where_it_was_written(root: Path, bag_fd: int) -> None:
@@ -542,9 +543,9 @@ def test_a_line_stands_only_where_it_was_written(root: Path, bag_fd: int) -> Non
         replace(line, offset_bytes=1),
         replace(line, offset_bytes=10**9),
     ):
-        assert not manifest.stands(bag_fd, other)
+        assert not manifest.has_line(bag_fd, other)
     os.truncate(root / bag.MANIFEST, len(line.text) - 1)
-    assert not manifest.stands(bag_fd, line)
+    assert not manifest.has_line(bag_fd, line)
 
 
 def test_lines_are_found_by_their_names(root: Path, bag_fd: int) -> None:
@@ -588,12 +589,12 @@ def test_a_line_that_a_crash_tore_is_cut(root: Path, bag_fd: int) -> None:
     ends = [0, 140, 140 + 164 + 3, len(whole)]
     for length in (*range(0, len(whole), 23), *ends, *(end - 1 for end in ends[1:])):
         (root / bag.MANIFEST).write_bytes(whole[:length])
-        manifest.mend(bag_fd)
+        manifest.cut_torn_line(bag_fd)
         left = (root / bag.MANIFEST).read_bytes()
         assert whole.startswith(left)
         assert left.count(b"\n") == whole[:length].count(b"\n")
         assert left == b"" or left.endswith(b"\n")
-        manifest.mend(bag_fd)
+        manifest.cut_torn_line(bag_fd)
         assert (root / bag.MANIFEST).read_bytes() == left
 
 
@@ -601,7 +602,7 @@ def test_the_zeros_that_a_power_cut_leaves_are_cut(root: Path, bag_fd: int) -> N
     """A file may have grown without its bytes having arrived."""
     whole = write_lines(root, *((ONE, f"{number}.g3") for number in range(1000)))
     (root / bag.MANIFEST).write_bytes(whole + bytes(12_000))
-    manifest.mend(bag_fd)
+    manifest.cut_torn_line(bag_fd)
     assert (root / bag.MANIFEST).read_bytes() == whole
 
 

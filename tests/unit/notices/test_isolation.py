@@ -88,6 +88,6 @@ def test_a_bug_in_one_channel_leaves_the_others(bugs: list[str]) -> None:
             raise RuntimeError("boom")
         return None
 
-    sent = delivery.carry_all([bad, good], [Message("s", "b")] * 2, carry)
+    sent = delivery.send_all([bad, good], [Message("s", "b")] * 2, carry)
     assert sent == ["A bug of this program (RuntimeError: boom); the log has its traceback", None]
     assert bugs == ["pager-command"]
