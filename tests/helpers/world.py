@@ -13,6 +13,7 @@ import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,14 @@ from tests.helpers.invariants import (
     parse_manifest,
     snapshot,
 )
+from tests.helpers.warm import WarmScripts
 
 MARKER = ".poledata-buffer"
 REPO = Path(__file__).resolve().parents[2]
 # As cron's, and with the waits shortened that protect a buffer against writers.
-CRON_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPO / "tests/quick")}
+QUICK_PATH = str(REPO / "tests/quick")
+CRON_ENVIRONMENT = {"PATH": "/usr/bin:/bin", "PYTHONPATH": QUICK_PATH}
+AT_START = ("PYTHON", "LC_", "LANG", "LD_")  # variables that Python or the system reads once
 REAL_WAITS = {"PYTHONPATH": ""}
 # With one of these among its arguments, data_manager.py runs no pass that could tidy up.
 NO_PASS = {
@@ -189,12 +193,18 @@ class World:
         """Run a script of the repository as cron does: from ``/``, with hardly an environment.
 
         ``env`` comes on top of cron's; ``prefix`` is a command that runs the script (strace).
+        Where neither has a say in the start of Python, the script is a fork of a warm one.
         """
         command = [*prefix, *self.command(script, *args)]
+        environ = {**CRON_ENVIRONMENT, **(env or {})}
+        if not prefix and (warm := self._warm(script, environ)):
+            words = self.command(script, *args)[2:]
+            run = Run(*warm.run(script, words, cwd, environ, timeout_s))
+            return self._checked(command, run, check)
         result = subprocess.run(
             command,
             cwd=cwd,
-            env={**CRON_ENVIRONMENT, **(env or {})},
+            env=environ,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             encoding="utf-8",
@@ -202,7 +212,19 @@ class World:
             timeout=timeout_s,
             check=False,
         )
-        run = Run(result.returncode, result.stdout, result.stderr)
+        return self._checked(command, Run(result.returncode, result.stdout, result.stderr), check)
+
+    def _warm(self, script: str, environ: Mapping[str, str]) -> WarmScripts | None:
+        """What can run it without the start of Python, if nothing depends on that start."""
+        python = {name: value for name, value in environ.items() if name.startswith(AT_START)}
+        if self.release != REPO or python.items() != {"PYTHONPATH": QUICK_PATH}.items():
+            return None
+        warm = warm_scripts()
+        return warm if script in warm.scripts else None
+
+    def _checked(
+        self, command: Sequence[str], run: Run, check: int | Collection[int] | None
+    ) -> Run:
         wanted = {check} if isinstance(check, int) else check
         if wanted is not None and run.code not in wanted:
             raise AssertionError(self._explain(command, run, wanted))
@@ -333,6 +355,19 @@ class World:
 
 def _files_below(root: Path) -> set[str]:
     return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+@cache
+def warm_scripts() -> WarmScripts:
+    """One for each worker of xdist, from its first run of a script to its end."""
+    return WarmScripts(CRON_ENVIRONMENT)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm_scripts_end() -> Iterator[None]:
+    yield
+    if warm_scripts.cache_info().currsize:
+        warm_scripts().close()
 
 
 @pytest.fixture
