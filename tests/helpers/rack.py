@@ -7,28 +7,23 @@ import os
 import signal
 import struct
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from poledata.disks import selection
 from poledata.system import locks
+from tests.helpers.bugs import with_constant
 from tests.helpers.halted import GONE_S, HaltedPass, ready_world, strace
 from tests.helpers.loopdisks import LoopWorld, make_file_system
 from tests.helpers.world import CRON_ENVIRONMENT, World
 
 # A batch ends after 1000 files or 4 GiB, and there is no setting for it: this runs the script
 # named in the arguments with batches of three files.
-IN_SMALL_BATCHES = (
-    sys.executable,
-    "-c",
-    "import runpy, sys; del sys.argv[:2]; sys.path.insert(0, sys.argv[0].rpartition('/')[0])\n"
-    "import poledata.disks.selection; poledata.disks.selection.BATCH_FILES = 3\n"
-    "runpy.run_path(sys.argv[0], run_name='__main__')",
-)
 BATCH_FILES = 3
+IN_SMALL_BATCHES = with_constant(selection, "BATCH_FILES", BATCH_FILES)
 
 
 def until(is_so: Callable[[], bool], what: str) -> None:

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from poledata.db import sqlite
+from tests.helpers.bugs import with_constant
 from tests.helpers.world import World
 
 # Nobody wants to wait for the 60 s that a pass waits for a locked database, and there is no
 # setting for it: this runs the script named in the arguments with that one constant altered.
-IMPATIENT = (
-    sys.executable,
-    "-c",
-    "import runpy, sys; del sys.argv[:2]; sys.path.insert(0, sys.argv[0].rpartition('/')[0])\n"
-    "import poledata.db.sqlite; poledata.db.sqlite.BUSY_TIMEOUT_S = 0.6\n"
-    "runpy.run_path(sys.argv[0], run_name='__main__')",
-)
+IMPATIENT = with_constant(sqlite, "BUSY_TIMEOUT_S", 0.6)
 
 
 def inode_and_times(path: Path) -> tuple[int, int, int]:

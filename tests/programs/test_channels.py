@@ -12,7 +12,7 @@ import pytest
 
 from poledata.config import Secrets
 from poledata.models import Message
-from poledata.notices import channels
+from poledata.notices import channels, send_child
 from tests.helpers.link import command, url
 from tests.helpers.post import WORD, Receiver, black_hole, refused_port, wait_for
 
@@ -120,7 +120,7 @@ def test_a_broken_apprise_is_only_a_channel_that_fails(
     """In whatever way it is broken."""
     (tmp_path / "apprise.py").write_text(f"raise RuntimeError('{WORD}')")
     run = subprocess.run(
-        [sys.executable, "-m", "poledata.notices.send_child"],
+        [sys.executable, "-m", send_child.__name__],
         input=f'{{"notify": "json://{WORD}@h", "subject": "s", "body": "b"}}',
         env={"PYTHONPATH": f"{tmp_path}:{Path(channels.__file__).parents[2]}"},
         capture_output=True,
@@ -139,11 +139,11 @@ def test_no_secret_stands_in_the_process_list(web: Receiver) -> None:
     web.mood = "slow"
     sender = threading.Thread(target=channels.send_through, args=(url(web.http_url), MESSAGE))
     sender.start()
-    wait_for(lambda: any("poledata.notices.send_child" in line for line in _process_list()))
+    wait_for(lambda: any(send_child.__name__ in line for line in _process_list()))
     seen = "\n".join(_process_list())
     web.over.set()
     sender.join()
-    assert "poledata.notices.send_child" in seen
+    assert send_child.__name__ in seen
     assert WORD not in seen
 
 

@@ -18,6 +18,10 @@ from pathlib import Path
 
 import pytest
 
+import poledata.archive.run
+import poledata.db.files
+import poledata.status.facts
+from tests.helpers.bugs import broken
 from tests.helpers.invariants import snapshot
 from tests.helpers.other_users import POWERLESS
 from tests.helpers.stations import read_only
@@ -25,17 +29,6 @@ from tests.helpers.world import CRON_ENVIRONMENT, REPO, Run, World
 
 NAME = "fullrate/RCW38/80296951/0000.g3"
 SCRIPTS = ("data_manager.py", "generate_db.py")
-
-
-def spoilt(mistake: str) -> tuple[str, ...]:
-    """A prefix that runs the script with a mistake of ours in it: one Python statement."""
-    program = (
-        "import runpy, sys; del sys.argv[:2]; sys.path.insert(0, sys.argv[0].rpartition('/')[0])\n"
-        "def wrong(*args, **options): raise RuntimeError('bo\\nom')\n"
-        f"{mistake}\n"
-        "runpy.run_path(sys.argv[0], run_name='__main__')"
-    )
-    return (sys.executable, "-c", program)
 
 
 def run_plainly(
@@ -337,8 +330,7 @@ def test_a_defect_ends_with_3_a_plain_sentence_and_a_traceback_in_the_log(world:
     """What is safe, and where the log is: one line on the screen, and the next pass works."""
     world.put(NAME)
     world.generate()
-    mistake = "import poledata.archive.run; poledata.archive.run.run_pass = wrong"
-    run = world.run_pass(check=3, prefix=spoilt(mistake))
+    run = world.run_pass(check=3, prefix=broken(poledata.archive.run, "run_pass"))
     assert run.out == ""
     assert len(run.err.splitlines()) <= 2  # the exception's own text holds a line end
     for part in ("defect", "RuntimeError", "stay in the buffer", str(world.log_path)):
@@ -354,8 +346,7 @@ def test_a_defect_in_the_middle_of_a_pass_loses_nothing(world: World) -> None:
     """Copies are made, registering them fails: the file's next try adopts them."""
     world.put(NAME)
     world.generate()
-    mistake = "import poledata.db.files; poledata.db.files.register = wrong"
-    world.run_pass(check=3, prefix=spoilt(mistake))
+    world.run_pass(check=3, prefix=broken(poledata.db.files, "register"))
     assert world.waiting() == world.archived("P01") == world.archived("S01") == {NAME}
     inode = (world.data("P01") / NAME).stat().st_ino
     world.sql("UPDATE pending SET next_try_at = '2020-01-01T00:00:00Z'")
@@ -372,8 +363,9 @@ def test_a_defect_is_never_without_its_traceback(world: World, where: str) -> No
     """
     world.generate()
     log = world.root / where
-    mistake = "import poledata.status.facts; poledata.status.facts.collect = wrong"
-    run = world.run_pass("status", "--log-file", str(log), check=3, prefix=spoilt(mistake))
+    run = world.run_pass(
+        "status", "--log-file", str(log), check=3, prefix=broken(poledata.status.facts, "collect")
+    )
     traceback = "Traceback (most recent call last)"
     assert traceback in run.err or (log.exists() and traceback in log.read_text())
 

@@ -100,9 +100,8 @@ def test_a_writer_waits_for_another(path: Path) -> None:
 def test_of_two_who_make_it_at_once_one_wins(tmp_path: Path) -> None:
     """The other is told; the winner's is whole."""
     path = tmp_path / "pole.sqlite"
-    script = (
-        "import pathlib, sys, poledata.db.database_files as d; d.create(pathlib.Path(sys.argv[1]))"
-    )
+    maker = db.database_files.__name__
+    script = f"import pathlib, sys, {maker} as m; m.create(pathlib.Path(sys.argv[1]))"
     makers = [
         subprocess.Popen([sys.executable, "-c", script, path], cwd=REPO, stderr=subprocess.PIPE)
         for _ in range(4)

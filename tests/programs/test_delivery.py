@@ -16,7 +16,7 @@ from poledata import config, db
 from poledata.cli.common import state_lines
 from poledata.formatting import seconds, utc
 from poledata.models import Channel, Message, Severity
-from poledata.notices import delivery
+from poledata.notices import delivery, send_child
 from poledata.notices.channels import SEND_TIMEOUT_S, configured_channels
 from poledata.notices.store import Board
 from tests.helpers.halted import ready_world
@@ -194,7 +194,7 @@ def test_two_processes_never_send_the_same(station: World, web: Receiver) -> Non
     environ = {"POLE_NOTIFY_URLS": web.http_url + PATIENT}
     put_bad_name(station)
     first = station.start("data_manager.py", env=environ)
-    wait_for(lambda: any("poledata.notices.send_child" in line for line in children(first.pid)))
+    wait_for(lambda: any(send_child.__name__ in line for line in children(first.pid)))
     put_bad_name(station, "another%.g3")
     station.put("a.g3")
     station.run_pass(check=1, env=environ)

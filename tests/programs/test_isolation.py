@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from types import ModuleType
 
 import pytest
 
+import poledata.archive.batch
+import poledata.archive.buffer
+import poledata.archive.copier
+import poledata.archive.disk_writer
+import poledata.archive.monitor
+import poledata.archive.planner
+import poledata.archive.removal
+import poledata.archive.run
+import poledata.db.files
+import poledata.disks.catalog_copy
+import poledata.disks.disk_faults
+import poledata.disks.lifecycle
+import poledata.disks.mounted_disks
+import poledata.formatting
+import poledata.maintenance.read_bags
+import poledata.maintenance.verify
+import poledata.notices.channels
+import poledata.notices.message
+import poledata.status.facts
+import poledata.status.publish
 from poledata.models import Disk
 from poledata.notices import isolation
 from poledata.smart import check as smart_check
 from poledata.smart.smartctl import FoundDrive
-from tests.helpers.bugs import with_bug
+from tests.helpers.bugs import name_of, with_bug
 from tests.helpers.recorded_drives import all_well, check
 from tests.helpers.world import World
 
@@ -40,21 +61,22 @@ def full(world: World) -> World:
 @pytest.mark.parametrize(
     ("module", "path"),
     [
-        ("poledata.formatting", "why_not_carried"),
-        ("poledata.archive.planner", "Planner._place"),
-        ("poledata.archive.copier", "_must_agree"),
-        ("poledata.archive.disk_writer", "CopyWriter.begin"),
-        ("poledata.archive.disk_writer", "CopyWriter.link"),
-        ("poledata.archive.disk_writer", "CopyWriter.add_to_manifest"),
-        ("poledata.db.files", "register"),
-        ("poledata.archive.batch", "Batches._judge"),
-        ("poledata.archive.removal", "Removal._hide_if_proved"),
-        ("poledata.archive.removal", "Removal._remove_hidden"),
-        ("poledata.archive.removal", "may_remove"),
+        (poledata.formatting, "why_not_carried"),
+        (poledata.archive.planner, "Planner._place"),
+        (poledata.archive.copier, "_must_agree"),
+        (poledata.archive.disk_writer, "CopyWriter.begin"),
+        (poledata.archive.disk_writer, "CopyWriter.link"),
+        (poledata.archive.disk_writer, "CopyWriter.add_to_manifest"),
+        (poledata.db.files, "register"),
+        (poledata.archive.batch, "Batches._judge"),
+        (poledata.archive.removal, "Removal._hide_if_proved"),
+        (poledata.archive.removal, "Removal._remove_hidden"),
+        (poledata.archive.removal, "may_remove"),
     ],
+    ids=name_of,
 )
 def test_a_bug_at_a_file_keeps_that_file_and_stops_no_other(
-    full: World, module: str, path: str
+    full: World, module: ModuleType, path: str
 ) -> None:
     """The others are archived and removed, the last checks are made; then the script ends with 3.
 
@@ -84,7 +106,7 @@ def test_a_bug_when_a_known_file_is_looked_at_keeps_it(full: World) -> None:
     full.configure(DeleteFromBuffer="no")
     full.run_pass(check=0)
     full.configure(DeleteFromBuffer="yes")
-    full.run_pass(check=3, prefix=with_bug("poledata.archive.batch", "_hash_once", IS_BAD))
+    full.run_pass(check=3, prefix=with_bug(poledata.archive.batch, "_hash_once", IS_BAD))
     assert full.waiting() == {BAD}
     assert ("defect", BAD) in full.notices()
 
@@ -92,7 +114,7 @@ def test_a_bug_when_a_known_file_is_looked_at_keeps_it(full: World) -> None:
 def test_an_entry_that_can_not_be_looked_at_hides_no_other(full: World) -> None:
     """An I/O error at one file of a directory is that file's: the others are archived."""
     when = f"args[1] == {'0dd.g3'!r}"
-    bug = with_bug("poledata.archive.buffer", "_stat_entry", when)
+    bug = with_bug(poledata.archive.buffer, "_stat_entry", when)
     prefix = (
         *bug[:2],
         bug[2].replace("RuntimeError('bo\\nom')", "OSError(5, 'Input/output error')"),
@@ -112,7 +134,7 @@ def test_an_entry_that_can_not_be_looked_at_hides_no_other(full: World) -> None:
 def test_a_bug_at_a_disk_lets_the_next_one_take_the_files(full: World) -> None:
     """That disk is refused; once the program is right the next look ends the notice."""
     when = "args[1].label == 'P01'"
-    full.run_pass(check=3, prefix=with_bug("poledata.disks.mounted_disks", "prove", when))
+    full.run_pass(check=3, prefix=with_bug(poledata.disks.mounted_disks, "prove", when))
     assert full.waiting() == set()
     assert full.archived("P02") == {*GOOD, BAD}
     assert ("defect", "P01") in full.notices()
@@ -123,18 +145,19 @@ def test_a_bug_at_a_disk_lets_the_next_one_take_the_files(full: World) -> None:
 @pytest.mark.parametrize(
     ("module", "path", "about"),
     [
-        ("poledata.archive.monitor", "_look_for_new_files", "new files"),
-        ("poledata.archive.monitor", "_look_at_buffer", "the buffer's room"),
-        ("poledata.disks.disk_faults", "DiskFaults.end_of_pass", "failing disks"),
-        ("poledata.disks.catalog_copy", "is_due", "P01: copying the database"),
-        ("poledata.disks.lifecycle", "settle_no_good_copy", "files without a good copy"),
-        ("poledata.disks.disk_faults", "DiskFaults.close_full", "full disks"),
-        ("poledata.archive.run", "_Pass._note_a_crash", "the last pass"),
-        ("poledata.notices.channels", "heartbeat", "heartbeat"),
+        (poledata.archive.monitor, "_look_for_new_files", "new files"),
+        (poledata.archive.monitor, "_look_at_buffer", "the buffer's room"),
+        (poledata.disks.disk_faults, "DiskFaults.end_of_pass", "failing disks"),
+        (poledata.disks.catalog_copy, "is_due", "P01: copying the database"),
+        (poledata.disks.lifecycle, "settle_no_good_copy", "files without a good copy"),
+        (poledata.disks.disk_faults, "DiskFaults.close_full", "full disks"),
+        (poledata.archive.run, "_Pass._note_a_crash", "the last pass"),
+        (poledata.notices.channels, "heartbeat", "heartbeat"),
     ],
+    ids=name_of,
 )
 def test_a_bug_in_one_check_stops_neither_files_nor_other_checks(
-    full: World, module: str, path: str, about: str
+    full: World, module: ModuleType, path: str, about: str
 ) -> None:
     """The notice ends when the same work is done without the bug."""
     full.run_pass(check=3, prefix=with_bug(module, path, "True"))
@@ -150,7 +173,7 @@ def test_a_bug_in_one_check_stops_neither_files_nor_other_checks(
 def test_a_bug_outside_all_units_is_a_critical_notice_too(full: World) -> None:
     """Until a pass comes to its end."""
     full.run_pass(
-        check=3, prefix=with_bug("poledata.archive.run", "_Pass._count_what_is_left", "True")
+        check=3, prefix=with_bug(poledata.archive.run, "_Pass._count_what_is_left", "True")
     )
     assert ("defect", "the pass") in full.notices()
     full.run_pass(check=0)
@@ -161,7 +184,7 @@ def test_a_bug_in_the_page_leaves_the_metrics(full: World) -> None:
     """And the pass has done its work."""
     page, metrics = full.root / "page.html", full.root / "pole.prom"
     full.configure(StatusPage=str(page), MetricsFile=str(metrics))
-    full.run_pass(check=3, prefix=with_bug("poledata.status.publish", "write_page", "True"))
+    full.run_pass(check=3, prefix=with_bug(poledata.status.publish, "write_page", "True"))
     assert (page.exists(), metrics.exists()) == (False, True)
     assert ("defect", "status page") in full.notices()
     full.run_pass(check=0)
@@ -187,7 +210,7 @@ def test_a_bug_in_a_verification_is_kept_to_its_copy_or_disk(
     if path == "_Reading.verify_one":
         when = f"{when} and args[0].held.disk.label == 'P01'"
     run = full.run_pass("verify", "--json", "P01", "S01", check=3,
-                        prefix=with_bug("poledata.maintenance.verify", path, when))  # fmt: skip
+                        prefix=with_bug(poledata.maintenance.verify, path, when))  # fmt: skip
     assert sum(verdict["good"] for verdict in run.json()) == good
     assert any(kind == "defect" and key.startswith("P01: ") for kind, key in full.notices())
     full.run_pass("verify", "P01", "S01", check=0)
@@ -202,7 +225,7 @@ def test_a_bug_in_a_repair_is_kept_to_its_file(full: World) -> None:
         (full.data("P01") / name).unlink()
     full.run_pass("verify", "P01", check=1)
     full.run_pass(
-        "repair", check=3, prefix=with_bug("poledata.archive.copier", "_must_agree", IS_BAD)
+        "repair", check=3, prefix=with_bug(poledata.archive.copier, "_must_agree", IS_BAD)
     )
     assert full.archived("P01") == GOOD
     assert ("defect", f"repair: {BAD}") in full.notices()
@@ -218,7 +241,7 @@ def test_a_bug_at_a_line_leaves_the_rest_of_the_database(full: World) -> None:
     for place in full.disks.values():  # else the copy of the database there knows them all
         (place / "catalogue.sqlite").unlink(missing_ok=True)
     bug = with_bug(
-        "poledata.maintenance.read_bags", "_BagReading._register", "'0dd.g3' in repr(args[1])"
+        poledata.maintenance.read_bags, "_BagReading._register", "'0dd.g3' in repr(args[1])"
     )
     full.run("generate_db.py", "--from-disks", check=3, prefix=bug)
     assert {row["name"] for row in full.sql("SELECT name FROM files")} == GOOD
@@ -254,10 +277,11 @@ def test_a_bug_at_one_drive_leaves_the_others_checked(
 
 @pytest.mark.parametrize(
     ("module", "path"),
-    [("poledata.status.facts", "collect"), ("poledata.notices.message", "compose")],
+    [(poledata.status.facts, "collect"), (poledata.notices.message, "compose")],
+    ids=name_of,
 )
 def test_news_go_out_though_they_can_not_be_written_out(
-    full: World, module: str, path: str
+    full: World, module: ModuleType, path: str
 ) -> None:
     """A message without the state, or one that names the command to run."""
     heard = full.root / "heard"

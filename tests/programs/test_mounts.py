@@ -45,7 +45,7 @@ def test_the_systems_own_mounts_are_read(tmp_path: Path) -> None:
     odd = tmp_path / os.fsdecode(b"a b\tc\nd\\e#\rf\x85\xffg")
     odd.mkdir()
     script = (
-        "import os, subprocess, sys; from poledata.system.mounts import read_mounts; "
+        f"import os, subprocess, sys; from {mounts.__name__} import read_mounts; "
         "subprocess.run(['mount', '--bind', '/dev', sys.argv[1]], check=True); "
         "print(ascii(sorted(mount.mount_point for mount in read_mounts().values())))"
     )

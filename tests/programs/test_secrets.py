@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from poledata.notices import send_child
 from tests.helpers.halted import ready_world
 from tests.helpers.link import BAD_NAME, children, put_bad_name, rested, take_away, write_env
 from tests.helpers.people import People, Story
@@ -86,12 +87,12 @@ def test_no_url_is_in_the_arguments_of_any_process(station: World, web: Receiver
     write_env(station, POLE_NOTIFY_URLS=f"{web.http_url}?rto=100&cto=100")
     put_bad_name(station)
     process = station.start("data_manager.py")
-    wait_for(lambda: any("poledata.notices.send_child" in line for line in children(process.pid)))
+    wait_for(lambda: any(send_child.__name__ in line for line in children(process.pid)))
     mine = Path(f"/proc/{process.pid}/cmdline").read_bytes().decode()
     seen = "\n".join((mine, *children(process.pid)))
     web.over.set()
     assert process.wait(timeout=60) == 1
-    assert "poledata.notices.send_child" in seen and WORD not in seen
+    assert send_child.__name__ in seen and WORD not in seen
     (station.buffer / BAD_NAME).unlink()
 
 

@@ -15,6 +15,7 @@ from poledata.config import load
 from poledata.disks.identity import prove
 from poledata.errors import TooFewDescriptors
 from poledata.models import Disk
+from poledata.system import mounts
 from tests.helpers.loopdisks import LoopDisk, LoopWorld
 from tests.helpers.rack import rot
 from tests.helpers.world import REAL_WAITS, World
@@ -156,7 +157,7 @@ def test_a_system_without_descriptors_blames_no_disk(
         raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
 
     with monkeypatch.context() as patched:
-        patched.setattr("poledata.system.mounts.os.open", full)
+        patched.setattr(mounts.os, "open", full)
         with pytest.raises(TooFewDescriptors, match="Too many open files in system"):
             prove(config, disk, [disk])
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+import poledata.archive.monitor
 from poledata.formatting import utc
 from poledata.models import Severity
 from poledata.notices.kinds import DIGEST, KINDS
@@ -445,7 +446,7 @@ def _never_any(story: Story, meanwhile: ExitStack) -> str:
 def test_a_bug_that_is_hit_at_one_check(story: Story) -> None:
     """The file is archived, the page rings; it is over with the pass that does not hit it."""
     story.world.put("a.g3")
-    bug = with_bug("poledata.archive.monitor", "_look_for_new_files", "True")
+    bug = with_bug(poledata.archive.monitor, "_look_for_new_files", "True")
     mail = story.opens("defect", "new files", 3, prefix=bug)
     assert mail.subject == "[pole-data] CRITICAL new files: the program has a bug"
     assert "RuntimeError" in paragraph(mail, "defect")

@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from pathlib import Path
 
 import pytest
 
 from poledata import config, db
+from poledata.archive import monitor
 from poledata.archive.pass_state import Watcher
 from poledata.cli import background
 from poledata.notices.channels import configured_channels
 from poledata.notices.store import Board
 from poledata.system import locks
+from tests.helpers.bugs import with_constant
 from tests.helpers.halted import HaltedPass, needs_strace, ready_world
 from tests.helpers.link import BAD_NAME, put_bad_name, write_env
 from tests.helpers.post import WORD, Receiver, wait_for
 from tests.helpers.world import World
 
-DEFECT = (
-    sys.executable,
-    "-c",
-    "import runpy, sys; del sys.argv[:2]; sys.path.insert(0, sys.argv[0].rpartition('/')[0])\n"
-    "import poledata.archive.monitor; poledata.archive.monitor.look = None\n"
-    "runpy.run_path(sys.argv[0], run_name='__main__')",
-)
+DEFECT = with_constant(monitor, "look", None)
 
 
 @pytest.fixture

@@ -363,3 +363,26 @@ def test_everything_that_is_imported_is_the_standard_librarys_ours_or_named() ->
             known = {"poledata", *(script.stem for script in SCRIPTS), *sys.stdlib_module_names}
             if top not in known:
                 assert packages.get(top, top).lower() in named, f"{name_of(path)}: {top}"
+
+
+TEST_FILES = sorted((REPO / "tests").rglob("test_*.py"))
+
+
+def test_no_test_file_imports_another() -> None:
+    """What tests share is in tests/helpers, or with the campaigns."""
+    for path in TEST_FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [getattr(node, "module", None) or ""]
+            names += (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import | ast.ImportFrom)
+                else []
+            )
+            assert not any(name.split(".")[-1].startswith("test_") for name in names), path
+
+
+def test_a_unit_test_is_beside_the_package_that_it_tests() -> None:
+    """Folders are those of the product; beside them, what tests the tests' own helpers."""
+    folders = {path.name for path in (REPO / "tests/unit").iterdir() if path.is_dir()}
+    packages = {path.parent.name for path in (REPO / "poledata").glob("*/__init__.py")}
+    assert folders - {"__pycache__"} <= packages | {"helpers"}

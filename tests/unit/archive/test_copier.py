@@ -19,13 +19,13 @@ from typing import Any
 
 import pytest
 
-from poledata.archive import copier
+from poledata.archive import copier, disk_writer
 from poledata.archive.buffer import Buffer
 from poledata.archive.copier import Result, copy_batch
 from poledata.disks import bag
 from poledata.errors import CopyMismatch, FileFault, NameConflict, SourceChanged, Stopped
 from poledata.models import CopyTarget, FileStat, Job, Role, Waiting, Written
-from poledata.system import direct_io
+from poledata.system import direct_io, paths
 from poledata.system.direct_io import CHUNK_BYTES
 
 BOTH = frozenset(Role)
@@ -234,7 +234,7 @@ def test_the_next_file_is_read_ahead_and_a_fault_of_that_is_said_and_no_more(
         asked.append(path)
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr("poledata.system.paths.read_ahead", read_ahead)
+    monkeypatch.setattr(paths, "read_ahead", read_ahead)
     caplog.set_level("INFO")
     results = bench.copy(*(bench.job(name, b"x") for name in ("a.g3", "b.g3", "c.g3")))
     assert [result.fault for result in results] == [None] * 3
@@ -382,8 +382,8 @@ def test_small_files_are_flushed_at_once(bench: Bench, monkeypatch: pytest.Monke
 
 def test_a_large_file_is_flushed_by_itself(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """It would keep the small ones waiting: it ends their group."""
-    monkeypatch.setattr("poledata.archive.copier.LARGE_BYTES", 5000)
-    monkeypatch.setattr("poledata.archive.disk_writer.LARGE_BYTES", 5000)
+    monkeypatch.setattr(copier, "LARGE_BYTES", 5000)
+    monkeypatch.setattr(disk_writer, "LARGE_BYTES", 5000)
     flushes = Flushes(monkeypatch)
     jobs = [bench.job("a.g3", b"a"), bench.job("b.g3", bytes(5000)), bench.job("c.g3", b"c")]
     bench.copy(*jobs)
