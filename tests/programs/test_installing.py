@@ -26,7 +26,7 @@ MINORS = range(11, 16)  # 3.11 …
 CORE = ("click", "pySMART", "python-dotenv")
 PYENV = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv"))  # before HOME is guarded
 # What runs on the oldest releases of all dependencies: whatever uses one of them.
-USES_DEPENDENCIES = ("command_line", "smartctl", "metrics", "html", "publish", "secrets")
+USES_DEPENDENCIES = ("command_line", "smartctl", "metrics", "html", "page", "publish", "secrets")
 USES_DEPENDENCIES += ("channels",)
 CONFIG = """\
 [required]
