@@ -6,7 +6,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import NoReturn
 
-import poledata.cli.interpreter  # noqa: F401 - first, because it says what this Python lacks
+import poledata.cli.python_check  # noqa: F401 - first, because it says what this Python lacks
 
 # isort: split
 import click

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import NoReturn
 
-import poledata.cli.interpreter  # noqa: F401 - first: it reports what this Python lacks
+import poledata.cli.python_check  # noqa: F401 - first: it reports what this Python lacks
 
 # isort: split
 import click

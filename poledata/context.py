@@ -11,7 +11,7 @@ from poledata import db
 from poledata.config import Config
 from poledata.errors import UsageFault
 from poledata.models import Disk
-from poledata.notices.channels import configured_channels
+from poledata.notices.send import configured_channels
 from poledata.notices.store import Board
 from poledata.system import mounts
 

@@ -20,9 +20,9 @@ from poledata.archive.pass_state import PassState
 from poledata.archive.planner import Batch, Planner, Work
 from poledata.archive.removal import ArchivedFile, Removal, RemovalResult, give_name_back
 from poledata.disks import lifecycle
+from poledata.disks.free_space import BATCH_FILES
 from poledata.disks.identity import HeldDisk
 from poledata.disks.mounted_disks import MountedDisks
-from poledata.disks.selection import BATCH_FILES
 from poledata.errors import (
     DISK_ERRNOS,
     FULL_ERRNOS,
@@ -41,7 +41,7 @@ from poledata.errors import (
 )
 from poledata.formatting import shown, size_text, utc, why_not_carried
 from poledata.models import CopyState, KnownCopy, KnownFile, ReadBack, Waiting
-from poledata.notices.isolation import caught, record
+from poledata.notices.defects import caught, record
 from poledata.system import direct_io, mounts
 
 OPENED = (

@@ -384,7 +384,7 @@ class Buffer:
     root_fd: int
     extensions: tuple[str, ...]
     settle_s: float
-    trusts_leases: bool  # see writers.py
+    trusts_leases: bool  # see buffer_writers.py
 
     def scan(self, now_s: float, at_most: int, after: tuple[int, str] | None = None) -> Seen:
         """See :func:`scan`."""

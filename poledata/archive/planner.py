@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from poledata.disks import bag, selection
+from poledata.disks import bag, free_space
 from poledata.disks.identity import HeldDisk
 from poledata.disks.mounted_disks import MountedDisks
 from poledata.errors import DiskRefused, FileFault
@@ -83,9 +83,9 @@ class Planner:
     )
     what_is_safe: str = "Files stay safe in the buffer."
     _batch: Batch = field(default_factory=Batch)
-    _limit: selection.BatchLimit = field(default_factory=lambda: selection.BatchLimit({}))
+    _limit: free_space.BatchLimit = field(default_factory=lambda: free_space.BatchLimit({}))
     _none_from_bytes: dict[Role, int] = field(default_factory=dict)
-    _rooms: dict[int, selection.Room] = field(default_factory=dict)  # by disk id
+    _rooms: dict[int, free_space.Room] = field(default_factory=dict)  # by disk id
 
     def fill(self, todo: deque[Work]) -> Batch:
         """Take files from ``todo``, in order, until a batch is full."""
@@ -97,7 +97,7 @@ class Planner:
         """Find disks for a file; False if it begins the next batch."""
         lacking = (self.lacking or self._lacking_roles)(work.known)
         if not lacking:
-            if len(self._batch.again) >= selection.BATCH_FILES:
+            if len(self._batch.again) >= free_space.BATCH_FILES:
                 return False
             self._batch.again.append(work)
             return True
@@ -174,12 +174,12 @@ class Planner:
         """Return the fullest disk in use with space for the file, else the first such spare."""
         size_bytes, inodes = waiting.stat.size_bytes, waiting.cost_inodes
         candidates = [
-            d for d in selection.in_order_of_use(self.disks, role) if d.id not in self.out
+            d for d in free_space.in_order_of_use(self.disks, role) if d.id not in self.out
         ]
         used = [d for d in candidates if d.state is DiskState.ACTIVE]
         held = {h.disk.id: h for d in used if (h := self._usable(d)) is not None}
         rooms = [self._rooms[disk_id] for disk_id in held]
-        best = selection.fullest_that_fits(rooms, size_bytes, inodes)
+        best = free_space.fullest_that_fits(rooms, size_bytes, inodes)
         chosen = held[best.disk.id] if best else None
         if chosen is None:
             chosen = self._pick_spare(role, waiting, [d for d in candidates if d not in used])
@@ -249,7 +249,7 @@ class Planner:
             self.board.tell_refused(refusal)
             return None
 
-    def _room(self, held: HeldDisk) -> selection.Room:
+    def _room(self, held: HeldDisk) -> free_space.Room:
         room = self.mounted.room(held)
         promised_bytes = self.promised_bytes.get(held.disk.id, 0)
         return replace(room, room_bytes=room.room_bytes - promised_bytes)

@@ -12,7 +12,7 @@ from poledata.archive.buffer import Presence
 from poledata.errors import FileFault, HitBug
 from poledata.formatting import seconds, shown, unshown
 from poledata.models import FileStat, Waiting
-from poledata.notices.isolation import caught
+from poledata.notices.defects import caught
 from poledata.notices.kinds import FILE_KINDS
 from poledata.notices.store import COPY_FAILED_FROM, Board
 

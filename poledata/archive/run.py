@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from poledata import db
-from poledata.archive import buffer_marker, monitor, writers
+from poledata.archive import buffer_marker, buffer_writers, monitor
 from poledata.archive.buffer import DAY_S, Buffer, Presence
 from poledata.archive.pass_state import PassState, Tally, Watcher
 from poledata.archive.retry import Failures
@@ -61,7 +61,7 @@ def run_pass(
     try:
         may_adopt = not is_dry and db.passes.current_pause(conn, _now()) is None
         proof = buffer_marker.prove(config, conn, buffer_fd, may_adopt)
-        rule = writers.look(buffer_fd, config.remote_writers)
+        rule = buffer_writers.look(buffer_fd, config.remote_writers)
         settled_s = _settle_s(config, buffer_fd)
         buffer = Buffer(buffer_fd, config.extensions, settled_s, rule.trusts_leases)
         failures = Failures(conn, context.board, is_dry)

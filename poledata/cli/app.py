@@ -23,7 +23,7 @@ import click
 from poledata.config import Config, load
 from poledata.errors import ConfigFault, ExitCode, PoleError, UsageFault
 from poledata.formatting import is_utf8, shown
-from poledata.notices.isolation import BUGS
+from poledata.notices.defects import BUGS
 from poledata.system.ownership import open_or_make, user_name
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])

@@ -18,9 +18,9 @@ from poledata.cli.common import state_lines
 from poledata.config import Config
 from poledata.context import Context
 from poledata.errors import PoleError
-from poledata.notices import delivery
-from poledata.notices.channels import heartbeat
-from poledata.notices.isolation import caught
+from poledata.notices import delivery_queue
+from poledata.notices.defects import caught
+from poledata.notices.send import heartbeat
 
 LOOK_EVERY_S = 60.0
 BEAT_EVERY_S = 300.0
@@ -80,7 +80,7 @@ class _Background(Watcher):
                 db.connect(self._config.db_path) as conn,
                 Context.create(self._config, conn).board.isolated("sending"),
             ):
-                delivery.deliver(self._config, conn, state_lines)
+                delivery_queue.deliver(self._config, conn, state_lines)
         except PoleError as fault:
             log.warning("notices can't be sent now: %s", fault)  # the pass itself reports it
 

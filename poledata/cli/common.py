@@ -107,9 +107,10 @@ def changes_archive(
 
 def state_lines(config: Config, conn: db.Connection) -> list[str]:
     """Return the state of the archive, for the end of a message."""
-    from poledata.status import facts, text  # loaded only when there is something to send
+    from poledata.status import text  # loaded only when there is something to send
+    from poledata.status.collect import collect
 
-    return text.state_lines(facts.collect(config, conn))
+    return text.state_lines(collect(config, conn))
 
 
 # --- the screen ---------------------------------------------------------------------------

@@ -15,9 +15,9 @@ from poledata.context import Context
 from poledata.errors import ExitCode, Refused
 from poledata.formatting import utc
 from poledata.models import Message
-from poledata.notices import delivery
-from poledata.notices.channels import configured_channels, heartbeat
+from poledata.notices import delivery_queue
 from poledata.notices.message import PREFIX
+from poledata.notices.send import configured_channels, heartbeat
 
 
 @command()
@@ -84,7 +84,7 @@ def notify(is_test: bool) -> ExitCode:
         f"{PREFIX} a test: nothing is wrong",
         f"Sent by hand on {socket.gethostname()}, {utc(time.time())}. Nothing has to be done.",
     )
-    faults = delivery.send_all(channels, [test] * len(channels))
+    faults = delivery_queue.send_all(channels, [test] * len(channels))
     for channel, fault in zip(channels, faults, strict=True):
         click.echo(f"{channel.name}: {f'FAILED: {fault}' if fault else 'sent'}")
     beats = heartbeat(config.secrets)

@@ -23,9 +23,9 @@ from poledata.errors import (
     Stopped,
 )
 from poledata.models import Severity
-from poledata.notices import delivery
-from poledata.notices.channels import heartbeat
-from poledata.notices.isolation import record
+from poledata.notices import delivery_queue
+from poledata.notices.defects import record
+from poledata.notices.send import heartbeat
 from poledata.status import publish
 from poledata.system import locks
 
@@ -39,18 +39,20 @@ def run_pass() -> ExitCode:
         config = app.load_config()
     except ConfigFault as fault:
         if not is_watched():  # nobody reads what it prints
-            delivery.tell_of_config(app.config_path(), fault)
+            delivery_queue.tell_of_config(app.config_path(), fault)
         raise
     app.must_be_cron_user(config)
     app.start_logging(config)
     try:
         code = _archive_and_notify(config)
     except (DatabaseTrouble, DatabaseUnusable) as trouble:
-        delivery.tell_of_database(config, trouble)
+        delivery_queue.tell_of_database(config, trouble)
         raise
     # Last: while passes fail, the page gets old, which is true.
     faults = publish.rewrite(config)
-    delivery.note_settings(config, [*config.warnings, *app.log_faults(), *faults], state_lines)
+    delivery_queue.note_settings(
+        config, [*config.warnings, *app.log_faults(), *faults], state_lines
+    )
     return code
 
 
@@ -74,7 +76,7 @@ def _archive_and_notify(config: Config) -> ExitCode:
             with board.isolated("heartbeat"):
                 heartbeat(config.secrets)
             with board.isolated("sending"):
-                delivery.deliver(config, conn, state_lines)
+                delivery_queue.deliver(config, conn, state_lines)
     return tally.exit_code
 
 
@@ -96,7 +98,7 @@ def _notified_of_a_fault(config: Config) -> Iterator[None]:
                 elif not isinstance(fault, Stopped):
                     text = f"The pass could not go on. {why}."
                     board.tell("pass-crashed", "data_manager", text, Severity.CRITICAL)
-                delivery.deliver(config, conn, state_lines)
+                delivery_queue.deliver(config, conn, state_lines)
         except PoleError as other:  # less important than what ended the pass
             app.log.warning("notices can't be sent now: %s", other)
         raise
@@ -109,7 +111,7 @@ def _while_another_runs(config: Config, turns: locks.PassLock) -> ExitCode:
         return ExitCode.DONE
     with db.connect(config.db_path) as conn:
         run.tell_that_it_is_stuck(config, conn, turns.last_progress_at_s)
-        delivery.deliver(config, conn, state_lines)
+        delivery_queue.deliver(config, conn, state_lines)
     _echo_if_watched(
         "Another pass is at work and does not get on: see pass-stuck in docs/operators.md."
     )

@@ -15,9 +15,10 @@ from poledata.config import Config, page_faults
 from poledata.context import must_fit_together
 from poledata.errors import ExitCode, NotWritten, UsageFault
 from poledata.formatting import utc
-from poledata.notices import delivery
+from poledata.notices import delivery_queue
 from poledata.status import check as checks
-from poledata.status import facts, publish
+from poledata.status import publish
+from poledata.status.collect import collect
 from poledata.status.text import as_text, headline
 
 
@@ -41,7 +42,7 @@ def status(as_json: bool, html: Path | None, send: bool) -> ExitCode:
     else:
         config = app.load_config()
         with _read_only(config) as conn:
-            found = facts.collect(config, conn)
+            found = collect(config, conn)
         if as_json:
             print_json(found)
         else:
@@ -62,7 +63,7 @@ def _write_page(path: Path) -> None:
     for fault in page_faults(config, path):
         raise NotWritten(path, fault, "Nothing was changed.")
     with _read_only(config) as conn:
-        publish.write_page(path, config, conn, facts.collect(config, conn))
+        publish.write_page(path, config, conn, collect(config, conn))
     app.echo(f"{path}: look at it with a browser.")
 
 
@@ -70,9 +71,9 @@ def _send_digest() -> None:
     """Send it; if that fails, a later pass does, unless the next digest comes first."""
     with context_of_command(turn=False) as context:
         config, conn = context.config, context.conn
-        found = facts.collect(config, conn)
-        delivery.queue_digest(config, conn, headline(found), as_text(found), utc(found.at_s))
-        delivery.deliver(config, conn, state_lines)
+        found = collect(config, conn)
+        delivery_queue.queue_digest(config, conn, headline(found), as_text(found), utc(found.at_s))
+        delivery_queue.deliver(config, conn, state_lines)
 
 
 @command()

@@ -20,7 +20,7 @@ from poledata.config import Config
 from poledata.disks import bag
 from poledata.errors import DiskRefused, ManifestDamaged
 from poledata.models import CopyTarget, Disk, DiskState, KnownFile, ReadBack, VerifiedBy
-from poledata.notices.isolation import caught
+from poledata.notices.defects import caught
 from poledata.system import direct_io, file_descriptors, file_systems, mounts, ownership, paths
 from poledata.system.direct_io import HashingReader
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from poledata import db
 from poledata.context import Context
+from poledata.disks.free_space import in_order_of_use, label_key
 from poledata.disks.identity import mounted_at
 from poledata.disks.mounted_disks import MountedDisks
-from poledata.disks.selection import in_order_of_use, label_key
 from poledata.errors import DiskRefused, Refused
 from poledata.formatting import counted, shown, size_text, utc_now
 from poledata.models import GONE, Disk, DiskState, Role, Severity

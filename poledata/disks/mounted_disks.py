@@ -14,6 +14,7 @@ from dataclasses import replace
 from poledata import db
 from poledata.config import Config
 from poledata.disks import bag, manifest
+from poledata.disks.free_space import Room
 from poledata.disks.identity import (
     HeldDisk,
     as_refusal,
@@ -24,7 +25,6 @@ from poledata.disks.identity import (
     reads_directly,
     wrong_disk,
 )
-from poledata.disks.selection import Room
 from poledata.errors import DiskRefused
 from poledata.formatting import utc_now
 from poledata.models import Disk, DiskState

@@ -16,8 +16,8 @@ from poledata.archive import buffer
 from poledata.config import Config
 from poledata.disk_map import Entry
 from poledata.disks import bag
+from poledata.disks.free_space import label_key
 from poledata.disks.identity import opened_place
-from poledata.disks.selection import label_key
 from poledata.errors import DiskMapFault, Refused
 from poledata.maintenance import inventory
 from poledata.models import GONE, Disk, DiskState

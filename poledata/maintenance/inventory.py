@@ -15,8 +15,8 @@ from pathlib import Path
 
 from poledata.config import Config
 from poledata.disks import bag
+from poledata.disks.free_space import label_key
 from poledata.disks.identity import HeldDisk, must_be_alone, opened_place, prove
-from poledata.disks.selection import label_key
 from poledata.errors import DISK_ERRNOS, DiskRefused, UsageFault
 from poledata.formatting import seconds, utc
 from poledata.models import GONE, Disk, DiskState, Role

@@ -12,12 +12,12 @@ from poledata import db
 from poledata.context import Context
 from poledata.disks import bag, manifest
 from poledata.disks.disk_faults import DiskFaults
+from poledata.disks.free_space import BatchLimit
 from poledata.disks.identity import HeldDisk
 from poledata.disks.mounted_disks import MountedDisks
-from poledata.disks.selection import BatchLimit
 from poledata.errors import DiskRefused, ManifestDamaged, Stopped
 from poledata.formatting import shown, utc_now
-from poledata.maintenance.examine import examine
+from poledata.maintenance.copy_check import examine
 from poledata.models import CopyState, Disk, DiskState, KnownFile, ManifestLine, Role
 from poledata.system import paths
 from poledata.system.direct_io import HashingReader

@@ -22,7 +22,7 @@ from poledata.disks import bag, manifest
 from poledata.disks.identity import HeldDisk
 from poledata.errors import NO_SUCH_ERRNOS, ManifestDamaged, Stopped
 from poledata.formatting import shown, utc, why_not_carried
-from poledata.maintenance.examine import examine
+from poledata.maintenance.copy_check import examine
 from poledata.models import CopyOnDisk, CopyState, FileStat, ManifestLine, Role
 from poledata.system import paths
 from poledata.system.direct_io import HashingReader

@@ -32,7 +32,7 @@ BY_LIST = "closed by its packing list"
 COMMAND = "generate_db.py --from-disks"
 FOUND_BY = f"Found by {COMMAND}"
 INCOMPLETE = "database-error"  # with a key of ours: the database lacks what is on some disk
-_OTHER_KEYS = ("database", "journal")  # of other troubles (delivery.py, monitor.py)
+_OTHER_KEYS = ("database", "journal")  # of other troubles (delivery_queue.py, monitor.py)
 
 log = logging.getLogger(__name__)
 

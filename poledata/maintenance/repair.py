@@ -21,9 +21,9 @@ from poledata.archive.planner import Batch, Planner, Work
 from poledata.context import Context
 from poledata.disks import bag, lifecycle, manifest
 from poledata.disks.disk_faults import DiskFaults
+from poledata.disks.free_space import BATCH_FILES
 from poledata.disks.identity import HeldDisk
 from poledata.disks.mounted_disks import MountedDisks
-from poledata.disks.selection import BATCH_FILES
 from poledata.errors import (
     DISK_ERRNOS,
     FULL_ERRNOS,
@@ -36,7 +36,7 @@ from poledata.errors import (
     Stopped,
 )
 from poledata.formatting import shown, utc_now
-from poledata.maintenance.examine import examine
+from poledata.maintenance.copy_check import examine
 from poledata.maintenance.leftovers import Leftovers
 from poledata.models import (
     CopyState,
@@ -49,7 +49,7 @@ from poledata.models import (
     Waiting,
     Written,
 )
-from poledata.notices.isolation import caught
+from poledata.notices.defects import caught
 from poledata.notices.store import Board
 from poledata.system import locks, paths
 from poledata.system.direct_io import HashingReader

@@ -24,7 +24,7 @@ from poledata.disks.lifecycle import the_disk
 from poledata.disks.mounted_disks import MountedDisks
 from poledata.errors import DiskRefused, Refused, Stopped
 from poledata.formatting import counted, shown, utc_now
-from poledata.maintenance.examine import OF_US_ERRNOS, CopyReading, examine
+from poledata.maintenance.copy_check import OF_US_ERRNOS, CopyReading, examine
 from poledata.models import CopyOnDisk, CopyState, Disk, DiskState
 from poledata.notices.kinds import DISK_KINDS
 from poledata.system import mounts, paths

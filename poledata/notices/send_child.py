@@ -1,4 +1,4 @@
-"""The child process that sends one message, or fetches one URL: see channels.py.
+"""The child process that sends one message, or fetches one URL: see send.py.
 
 It reads one JSON object from standard input. If it fails, it prints why, in one line without any
 part of the URL, and ends with exit code 1.

@@ -1,6 +1,6 @@
 """Store notices: whatever finds a condition opens its notice, and resolves it when it is over.
 
-Sending comes later (delivery.py), and never delays or stops archiving.
+Sending comes later (delivery_queue.py), and never delays or stops archiving.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from poledata import db
 from poledata.errors import DiskRefused
 from poledata.formatting import seconds, utc
 from poledata.models import Channel, Notice, Severity
-from poledata.notices.isolation import caught
+from poledata.notices.defects import caught
 from poledata.notices.kinds import SEVERITIES
 
 COPY_FAILED_FROM = 3  # tries: a file that the second try archives needs no person
@@ -71,7 +71,7 @@ class Board:
 
     @contextmanager
     def isolated(self, about: str, passes: tuple[type[Exception], ...] = ()) -> Iterator[None]:
-        """Contain a bug (isolation.py): open its notice, or resolve it if there was none."""
+        """Contain a bug (defects.py): open its notice, or resolve it if there was none."""
         with caught(about, passes) as bugs:
             yield
         if bugs:

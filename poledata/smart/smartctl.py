@@ -24,7 +24,7 @@ from pySMART import Device  # type: ignore[import-untyped]
 from pySMART.smartctl import Smartctl  # type: ignore[import-untyped]
 
 from poledata.errors import UsageFault
-from poledata.notices.isolation import caught
+from poledata.notices.defects import caught
 from poledata.smart.report import Json, SelfReport, read_report
 from poledata.system import mounts
 

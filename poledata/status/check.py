@@ -13,16 +13,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from poledata import db
-from poledata.archive import buffer, buffer_marker, writers
-from poledata.archive.writers import WriterRule
+from poledata.archive import buffer, buffer_marker, buffer_writers
+from poledata.archive.buffer_writers import WriterRule
 from poledata.config import Config
-from poledata.disks import selection
+from poledata.disks import free_space
 from poledata.disks.identity import HeldDisk
 from poledata.disks.mounted_disks import MountedDisks
 from poledata.errors import DiskRefused, TooFewDescriptors
 from poledata.formatting import seconds, shown, size_text, utc
 from poledata.models import Disk, DiskState, Role, Waiting
-from poledata.notices.channels import configured_channels
+from poledata.notices.send import configured_channels
 from poledata.system import file_descriptors, paths
 from poledata.system.ownership import user_name
 
@@ -163,7 +163,7 @@ def _buffer(config: Config, conn: db.Connection) -> Iterator[CheckFinding]:
 
 
 def _buffer_files(config: Config, fd: int) -> Iterator[CheckFinding]:
-    rule = writers.look(fd, config.remote_writers)
+    rule = buffer_writers.look(fd, config.remote_writers)
     settle_s = buffer_marker.settle_s(config.settle_s, fd)
     seen = buffer.scan(fd, config.extensions, settle_s, time.time(), FILES_TO_SCAN)
     for name, why in seen.unlistable.items():
@@ -253,7 +253,7 @@ def _each_disk(
 ) -> Iterator[tuple[Disk, _Usable | DiskRefused]]:
     """Return every disk in the order of use, and why a pass would put nothing on it."""
     for role in Role:
-        for disk in selection.in_order_of_use(db.disks.disks(conn), role):
+        for disk in free_space.in_order_of_use(db.disks.disks(conn), role):
             try:
                 yield disk, _usable(mounted, disk)
             except DiskRefused as refusal:

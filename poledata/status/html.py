@@ -21,8 +21,9 @@ from poledata.models import GONE, DayDone, Disk, DiskState, Role, SmartCheck
 from poledata.notices.kinds import KINDS
 from poledata.smart import rules
 from poledata.status import text
-from poledata.status.facts import DAY_S, NO_PASS_FOR_S, DiskStatus, Status
+from poledata.status.facts import DAY_S, DiskStatus, Status
 from poledata.status.text import Fact
+from poledata.status.verdict import NO_PASS_FOR_S
 
 BEGINNING = "<!DOCTYPE html>\n<!-- the status page of Pole Data Manager -->\n"
 DAYS = 28

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from poledata import db
 from poledata.config import INSTALL_PAGE, Config
 from poledata.errors import NotWritten, PoleError
-from poledata.notices.channels import configured_channels
+from poledata.notices.send import configured_channels
 from poledata.notices.store import Board
 from poledata.system import locks
 
@@ -44,13 +44,13 @@ def rewrite(config: Config) -> list[str]:
 
 
 def _rewrite(config: Config) -> list[str]:
-    from poledata.status import facts
+    from poledata.status.collect import collect
 
     faults: list[str] = []
     with db.connect(config.db_path) as conn:
         board = Board(conn, configured_channels(config.secrets))
         with board.isolated("the status page and the metrics"):
-            status = facts.collect(config, conn)
+            status = collect(config, conn)
             if config.status_page:
                 with _logged("StatusPage", faults), board.isolated("status page"):
                     write_page(config.status_page, config, conn, status)

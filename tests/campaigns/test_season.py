@@ -24,9 +24,9 @@ from poledata import config, db
 from poledata.cli.common import state_lines
 from poledata.formatting import seconds
 from poledata.models import Channel, Message, Severity
-from poledata.notices import delivery, send_child
-from poledata.notices.channels import configured_channels
+from poledata.notices import delivery_queue, send_child
 from poledata.notices.kinds import KINDS
+from poledata.notices.send import configured_channels
 from poledata.notices.store import Board
 from tests.helpers.post import Receiver, refused_port
 from tests.helpers.world import World
@@ -143,7 +143,7 @@ class Season:
         for fault in all_faults:
             self._live(fault)
             self._tell(board, fault)
-        delivery.deliver(self.config, self.conn, state_lines, self.now_s, self.carry)
+        delivery_queue.deliver(self.config, self.conn, state_lines, self.now_s, self.carry)
 
     def _live(self, fault: Fault) -> None:
         if fault.until_s is not None and self.now_s >= fault.until_s:

@@ -14,8 +14,9 @@ from poledata.models import (
     Severity,
 )
 from poledata.status import html
-from poledata.status.facts import BufferStatus, DiskStatus, Undelivered, judged
+from poledata.status.facts import BufferStatus, DiskStatus, Undelivered
 from poledata.status.html import Curve, Point, Trends
+from poledata.status.verdict import judged
 from tests.helpers.sample_page import DAYS, SAMPLE
 from tests.helpers.sample_status import AT, NOON, disk
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from poledata.disks import selection
+from poledata.disks import free_space
 from poledata.system import locks
 from tests.helpers.bugs import with_constant
 from tests.helpers.halted import GONE_S, HaltedPass, ready_world, strace
@@ -23,7 +23,7 @@ from tests.helpers.world import CRON_ENVIRONMENT, World
 # A batch ends after 1000 files or 4 GiB, and there is no setting for it: this runs the script
 # named in the arguments with batches of three files.
 BATCH_FILES = 3
-IN_SMALL_BATCHES = with_constant(selection, "BATCH_FILES", BATCH_FILES)
+IN_SMALL_BATCHES = with_constant(free_space, "BATCH_FILES", BATCH_FILES)
 
 
 def until(is_so: Callable[[], bool], what: str) -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 from poledata.formatting import utc
 from poledata.models import DayDone, DiskState, HealthCheck, Notice, PassRow, Severity
 from poledata.status import html
-from poledata.status.facts import ArchivedAmount, BufferStatus, DiskStatus, Status, judged
+from poledata.status.facts import ArchivedAmount, BufferStatus, DiskStatus, Status
 from poledata.status.html import Curve, DriveTrend, Point, Trends
+from poledata.status.verdict import judged
 from tests.helpers import browser
 from tests.helpers.sample_status import NOON, disk
 

@@ -38,7 +38,12 @@ class WarmScripts:
     ) -> tuple[int, str, str]:
         """Exit code, output and errors, as ``subprocess.run`` would have them."""
         out, err = (Path(self._directory.name, name) for name in ("out", "err"))
-        request = {"script": script, "args": list(args), "cwd": str(cwd), "env": dict(env)}
+        request: dict[str, Any] = {
+            "script": script,
+            "args": list(args),
+            "cwd": str(cwd),
+            "env": dict(env),
+        }
         request |= {"out": str(out), "err": str(err), "timeout_s": timeout_s}
         assert self._server.stdin
         self._server.stdin.write(json.dumps(request) + "\n")

@@ -16,8 +16,8 @@ from poledata import config, db
 from poledata.cli.common import state_lines
 from poledata.formatting import seconds, utc
 from poledata.models import Channel, Message, Severity
-from poledata.notices import delivery, send_child
-from poledata.notices.channels import SEND_TIMEOUT_S, configured_channels
+from poledata.notices import delivery_queue, send_child
+from poledata.notices.send import SEND_TIMEOUT_S, configured_channels
 from poledata.notices.store import Board
 from tests.helpers.halted import ready_world
 from tests.helpers.link import (
@@ -287,7 +287,7 @@ class Office:
         """Each ends with a delivery, as after a pass."""
         for _ in range(0, count, step):
             self.now_s += step * MINUTE_S
-            delivery.deliver(self.config, self.conn, state_lines, self.now_s, self.carry)
+            delivery_queue.deliver(self.config, self.conn, state_lines, self.now_s, self.carry)
 
     def subjects(self, channel: str = "notify-1-json") -> list[str]:
         return [message.subject for name, message in self.got if name == channel]

@@ -23,12 +23,12 @@ import poledata.disks.mounted_disks
 import poledata.formatting
 import poledata.maintenance.read_bags
 import poledata.maintenance.verify
-import poledata.notices.channels
 import poledata.notices.message
+import poledata.notices.send
 import poledata.status.facts
 import poledata.status.publish
 from poledata.models import Disk
-from poledata.notices import isolation
+from poledata.notices import defects
 from poledata.smart import check as smart_check
 from poledata.smart.smartctl import FoundDrive
 from tests.helpers.bugs import name_of, with_bug
@@ -152,7 +152,7 @@ def test_a_bug_at_a_disk_lets_the_next_one_take_the_files(full: World) -> None:
         (poledata.disks.lifecycle, "settle_no_good_copy", "files without a good copy"),
         (poledata.disks.disk_faults, "DiskFaults.close_full", "full disks"),
         (poledata.archive.run, "_Pass._note_a_crash", "the last pass"),
-        (poledata.notices.channels, "heartbeat", "heartbeat"),
+        (poledata.notices.send, "heartbeat", "heartbeat"),
     ],
     ids=name_of,
 )
@@ -301,5 +301,5 @@ def test_news_go_out_though_they_can_not_be_written_out(
 def bugs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """What the door would find."""
     found: list[str] = []
-    monkeypatch.setattr(isolation, "BUGS", found)
+    monkeypatch.setattr(defects, "BUGS", found)
     yield found

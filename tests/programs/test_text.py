@@ -12,7 +12,7 @@ from pathlib import Path
 from poledata import db
 from poledata.config import load
 from poledata.formatting import utc
-from poledata.status import facts
+from poledata.status.collect import collect
 from poledata.status.facts import (
     BufferStatus,
     Status,
@@ -25,9 +25,9 @@ from tests.helpers.world import World
 # --- gathering ------------------------------------------------------------------------------
 
 
-def collect(world: World) -> Status:
+def collected(world: World) -> Status:
     with db.connect(world.db_path, read_only=True) as conn:
-        return facts.collect(load(world.config_path, {}), conn)
+        return collect(load(world.config_path, {}), conn)
 
 
 def test_looking_changes_nothing(world: World) -> None:
@@ -35,7 +35,7 @@ def test_looking_changes_nothing(world: World) -> None:
     make_db(world, "P01", "S01")
     world.put("a.g3", 1000)
     before = world.snapshot(world.root)
-    status = collect(world)
+    status = collected(world)
     assert world.snapshot(world.root) == before
     assert (status.buffer.finished_files, status.buffer.finished_bytes) == (1, 1000)
     assert status.buffer.fault is None
@@ -46,7 +46,7 @@ def test_looking_changes_nothing(world: World) -> None:
 def test_disks_are_listed_the_primaries_first_by_their_numbers(world: World) -> None:
     """P2 before P10, whatever the order in which they were registered."""
     make_db(world, "S02", "P10", "S10", "P2", "S1", "P01")
-    labels = [item.disk.label for item in collect(world).disks]
+    labels = [item.disk.label for item in collected(world).disks]
     assert labels == ["P01", "P2", "P10", "S1", "S02", "S10"]
 
 
@@ -56,7 +56,7 @@ def test_a_buffer_that_is_gone_is_no_defect(world: World) -> None:
     config = load(world.config_path, {})
     os.rename(world.buffer, world.root / "away")
     with db.connect(world.db_path, read_only=True) as conn:
-        status = facts.collect(config, conn)
+        status = collect(config, conn)
     assert status.buffer == BufferStatus(fault="No such file or directory")
     assert "Buffer     CAN'T BE READ: No such file or directory" in as_text(status)
     world.leave_unchecked("the buffer was taken away")
@@ -68,7 +68,7 @@ def test_a_stand_in_is_there_if_its_directory_is(world: World) -> None:
     world.disks["P02"].rmdir()
     world.disks["S01"].rmdir()
     world.disks["S01"].touch()
-    assert [item.is_mounted for item in collect(world).disks] == [True, False, False]
+    assert [item.is_mounted for item in collected(world).disks] == [True, False, False]
     world.leave_unchecked("disks were taken away")
 
 
@@ -76,9 +76,9 @@ def test_a_drive_is_there_if_it_is_mounted(make_loop_world: Callable[..., LoopWo
     """The empty mount point below is not the disk."""
     world = make_loop_world(primaries=("P01",), copies=())
     make_db(world, "P01")
-    assert [item.is_mounted for item in collect(world).disks] == [True]
+    assert [item.is_mounted for item in collected(world).disks] == [True]
     world.loops["P01"].lazy_unmount()
-    assert [item.is_mounted for item in collect(world).disks] == [False]
+    assert [item.is_mounted for item in collected(world).disks] == [False]
     world.leave_unchecked("the disk was taken away")
 
 
@@ -98,18 +98,18 @@ def test_copies_that_nobody_read_are_counted(make_loop_world: Callable[..., Loop
         of = "file_id = (SELECT id FROM files WHERE name = ?)"
         sets = f"UPDATE copies SET verified_at = ?, written_at = ? WHERE {of}"
         world.sql(sets, verified_at, written_at, name)
-    counts = [(item.never_read, item.overdue) for item in collect(world).disks]
+    counts = [(item.never_read, item.overdue) for item in collected(world).disks]
     assert counts == [(1, 2), (1, 2)]
     reason = "4 copies were not read for twice VerifyEvery: data_manager.py verify P01 S01"
-    assert collect(world).reasons == (reason,)
+    assert collected(world).reasons == (reason,)
     world.run_pass("close", "P01", check=0)
-    assert [item.overdue for item in collect(world).disks] == [2, 2]
+    assert [item.overdue for item in collected(world).disks] == [2, 2]
     world.loops["P01"].umount()
-    assert [item.overdue for item in collect(world).disks] == [0, 2]
+    assert [item.overdue for item in collected(world).disks] == [0, 2]
     world.loops["P01"].mount()
     world.run_pass("verify", check=0)
-    assert [(i.never_read, i.overdue) for i in collect(world).disks] == [(0, 0), (0, 0)]
-    assert collect(world).reasons == ()
+    assert [(i.never_read, i.overdue) for i in collected(world).disks] == [(0, 0), (0, 0)]
+    assert collected(world).reasons == ()
 
 
 def test_odd_names_are_told_as_they_can_be_printed(world: World, tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_odd_names_are_told_as_they_can_be_printed(world: World, tmp_path: Path)
     with db.connect(world.db_path) as conn, db.transaction(conn):
         db.passes.note_failure(conn, "a\\udcff.g3", None, "bad-name", "it is not UTF-8", NOON)
     (world.buffer / os.fsdecode(b"\xff.g3")).touch()
-    status = collect(world)
+    status = collected(world)
     as_text(status).encode()
     json.dumps(asdict(status)).encode()
     assert "  a\\udcff.g3: it is not UTF-8 " in as_text(status)

@@ -12,7 +12,7 @@ from poledata import config, db
 from poledata.archive import monitor
 from poledata.archive.pass_state import Watcher
 from poledata.cli import background
-from poledata.notices.channels import configured_channels
+from poledata.notices.send import configured_channels
 from poledata.notices.store import Board
 from poledata.system import locks
 from tests.helpers.bugs import with_constant

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from poledata.archive import writers
+from poledata.archive import buffer_writers
 from poledata.settings import RemoteWriters
 from tests.helpers.loopdisks import LoopDisk, why_no_loop_disks
 from tests.helpers.world import World
@@ -45,18 +45,18 @@ def test_an_export_at_below_or_above_the_buffer_counts(
     path = (buffer / exported).resolve()
     etab = tmp_path / "etab"
     etab.write_text(f"/elsewhere\t*(rw)\n{path}\tdaq({option},sync)\n")
-    monkeypatch.setattr(writers, "_NFSD", tmp_path)
-    monkeypatch.setattr(writers, "_EXPORT_TABLES", (tmp_path / "no such", etab))
+    monkeypatch.setattr(buffer_writers, "_NFSD", tmp_path)
+    monkeypatch.setattr(buffer_writers, "_EXPORT_TABLES", (tmp_path / "no such", etab))
     fd = os.open(buffer, os.O_RDONLY)
     try:
-        found = writers.look(fd, AUTO)
+        found = buffer_writers.look(fd, AUTO)
         assert found.trusts_leases == (option == "ro")
         if option == "rw":
             assert found.why == f"this host exports {path} by NFS"
-        monkeypatch.setattr(writers, "_EXPORT_TABLES", (tmp_path / "no such",))
-        assert not writers.look(fd, AUTO).trusts_leases
-        monkeypatch.setattr(writers, "_NFSD", tmp_path / "no such")
-        assert writers.look(fd, AUTO).trusts_leases
+        monkeypatch.setattr(buffer_writers, "_EXPORT_TABLES", (tmp_path / "no such",))
+        assert not buffer_writers.look(fd, AUTO).trusts_leases
+        monkeypatch.setattr(buffer_writers, "_NFSD", tmp_path / "no such")
+        assert buffer_writers.look(fd, AUTO).trusts_leases
     finally:
         os.close(fd)
 

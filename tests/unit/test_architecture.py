@@ -27,7 +27,7 @@ MOST_MODULES_IN_A_FOLDER, MOST_AT_THE_TOP = 15, 12
 CATCH_ALLS = {
     ("poledata/cli/app.py", "enter"),
     ("poledata/cli/background.py", "run"),
-    ("poledata/notices/isolation.py", "caught"),
+    ("poledata/notices/defects.py", "caught"),
     ("poledata/archive/copier.py", "run"),
     ("poledata/notices/send_child.py", "main"),
 }

@@ -1,7 +1,7 @@
 """What must hold of every input, for the parsers of what is on disks and of what the system says.
 
 The removal's judgement, the disk choice, the settle rule, configuration and disk-map have their
-properties beside their other tests (test_removal.py, test_selection.py, test_settled.py,
+properties beside their other tests (test_removal.py, test_free_space.py, test_settled.py,
 test_config.py, test_disk_map.py).
 """
 

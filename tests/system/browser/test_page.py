@@ -15,7 +15,7 @@ from poledata.models import (
     Notice,
     Severity,
 )
-from poledata.status.facts import judged
+from poledata.status.verdict import judged
 from tests.helpers import browser
 from tests.helpers.browser import Browser
 from tests.helpers.hostile_page import EVIL, HOSTILE, HOSTILE_TRENDS

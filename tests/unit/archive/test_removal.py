@@ -831,7 +831,11 @@ TAKES_AWAY = {
         "remove_unfinished",
         "unlink",
     ): "what a killed upgrade had made",
-    ("poledata/notices/delivery.py", "_note_that_database_is_back", "unlink"): "a stamp of ours",
+    (
+        "poledata/notices/delivery_queue.py",
+        "_note_that_database_is_back",
+        "unlink",
+    ): "a stamp of ours",
     ("poledata/status/publish.py", "_replace", "replace"): "the page or numbers of an earlier pass",
     (
         "poledata/status/publish.py",

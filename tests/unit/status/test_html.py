@@ -15,9 +15,10 @@ from poledata.models import (
 )
 from poledata.notices.kinds import KINDS
 from poledata.status import html
-from poledata.status.facts import BufferStatus, DiskStatus, Status, judged
+from poledata.status.facts import BufferStatus, DiskStatus, Status
 from poledata.status.html import Column, Point, Trends
 from poledata.status.text import SUBJECT_CHARACTERS, as_text
+from poledata.status.verdict import judged
 from tests.helpers.hostile_page import EVIL, HOSTILE, HOSTILE_TRENDS
 from tests.helpers.sample_page import SAMPLE, TRENDS
 from tests.helpers.sample_status import AT, STATUS, disk

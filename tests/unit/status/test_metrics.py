@@ -17,8 +17,8 @@ from poledata.status.facts import (
     DiskStatus,
     Status,
     Undelivered,
-    judged,
 )
+from poledata.status.verdict import judged
 from tests.helpers.sample_page import SAMPLE
 from tests.helpers.sample_status import AT, NOON, STATUS
 

@@ -27,9 +27,9 @@ from poledata.status.facts import (
     DiskStatus,
     Status,
     Undelivered,
-    judged,
 )
 from poledata.status.text import as_text, headline, state_lines
+from poledata.status.verdict import judged
 from tests.helpers.sample_status import AT, NOON, STATUS, disk
 
 

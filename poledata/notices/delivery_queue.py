@@ -19,9 +19,9 @@ from poledata.config import Config, Secrets, read_secrets
 from poledata.errors import ConfigFault, PoleError
 from poledata.formatting import seconds, utc
 from poledata.models import Channel, Delivery, Message, Notice, Severity
-from poledata.notices.channels import configured_channels, send_through
-from poledata.notices.isolation import caught
+from poledata.notices.defects import caught
 from poledata.notices.kinds import DIGEST
+from poledata.notices.send import configured_channels, send_through
 from poledata.notices.store import Board
 from poledata.system import locks
 from poledata.system.ownership import owner_of

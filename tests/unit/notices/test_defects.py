@@ -9,8 +9,8 @@ import pytest
 
 from poledata.errors import DiskRefused, PoleError
 from poledata.models import Channel, Message
-from poledata.notices import delivery, isolation
-from poledata.notices.isolation import caught
+from poledata.notices import defects, delivery_queue
+from poledata.notices.defects import caught
 from poledata.smart import smartctl
 from poledata.smart.smartctl import FoundDrive
 
@@ -41,7 +41,7 @@ def test_an_answer_of_smartctl_that_hits_a_bug_is_none(
 def bugs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """What the door would find."""
     found: list[str] = []
-    monkeypatch.setattr(isolation, "BUGS", found)
+    monkeypatch.setattr(defects, "BUGS", found)
     yield found
 
 
@@ -88,6 +88,6 @@ def test_a_bug_in_one_channel_leaves_the_others(bugs: list[str]) -> None:
             raise RuntimeError("boom")
         return None
 
-    sent = delivery.send_all([bad, good], [Message("s", "b")] * 2, carry)
+    sent = delivery_queue.send_all([bad, good], [Message("s", "b")] * 2, carry)
     assert sent == ["A bug of this program (RuntimeError: boom); the log has its traceback", None]
     assert bugs == ["pager-command"]

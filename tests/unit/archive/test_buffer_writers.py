@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from poledata.archive.writers import Facts, WriterRule, rule, writable_exports
+from poledata.archive.buffer_writers import Facts, WriterRule, rule, writable_exports
 from poledata.settings import RemoteWriters
 
 AUTO, YES, NO = RemoteWriters.AUTO, RemoteWriters.YES, RemoteWriters.NO

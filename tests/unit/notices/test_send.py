@@ -6,7 +6,7 @@ import pytest
 
 from poledata.config import Secrets
 from poledata.models import Severity
-from poledata.notices import channels
+from poledata.notices import send
 from poledata.notices.send_child import without_secrets
 from tests.helpers.link import command, url
 
@@ -15,7 +15,7 @@ from tests.helpers.link import command, url
 
 def test_a_channel_is_named_by_use_number_and_kind_never_by_its_url() -> None:
     """Its name stands in the database, the log and on the screen."""
-    found = channels.configured_channels(
+    found = send.configured_channels(
         Secrets(("mailto://u:pw@h", "SLACK://a/b/c", "no url"), ("json://tok@h",), "page --now")
     )
     assert [c.name for c in found] == [

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poledata.disks.selection import (
+from poledata.disks.free_space import (
     BATCH_BYTES,
     BATCH_FILES,
     FILE_OVERHEAD_BYTES,

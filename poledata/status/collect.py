@@ -1,0 +1,156 @@
+"""Collect the state of the archive: nothing is changed, and any user may do it."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from itertools import groupby
+
+from poledata import db
+from poledata.archive import buffer, buffer_marker, buffer_writers
+from poledata.config import Config
+from poledata.context import is_here
+from poledata.db.sqlite import Connection
+from poledata.disks import free_space
+from poledata.formatting import utc
+from poledata.models import (
+    GONE,
+    Disk,
+    DiskState,
+    Role,
+)
+from poledata.notices.send import configured_channels
+from poledata.status.facts import (
+    DAY_S,
+    ArchivedAmount,
+    BufferStatus,
+    DiskStatus,
+    Status,
+    Undelivered,
+)
+from poledata.status.verdict import judged
+from poledata.system import locks, mounts
+
+
+def collect(config: Config, conn: Connection) -> Status:
+    """Return the state of everything, with the verdict."""
+    now_s = time.time()
+    archived = _archived(conn, now_s)
+    status = Status(
+        at_s=now_s,
+        config_path=str(config.path),
+        db_path=str(config.db_path),
+        stand_ins=not config.require_mount,
+        unidentified_drives=config.require_mount and config.accept_unidentified,
+        buffer=_buffer(config, conn),
+        disks=tuple(_disks(config, conn, archived, now_s)),
+        archived=archived,
+        lacking_copies=buffer_marker.count_lacking(config, conn),
+        without_good_copy=db.copies.count_without_good_copy(conn),
+        pending=tuple(db.passes.pending(conn).values()),
+        notices=tuple(db.notices.open_notices(conn)),
+        last_pass=db.passes.last_pass(conn),
+        looked_at_s=locks.last_begun_at_s(config.db_path),
+        pause=db.passes.current_pause(conn, utc(now_s)),
+        undelivered=tuple(_undelivered(config, conn)),
+        warnings=config.warnings if os.geteuid() == _cron_uid(config) else (),
+    )
+    return judged(status)
+
+
+def _archived(conn: Connection, now_s: float) -> ArchivedAmount:
+    day = db.files.totals(conn, utc(now_s - DAY_S))
+    week = db.files.totals(conn, utc(now_s - 7 * DAY_S))
+    return ArchivedAmount(*db.files.totals(conn), *day, *week)
+
+
+def _disks(
+    config: Config, conn: Connection, archived: ArchivedAmount, now_s: float
+) -> Iterator[DiskStatus]:
+    mounted = mounts.mounted_places() if config.require_mount else None
+    health = db.disks.last_health(conn)
+    disks = db.disks.disks(conn)
+    labels_here = {disk.label for disk in disks if disk.state not in GONE}
+    for disk in sorted(disks, key=_primaries_first):
+        is_replaced = disk.state in GONE and disk.label in labels_here  # another has its label now
+        is_mounted = not is_replaced and is_here(config, disk, mounted)
+        yield DiskStatus(
+            disk,
+            is_mounted,
+            _full_at_s(config, disk, archived, now_s),
+            db.copies.oldest_verified_at(conn, disk),
+            health.get(disk.id),
+            db.copies.never_read(conn, disk),
+            _overdue(config, conn, disk, is_mounted, now_s),
+        )
+
+
+def _overdue(config: Config, conn: Connection, disk: Disk, is_mounted: bool, now_s: float) -> int:
+    """Count the overdue copies of a disk that is in use, or closed and still mounted."""
+    is_expected = disk.state is DiskState.ACTIVE or (disk.state is DiskState.CLOSED and is_mounted)
+    if not is_expected or not config.verify_every_s:
+        return 0
+    return db.copies.not_read_since(conn, disk, utc(now_s - 2 * config.verify_every_s))
+
+
+def _full_at_s(config: Config, disk: Disk, archived: ArchivedAmount, now_s: float) -> float | None:
+    if disk.state is not DiskState.ACTIVE or disk.free_bytes is None or not archived.week_bytes:
+        return None
+    free_bytes = max(0, disk.free_bytes - config.min_free_bytes)
+    return now_s + free_bytes / archived.week_bytes * 7 * DAY_S
+
+
+def _primaries_first(disk: Disk) -> tuple[bool, tuple[str, int]]:
+    return disk.role is Role.COPY, free_space.label_key(disk.label)
+
+
+def _cron_uid(config: Config) -> int:
+    """Only this user may read .env; that others can't is no fault."""
+    return config.db_path.parent.stat().st_uid
+
+
+def _undelivered(config: Config, conn: Connection) -> Iterator[Undelivered]:
+    """Only of configured channels; of all if none is known, for a user who may not read .env."""
+    names = {channel.name for channel in configured_channels(config.secrets)}
+    waiting = db.notices.undelivered(conn)
+    for channel, group in groupby(waiting, key=lambda one: one.channel):
+        if names and channel not in names:
+            continue
+        ones = list(group)
+        last = max(ones, key=lambda one: (one.tried_at or "", one.attempts))
+        yield Undelivered(channel, len(ones), last.attempts, str(last.last_error))
+
+
+def _buffer(config: Config, conn: Connection) -> BufferStatus:
+    try:
+        fd = os.open(config.buffer, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as fault:
+        return BufferStatus(fault=fault.strerror)
+    try:
+        if wrong := buffer_marker.prove(config, conn, fd, may_adopt=False).wrong:
+            return BufferStatus(fault=wrong, is_wrong=True)
+        return _buffer_content(config, fd)
+    finally:
+        os.close(fd)
+
+
+def _buffer_content(config: Config, fd: int) -> BufferStatus:
+    rule = buffer_writers.look(fd, config.remote_writers)
+    settle_s = buffer_marker.settle_s(config.settle_s, fd)
+    seen = buffer.scan(fd, config.extensions, settle_s, time.time(), at_most=1)
+    space = mounts.space(fd)
+    oldest = seen.waiting[0] if seen.waiting else None
+    return BufferStatus(
+        fault="; ".join(f"{name}: {why}" for name, why in seen.unlistable.items()) or None,
+        finished_files=seen.settled_files,
+        finished_bytes=seen.settled_bytes,
+        unfinished_files=seen.unsettled_files,
+        other_files=seen.other_files,
+        links_and_specials=seen.links_and_specials,
+        oldest_at_s=oldest.stat.mtime_ns / 1e9 if oldest else None,
+        lease_can_be_had=buffer.lease_can_be_had(fd, oldest, _cron_uid(config)) if oldest else None,
+        trusts_leases=rule.trusts_leases,
+        writer_rule=rule.why,
+        used_percent=100 * space.used_bytes / max(1, space.used_bytes + space.free_bytes),
+    )
