@@ -43,7 +43,7 @@ def test_a_pass_with_nothing_to_do_loads_nothing_that_copies(world: World) -> No
     idle |= {f"archive.{m}" for m in ("batch", "copier", "disk_writer", "planner", "removal")}
     idle |= {f"disks.{m}" for m in ("bag", "closing", "identity", "lifecycle", "mounted_disks")}
     idle |= {f"status.{m}" for m in ("facts", "html", "metrics", "text")}
-    idle |= {"disks.catalog_copy", "disks.manifest", "disks.selection", "disks.upkeep"}
+    idle |= {"disks.catalog_copy", "disks.manifest", "disks.free_space", "disks.upkeep"}
     assert {f"poledata.{m}" for m in idle} <= {module_of(path) for path in MODULES}
     assert modules & {"hashlib", "ctypes", "subprocess", *(f"poledata.{m}" for m in idle)} == set()
 

@@ -20,7 +20,7 @@ import pytest
 
 import poledata.archive.run
 import poledata.db.files
-import poledata.status.facts
+import poledata.status.collect
 from tests.helpers.bugs import broken
 from tests.helpers.invariants import snapshot
 from tests.helpers.other_users import POWERLESS
@@ -364,7 +364,7 @@ def test_a_defect_is_never_without_its_traceback(world: World, where: str) -> No
     world.generate()
     log = world.root / where
     run = world.run_pass(
-        "status", "--log-file", str(log), check=3, prefix=broken(poledata.status.facts, "collect")
+        "status", "--log-file", str(log), check=3, prefix=broken(poledata.status.collect, "collect")
     )
     traceback = "Traceback (most recent call last)"
     assert traceback in run.err or (log.exists() and traceback in log.read_text())

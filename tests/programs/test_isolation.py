@@ -25,7 +25,7 @@ import poledata.maintenance.read_bags
 import poledata.maintenance.verify
 import poledata.notices.message
 import poledata.notices.send
-import poledata.status.facts
+import poledata.status.collect
 import poledata.status.publish
 from poledata.models import Disk
 from poledata.notices import defects
@@ -277,7 +277,7 @@ def test_a_bug_at_one_drive_leaves_the_others_checked(
 
 @pytest.mark.parametrize(
     ("module", "path"),
-    [(poledata.status.facts, "collect"), (poledata.notices.message, "compose")],
+    [(poledata.status.collect, "collect"), (poledata.notices.message, "compose")],
     ids=name_of,
 )
 def test_news_go_out_though_they_can_not_be_written_out(
