@@ -341,8 +341,8 @@ class Batches:
             disks.leave_out(held.disk, fault)
             return None
         if isinstance(fault, OSError) and number in OBSTACLE_ERRNOS and is_first:
-            said = f"on {label} something stands in its way, in data/ ({fault.strerror})."
-            board.tell("name-conflict", f"{label} {name}", said)
+            obstacle = f"on {label} something stands in its way, in data/ ({fault.strerror})."
+            board.tell("name-conflict", f"{label} {name}", obstacle)
             disks.pass_by(held.disk)
             return None
         if isinstance(fault, SetAside) and is_first:

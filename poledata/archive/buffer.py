@@ -239,7 +239,7 @@ def _hashed(base: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """Which names have surely left the buffer: an error is not absence.
+    """Which names have certainly left the buffer: an error is not absence.
 
     ``root_fd`` None: the right buffer is not mounted, so nothing has left.
     """

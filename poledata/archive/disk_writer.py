@@ -36,7 +36,7 @@ class Draft:
     """A copy in progress: what a disk has of one job so far."""
 
     job: Job
-    temporary: str | None = None  # None: something stands under the final name already
+    temporary: str | None = None  # None: the final name is taken already
     fd: int | None = None
     sha512: str | None = None
     read_back: ReadBack | None = None

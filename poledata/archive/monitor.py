@@ -122,16 +122,16 @@ def _until_full(context: Context, tally: Tally, free_bytes: int) -> str:
     arrived_bytes = archived_bytes + tally.arrived_in_a_day_bytes
     if not arrived_bytes:
         return "Nothing arrived in the last day."
-    said = (
+    text = (
         f"In the last day {size_text(arrived_bytes)} arrived and {size_text(archived_bytes)} "
         f"were archived. If nothing is archived it will be full "
         f"{_in_days(free_bytes / arrived_bytes)}"
     )
     growth_bytes = arrived_bytes - archived_bytes
     return (
-        f"{said}; as it went, {_in_days(free_bytes / growth_bytes)}."
+        f"{text}; as it went, {_in_days(free_bytes / growth_bytes)}."
         if growth_bytes
-        else f"{said}."
+        else f"{text}."
     )
 
 
@@ -164,11 +164,11 @@ def _until_none(context: Context, disks: list[Disk]) -> str:
     room_bytes = sum(rooms_bytes)
     if not room_bytes:
         return "No disk of this role that is here has room."
-    said = f"The disks in use and these have room for {size_text(room_bytes)}"
+    text = f"The disks in use and these have room for {size_text(room_bytes)}"
     if not week_bytes:
-        return f"{said}; nothing was archived in the last week."
+        return f"{text}; nothing was archived in the last week."
     return (
-        f"{said}: at the last week's rate that is used up {_in_days(7 * room_bytes / week_bytes)}."
+        f"{text}: at the last week's rate that is used up {_in_days(7 * room_bytes / week_bytes)}."
     )
 
 

@@ -118,7 +118,7 @@ CREATE TABLE notices (
 CREATE UNIQUE INDEX one_open_notice ON notices (kind, key) WHERE resolved_at IS NULL;
 CREATE INDEX notices_by_key ON notices (kind, key, resolved_at);
 
--- What has been said of a notice through a channel. A row is made when the notice opens, so
+-- What has been sent about a notice through a channel. A row is made when the notice opens, so
 -- that what can't be sent now is sent later.
 CREATE TABLE deliveries (
     notice_id    INTEGER NOT NULL REFERENCES notices (id),

@@ -159,12 +159,12 @@ def must_know(
 def _left_by_an_archive(config: Config, db_path: Path) -> Iterator[str]:
     for path in db.database_files.backups(db_path):
         yield f"{path}: an earlier database"
-    anew = "another archive on purpose? Move that away first"
+    on_purpose = "another archive on purpose? Move that away first"
     for lists in {path.parent for path in db_path.parent.glob("packing-lists/*.sha512")}:
-        yield f"{lists}: lists of disks that were archived to ({anew})"
+        yield f"{lists}: lists of disks that were archived to ({on_purpose})"
     marker = config.buffer / buffer.MARKER
     if not db_path.exists() and os.path.lexists(marker):
-        yield f"{marker}: this buffer belongs to an archive ({anew})"
+        yield f"{marker}: this buffer belongs to an archive ({on_purpose})"
 
 
 def must_be_wiped(config: Config, changes: Changes) -> None:

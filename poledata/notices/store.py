@@ -1,4 +1,4 @@
-"""Store notices: whatever finds a condition opens its notice, and resolves it when it is over.
+"""Store notices: the code that finds a condition opens its notice, and resolves it afterwards.
 
 Sending comes later (delivery_queue.py), and never delays or stops archiving.
 """

@@ -152,7 +152,7 @@ def _scan(smartctl: str) -> list[dict[str, str]]:
 
 
 class _OneRun(Smartctl):  # type: ignore[misc]
-    """Run smartctl once; whatever pySMART asks is answered from that run."""
+    """Run smartctl once; everything that pySMART asks is answered from that run."""
 
     def __init__(self, smartctl: str, path: DrivePath) -> None:
         super().__init__(smartctl_path=smartctl)

@@ -234,7 +234,7 @@ class HashingReader:
                 hashed = self._pool.submit(digest.update, view[:n_bytes])
         finally:
             if hashed:
-                wait([hashed])  # the buffers are free again, whatever happened
+                wait([hashed])  # the buffers are free again in any case
         return digest.hexdigest()
 
     def close(self) -> None:
