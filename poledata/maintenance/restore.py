@@ -194,7 +194,7 @@ def _fill(out_fd: int, held: HeldDisk, known: KnownFile, stop: threading.Event) 
     if digest.hexdigest() != known.sha512:
         raise _NotGood("its copy is not what was archived")
     with _into_target():
-        os.fchmod(out_fd, stat.S_IMODE(info.st_mode) | stat.S_IRUSR)
+        os.fchmod(out_fd, info.st_mode & 0o777 | stat.S_IRUSR)  # never set-uid, set-gid
         os.utime(out_fd, ns=(info.st_mtime_ns, info.st_mtime_ns))
         os.fsync(out_fd)
 

@@ -179,6 +179,17 @@ def test_files_come_back_whole_in_their_tree(world: World, to: Path) -> None:
     assert len(entries) == sum(path.is_file() for path in to.rglob("*"))
 
 
+def test_no_right_beyond_those_of_the_original_comes_back(world: World, to: Path) -> None:
+    """A copy on a disk that was away may have a set-uid or set-gid bit: it is not restored."""
+    world.put(NAMES[0])
+    world.generate()
+    world.run_pass(check=0)
+    for label in ("P01", "S01"):
+        (world.data(label) / NAMES[0]).chmod(0o6755)
+    restore(world, to, NAMES[0])
+    assert stat.S_IMODE((to / NAMES[0]).stat().st_mode) == 0o755
+
+
 def test_a_copy_that_is_not_good_is_never_published(loop_world: LoopWorld, to: Path) -> None:
     """A flipped bit: the other copy is taken, and the bad one named."""
     filled(loop_world, NAMES[0])
