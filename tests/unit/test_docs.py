@@ -368,7 +368,9 @@ def test_no_page_names_a_place_of_one_machine(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 def test_the_tests_that_are_named_exist(page: Path) -> None:
-    """``test_pass.py::test_…``, and files of tests and campaigns."""
+    """``test_pass.py::test_…``, ``test_pass``, and files of tests and campaigns."""
+    for name in re.findall(r"`(test_\w+)(?:\.py)?`", page.read_text()):
+        assert list((REPO / "tests").rglob(f"{name}.py")), name
     for file, test in re.findall(r"`(test_\w+\.py)::(test_\w+)`", page.read_text()):
         found = "".join(path.read_text() for path in (REPO / "tests").rglob(file))
         assert f"\ndef {test}(" in found, test
