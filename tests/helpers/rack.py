@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from poledata.disks import free_space
+from poledata.formatting import utc_now
 from poledata.system import locks
 from tests.helpers.bugs import with_constant
 from tests.helpers.halted import GONE_S, HaltedPass, ready_world, strace
@@ -146,6 +147,8 @@ def wipe(world: LoopWorld, label: str, mount: bool = True) -> None:
     make_file_system(world.loops[label].device, "xfs", 64)
     if mount:
         world.loops[label].mount()
+    wiped_at = utc_now()  # its new life begins later than that: the database has whole seconds
+    until(lambda: utc_now() > wiped_at, "the next second")
 
 
 # linux/ext4.h, xfs_fs.h: EXT4_IOC_SHUTDOWN and XFS_IOC_GOINGDOWN are one number.
