@@ -28,6 +28,7 @@ DAMAGE = (
     "database disk image is malformed",
     "malformed database schema",
     "unsupported file format",
+    "malformed JSON",  # a text of ours that was altered
     "Could not decode to UTF-8",  # Python, of a text
 )
 _OUTSIDE_FAULTS = (

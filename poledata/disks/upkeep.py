@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 
 from poledata import db
@@ -61,20 +61,22 @@ class Upkeep:
         return self._close(disk, partial(closing.finish_close, self._context, disk))
 
     def _close(self, disk: Disk, close: Callable[[], str]) -> DiskRefused | OSError | None:
+        found: DiskRefused | OSError | None = None
         with self._board.isolated(f"{disk.label}: closing"):
             try:
                 close()
             except DiskRefused as refusal:
                 log.info("%s can't be closed now: %s", disk.label, refusal)
                 if refusal.kind != "disk-missing":  # on the shelf it is not at fault
+                    found = refusal
                     self._board.tell_refused(refusal)
-                    return refusal
             except (CannotClose, ManifestDamaged, OSError) as fault:
                 if isinstance(fault, OSError) and fault.errno not in FULL_ERRNOS:
+                    found = fault
                     self._board.tell("disk-error", disk.label, f"it can't be closed: {fault}")
-                    return fault
-                self._tell_not_closed(disk, fault)
-        return None
+                else:
+                    self._tell_not_closed(disk, fault)
+        return found
 
     def _tell_not_closed(self, disk: Disk, fault: Exception) -> None:
         if disk.state is DiskState.ACTIVE:  # a half closed one is tried in every pass
@@ -83,16 +85,17 @@ class Upkeep:
         text = f"{disk.label} is full but can't be closed: {fault}."
         self._board.tell("copy-damaged", disk.label, text)
 
-    def keep_catalogs(self, ids: Collection[int]) -> list[tuple[Disk, OSError]]:
-        """Put a daily copy of the database on each of these disks in use; return those at fault."""
-        faults = []
+    def keep_catalogs(self, ids: Collection[int]) -> Iterator[tuple[Disk, OSError]]:
+        """Put a daily copy of the database on each of these disks in use; yield those at fault."""
         with MountedDisks(self._context.config, self._conn) as mounted:
             for disk in db.disks.disks(self._conn):
-                if disk.id in ids and disk.state is DiskState.ACTIVE:
-                    with self._board.isolated(f"{disk.label}: copying the database"):
-                        if fault := self._keep_catalog(mounted, disk):
-                            faults.append((disk, fault))
-        return faults
+                if disk.id not in ids or disk.state is not DiskState.ACTIVE:
+                    continue
+                fault = None
+                with self._board.isolated(f"{disk.label}: copying the database"):
+                    fault = self._keep_catalog(mounted, disk)
+                if fault:
+                    yield disk, fault
 
     def _keep_catalog(self, mounted: MountedDisks, disk: Disk) -> OSError | None:
         """Return the fault of the disk; no pass fails because it can't make this copy."""

@@ -14,7 +14,10 @@ import pytest
 
 from poledata import db
 from poledata.errors import CopyDamaged, DatabaseTrouble, DatabaseUnusable, ExitCode
+from poledata.models import Role
 from tests.helpers.databases import add_event, events
+
+AT = "2026-11-23T11:30:00Z"
 
 
 @pytest.fixture
@@ -156,6 +159,20 @@ def test_an_empty_file_is_no_database(tmp_path: Path) -> None:
         "docs/operators.md."
     )
     assert path.stat().st_size == 0
+
+
+def test_a_text_that_was_altered_is_trouble_and_no_bug(path: Path) -> None:
+    """JSON of a check of a drive, cut by hand or by a bad sector, in a file that is sound else."""
+    with pytest.raises(DatabaseTrouble, match="malformed JSON"), db.connect(path) as conn:
+        with db.transaction(conn):
+            db.disks.add_disk(conn, "P01", Role.PRIMARY, "Z1", "0x1", True, AT)
+            conn.execute(
+                "INSERT INTO smart_checks (disk_id, at, health, attributes) "
+                "VALUES (1, ?, 'healthy', '{\"numbers\": ')",
+                (AT,),
+            )
+        (disk,) = db.disks.disks(conn)
+        db.smart.last_smart_check(conn, disk)
 
 
 def test_a_directory_is_no_database(tmp_path: Path) -> None:
