@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from poledata.disks import bag
 from poledata.disks.identity import HeldDisk
-from poledata.errors import DISK_ERRNOS, NO_SUCH_ERRNOS, OBSTACLE_ERRNOS
+from poledata.errors import NO_SUCH_ERRNOS, OBSTACLE_ERRNOS
 from poledata.formatting import shown
 from poledata.models import CopyState, VerifiedBy
 from poledata.system import paths
@@ -64,9 +64,9 @@ def examine(
 
 def _unreadable(held: HeldDisk, name: str, fault: OSError) -> CopyReading:
     """Judge one copy that can't be read. Raises the fault if it is not of this copy alone."""
-    if fault.errno in OF_US_ERRNOS or (fault.errno in DISK_ERRNOS and not held.answers()):
+    is_no_file = fault.errno in (*OBSTACLE_ERRNOS, errno.EISDIR)
+    if fault.errno in OF_US_ERRNOS or not (is_no_file or held.answers()):
         raise fault
     log.warning("%s: %s can't be read: %s", held.disk.label, shown(name), fault)
-    is_no_file = fault.errno in (*OBSTACLE_ERRNOS, errno.EISDIR)
     why = None if is_no_file else fault.strerror or str(fault)
     return CopyReading(CopyState.DAMAGED, io_error=why)
