@@ -1,4 +1,4 @@
-"""Which disk takes a file, and which files go in one batch. Pure: nothing is touched here."""
+"""How much fits on a disk, when it is full, and which disk and batch take the next file. Pure."""
 
 from __future__ import annotations
 
