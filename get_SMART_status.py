@@ -20,7 +20,7 @@ from poledata.config import Config
 from poledata.context import Context, must_fit_together
 from poledata.disks import lifecycle
 from poledata.errors import ExitCode, UsageFault
-from poledata.formatting import utc
+from poledata.formatting import utc_now
 from poledata.models import Disk
 from poledata.notices.store import Board
 from poledata.smart import check, rules, table
@@ -74,7 +74,7 @@ def _check(config: Config, conn: db.Connection, labels: Sequence[str], as_json: 
     check.tell(context, checked)
     if check.may_change_holds(context, checked):
         with locks.between_batches(config.db_path):
-            check.change_holds(context, checked, utc(time.time()))
+            check.change_holds(context, checked, utc_now())
         check.tell(context, checked)
     _print(_rows(context, checked, [] if labels else check.unregistered(every, found)), as_json)
     return ExitCode.LOOK if any(one.needs_a_look for one in checked) else ExitCode.DONE

@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+DAY_S = 86_400.0
 LONGEST_NAME_BYTES = 4000  # PATH_MAX is 4096, and the file also lies under data/ of a mount
 LONGEST_PART_BYTES = 255  # NAME_MAX of ext4 and XFS
 

@@ -6,7 +6,6 @@ Loaded when a file waits: a pass with nothing to do never comes here.
 from __future__ import annotations
 
 import logging
-import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -39,7 +38,7 @@ from poledata.errors import (
     SourceVanished,
     Stopped,
 )
-from poledata.formatting import shown, size_text, utc, why_not_carried
+from poledata.formatting import shown, size_text, utc_now, why_not_carried
 from poledata.models import CopyState, KnownCopy, KnownFile, ReadBack, Waiting
 from poledata.notices.defects import caught, record
 from poledata.system import direct_io, mounts
@@ -259,7 +258,7 @@ class Batches:
             return
         good = [(batch.disks[role].disk, copy) for role, copy in written.items()]
         known = db.files.register(
-            self.state.context.conn, job.name, result.sha512, job.waiting.stat, good, _now()
+            self.state.context.conn, job.name, result.sha512, job.waiting.stat, good, utc_now()
         )
         result.is_archived = known.archived_at is not None and len(good) == len(job.roles)
 
@@ -282,7 +281,7 @@ class Batches:
             room.capacity_bytes,
             room.used_bytes,
             room.free_bytes,
-            _now(),
+            utc_now(),
         )
 
     # --- what failed ------------------------------------------------------------------------
@@ -400,7 +399,7 @@ def _remove_archived(state: PassState, files: list[ArchivedFile], mounted: Mount
     names = [waiting.name for waiting in removed if not _is_back(state, waiting)]
     if names:
         with db.transaction(state.context.conn):
-            db.files.note_removed(state.context.conn, names, _now())
+            db.files.note_removed(state.context.conn, names, utc_now())
     state.failures.forget([shown(name) for name in names] + [shown(w.path) for w in removed])
 
 
@@ -467,7 +466,7 @@ def _read_copy(
     is_good = found.sha512 == known.sha512
     judged = CopyState.GOOD if is_good else CopyState.DAMAGED
     with db.transaction(conn):
-        db.copies.note_verified(conn, known.id, copy.disk, judged, found.verified_by, _now())
+        db.copies.note_verified(conn, known.id, copy.disk, judged, found.verified_by, utc_now())
     if not is_good:
         _report_bad_copy(state, known, label, judged)
     return found
@@ -502,7 +501,3 @@ def _hash_once(state: PassState, waiting: Waiting) -> str:
 def _raise_if_stopped(state: PassState, n_bytes: int) -> None:
     if state.stop.is_set():
         raise Stopped()
-
-
-def _now() -> str:
-    return utc(time.time())

@@ -23,11 +23,10 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from poledata.errors import FileFault, SourceBusy, SourceChanged, SourceVanished
-from poledata.formatting import shown
+from poledata.formatting import DAY_S, shown
 from poledata.models import FileStat, Waiting
 from poledata.system import mounts, paths
 
-DAY_S = 86_400.0
 WITHOUT_LEASE_FACTOR = 10
 MARKER = ".poledata-buffer"  # see buffer_marker.py
 SUFFIX = ".removing"

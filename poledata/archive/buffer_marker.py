@@ -13,7 +13,6 @@ import os
 import re
 import shlex
 import stat
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from poledata import db
 from poledata.archive.buffer import MARKER, Presence, is_present
 from poledata.config import Config
 from poledata.errors import FULL_ERRNOS, Refused
-from poledata.formatting import shown, unshown, utc
+from poledata.formatting import shown, unshown, utc_now
 from poledata.models import Role
 from poledata.system import mounts, paths
 
@@ -257,7 +256,7 @@ def _would_mark(root_fd: int) -> BufferProof:
 
 def _note(conn: db.Connection, marker: str | None, why: str) -> None:
     with db.transaction(conn):
-        db.passes.adopt_buffer(conn, marker, utc(time.time()), why)
+        db.passes.adopt_buffer(conn, marker, utc_now(), why)
     log.info("the buffer's marker is %s: %s", marker or "missing", why)
 
 

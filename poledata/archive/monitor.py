@@ -13,13 +13,12 @@ from pathlib import Path
 from poledata import db
 from poledata.archive.pass_state import Tally
 from poledata.context import Context, is_here, places_here
-from poledata.formatting import seconds, size_text, utc
+from poledata.formatting import DAY_S, seconds, size_text, utc, utc_now
 from poledata.models import Disk, DiskState, Role, Severity
 from poledata.system import mounts
 
 log = logging.getLogger(__name__)
 
-DAY_S = 86_400.0
 CRITICAL_PERCENT = 95.0
 
 
@@ -69,7 +68,7 @@ def _look_for_new_files(context: Context, tally: Tally, fault: str | None) -> No
 
 def _why(context: Context, tally: Tally, fault: str | None) -> str:
     """Return whether nothing arrived, or files wait, and why."""
-    if pause := db.passes.current_pause(context.conn, utc(time.time())):
+    if pause := db.passes.current_pause(context.conn, utc_now()):
         return f"The archive is paused: {pause.why}."
     if fault:
         return fault

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING
 
 from poledata import db
 from poledata.archive import buffer_marker, buffer_writers, monitor
-from poledata.archive.buffer import DAY_S, Buffer, Presence
+from poledata.archive.buffer import Buffer, Presence
 from poledata.archive.pass_state import PassState, Tally, Watcher
 from poledata.archive.retry import Failures
 from poledata.config import Config
 from poledata.context import Context, must_fit_together
 from poledata.disks.disk_faults import DiskFaults
 from poledata.errors import UsageFault
-from poledata.formatting import utc
+from poledata.formatting import DAY_S, utc, utc_now
 from poledata.models import Severity
 from poledata.system import file_descriptors
 
@@ -59,7 +59,7 @@ def run_pass(
             monitor.look(context, Tally(), str(fault))
         raise
     try:
-        may_adopt = not is_dry and db.passes.current_pause(conn, _now()) is None
+        may_adopt = not is_dry and db.passes.current_pause(conn, utc_now()) is None
         proof = buffer_marker.prove(config, conn, buffer_fd, may_adopt)
         rule = buffer_writers.look(buffer_fd, config.remote_writers)
         settled_s = _settle_s(config, buffer_fd)
@@ -139,7 +139,7 @@ class _Pass:
     def _may_go_on(self) -> bool:
         if self._state.stop.is_set():
             return False
-        pause = db.passes.current_pause(self._conn, _now())
+        pause = db.passes.current_pause(self._conn, utc_now())
         if pause is None:
             self._board.settle(["paused"], "archive")
             return True
@@ -181,7 +181,7 @@ class _Pass:
             self._board.settle(["pass-crashed"], "data_manager")
         for row in crashed:
             with db.transaction(self._conn):
-                db.passes.end_pass(self._conn, row.id, _now(), "crashed", row.files_failed)
+                db.passes.end_pass(self._conn, row.id, utc_now(), "crashed", row.files_failed)
             self._tell_of_crash(row.started_at, "ended without saying so")
 
     def _tell_of_crash(self, started_at: str, how: str) -> None:
@@ -216,7 +216,7 @@ class _Pass:
         names = db.files.archived_but_not_removed(self._conn)
         if left := [name for name in names if presence.has_left(name)]:
             with db.transaction(self._conn):
-                db.files.note_removed(self._conn, left, _now())
+                db.files.note_removed(self._conn, left, utc_now())
 
     def _work_through_the_buffer(self) -> None:
         after, state = None, self._state
@@ -244,7 +244,7 @@ class _Pass:
     def _look_after_disks(self) -> None:
         if self._may_go_on():
             with self._board.isolated("copies of the database"):
-                self._state.disks.keep_catalogues()
+                self._state.disks.keep_catalogs()
         with self._board.isolated("failing disks"):
             self._state.disks.end_of_pass()
 
@@ -268,7 +268,7 @@ class _Pass:
         """Return the row of this pass, made once it has something to do."""
         if self._row is None:
             with db.transaction(self._conn):
-                self._row = db.passes.begin_pass(self._conn, _now())
+                self._row = db.passes.begin_pass(self._conn, utc_now())
         return self._row
 
     def _end(self, outcome: str) -> None:
@@ -277,8 +277,4 @@ class _Pass:
             return
         row = self._begin()
         with db.transaction(self._conn):
-            db.passes.end_pass(self._conn, row, _now(), outcome, failed_files)
-
-
-def _now() -> str:
-    return utc(time.time())
+            db.passes.end_pass(self._conn, row, utc_now(), outcome, failed_files)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from poledata.config import Config
 from poledata.context import must_fit_together
 from poledata.disk_map import Entry, read
 from poledata.errors import ExitCode
-from poledata.formatting import size_text, utc
+from poledata.formatting import size_text, utc_now
 from poledata.maintenance import disk_set
 from poledata.maintenance.disk_set import Changes, Readiness
 from poledata.models import DEFAULT_PREFIXES, Disk
@@ -67,7 +66,7 @@ def _write(path: Path, changes: Changes, stand_in: bool) -> None:
         db.database_files.create(path)
     if not changes.new and not changes.returned:
         return
-    at = utc(time.time())
+    at = utc_now()
     with db.connect(path) as conn, db.transaction(conn):
         for entry, disk in changes.returned:
             db.disks.revive_disk(conn, disk, entry.label, entry.role, at)

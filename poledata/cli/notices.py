@@ -13,7 +13,7 @@ from poledata.cli import app
 from poledata.cli.common import WHY, changes_archive, command, duration_option
 from poledata.context import Context
 from poledata.errors import ExitCode, Refused
-from poledata.formatting import utc
+from poledata.formatting import utc, utc_now
 from poledata.models import Message
 from poledata.notices import delivery_queue
 from poledata.notices.message import PREFIX
@@ -28,7 +28,7 @@ def pause(context: Context, why: str, how_long: float | None) -> str:
     """Passes do nothing until "resume": no disk is touched, files wait in the buffer."""
     until = None if how_long is None else utc(time.time() + how_long)
     with db.transaction(context.conn):
-        db.passes.pause(context.conn, why, until, utc(time.time()))
+        db.passes.pause(context.conn, why, until, utc_now())
     context.board.tell("paused", "archive", f"{why} (until {until or 'somebody resumes'}).")
     return (
         f"Paused until {until or 'somebody resumes: data_manager.py resume'}.\n"
@@ -41,7 +41,7 @@ def pause(context: Context, why: str, how_long: float | None) -> str:
 def resume(context: Context) -> str:
     """Passes go on."""
     with db.transaction(context.conn):
-        was_paused = db.passes.resume(context.conn, utc(time.time()))
+        was_paused = db.passes.resume(context.conn, utc_now())
     context.board.settle(["paused"], "archive")
     return "The next pass works again." if was_paused else "It was not paused."
 
@@ -82,7 +82,7 @@ def notify(is_test: bool) -> ExitCode:
     channels = configured_channels(config.secrets)
     test = Message(
         f"{PREFIX} a test: nothing is wrong",
-        f"Sent by hand on {socket.gethostname()}, {utc(time.time())}. Nothing has to be done.",
+        f"Sent by hand on {socket.gethostname()}, {utc_now()}. Nothing has to be done.",
     )
     faults = delivery_queue.send_all(channels, [test] * len(channels))
     for channel, fault in zip(channels, faults, strict=True):

@@ -112,7 +112,7 @@ class DiskFaults:
                 self._closed.add(disk.id)
                 self._note(disk, self._upkeep.close_full(disk))
 
-    def keep_catalogues(self) -> None:
+    def keep_catalogs(self) -> None:
         """Put a daily copy of the database on each disk that files were put on."""
         if used := self._used.keys() - self._failed.keys():
             for disk, fault in self._upkeep.keep_catalogs(used):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from poledata import db
 from poledata.config import Config, Secrets, read_secrets
 from poledata.errors import ConfigFault, PoleError
-from poledata.formatting import seconds, utc
+from poledata.formatting import seconds, utc, utc_now
 from poledata.models import Channel, Delivery, Message, Notice, Severity
 from poledata.notices.defects import caught
 from poledata.notices.kinds import DIGEST
@@ -210,7 +210,7 @@ def tell_of_database(config: Config, trouble: PoleError) -> None:
     _send_unstored(
         config.secrets,
         config.db_path,
-        Notice("database-error", "database", Severity.CRITICAL, str(trouble), utc(time.time())),
+        Notice("database-error", "database", Severity.CRITICAL, str(trouble), utc_now()),
         f"The archive {config.db_path}: how it stands can't be told without its database.",
         config.repeat_notices_s,
     )
@@ -227,7 +227,7 @@ def tell_of_config(path: Path, fault: ConfigFault) -> None:
     _send_unstored(
         secrets,
         path,
-        Notice("config-error", "configuration", Severity.CRITICAL, text, utc(time.time())),
+        Notice("config-error", "configuration", Severity.CRITICAL, text, utc_now()),
         f"How the archive stands can't be told: {path} can't be used.",
         REPEAT_S,
     )

@@ -20,7 +20,7 @@ from poledata.disks import free_space
 from poledata.disks.identity import HeldDisk
 from poledata.disks.mounted_disks import MountedDisks
 from poledata.errors import DiskRefused, TooFewDescriptors
-from poledata.formatting import seconds, shown, size_text, utc
+from poledata.formatting import seconds, shown, size_text, utc_now
 from poledata.models import Disk, DiskState, Role, Waiting
 from poledata.notices.send import configured_channels
 from poledata.system import file_descriptors, paths
@@ -64,7 +64,7 @@ def check_everything(config: Config, conn: db.Connection) -> Iterator[CheckFindi
         return  # the rest of its content can't be trusted
     yield from _known_gaps(conn)
     yield _clock(conn)
-    if pause := db.passes.current_pause(conn, utc(time.time())):
+    if pause := db.passes.current_pause(conn, utc_now()):
         until = pause.until or "somebody says: data_manager.py resume"
         yield _fault(f"passes do nothing until {until}: {pause.why}")
     yield from _channels(config)
@@ -262,8 +262,7 @@ def _each_disk(
 
 def _usable(mounted: MountedDisks, disk: Disk) -> _Usable:
     """Return the disk and its free space. Raise DiskRefused if a pass would put nothing on it."""
-    held = mounted.hold_to_copy_to(disk)
-    free_bytes = mounted.room(held).room_bytes
+    free_bytes = mounted.usable(disk).room_bytes
     if disk.state is DiskState.SPARE and free_bytes <= 0:
         raise DiskRefused(
             "no-disk",
@@ -271,7 +270,7 @@ def _usable(mounted: MountedDisks, disk: Disk) -> _Usable:
             "it has room for nothing",
             "MinFreeSpace is kept free on every disk: it is too much for this one.",
         )
-    return _Usable(held, free_bytes)
+    return _Usable(mounted.hold(disk), free_bytes)
 
 
 def unfit_disks(config: Config, conn: db.Connection) -> dict[str, str]:

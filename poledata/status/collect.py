@@ -13,16 +13,10 @@ from poledata.config import Config
 from poledata.context import is_here
 from poledata.db.sqlite import Connection
 from poledata.disks import free_space
-from poledata.formatting import utc
-from poledata.models import (
-    GONE,
-    Disk,
-    DiskState,
-    Role,
-)
+from poledata.formatting import DAY_S, utc
+from poledata.models import GONE, Disk, DiskState, Role
 from poledata.notices.send import configured_channels
 from poledata.status.facts import (
-    DAY_S,
     ArchivedAmount,
     BufferStatus,
     DiskStatus,

@@ -14,8 +14,6 @@ from poledata.models import (
     Pending,
 )
 
-DAY_S = 86_400.0
-
 
 class ArchiveVerdict(StrEnum):
     """The first words of the status."""

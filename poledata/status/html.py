@@ -16,12 +16,12 @@ import jinja2
 
 from poledata import __version__, db
 from poledata.archive.monitor import CRITICAL_PERCENT
-from poledata.formatting import people_time, seconds, size_text, utc
+from poledata.formatting import DAY_S, people_time, seconds, size_text, utc
 from poledata.models import GONE, DayDone, Disk, DiskState, Role, SmartCheck
 from poledata.notices.kinds import KINDS
 from poledata.smart import rules
 from poledata.status import text
-from poledata.status.facts import DAY_S, DiskStatus, Status
+from poledata.status.facts import DiskStatus, Status
 from poledata.status.text import Fact
 from poledata.status.verdict import NO_PASS_FOR_S
 

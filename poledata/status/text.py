@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from poledata.formatting import people_time, seconds, size_text
+from poledata.formatting import DAY_S, people_time, seconds, size_text
 from poledata.models import Disk, DiskState, Pending, Role
 from poledata.notices.kinds import KINDS
-from poledata.status.facts import DAY_S, BufferStatus, DiskStatus, Status, Undelivered
+from poledata.status.facts import BufferStatus, DiskStatus, Status, Undelivered
 
 BAR_CHARACTERS = 20
 FILES_LISTED, NOTICES_LISTED = 10, 20

@@ -7,10 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from poledata.formatting import counted, people_time, utc
-from poledata.models import (
-    Notice,
-    Severity,
-)
+from poledata.models import Notice, Severity
 from poledata.notices.kinds import KINDS, own_headline
 from poledata.status.facts import ArchiveVerdict, Status
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import select
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -23,7 +21,8 @@ import generate_db  # noqa: E402
 import poledata.archive.run  # noqa: E402
 import poledata.maintenance.verify  # noqa: E402
 import poledata.status.check  # noqa: E402
-import poledata.status.facts  # noqa: E402, F401
+import poledata.status.collect  # noqa: E402, F401
+from tests.helpers.forks import ended  # noqa: E402
 
 MODULES = {"data_manager.py": data_manager, "generate_db.py": generate_db}
 
@@ -37,7 +36,7 @@ def main() -> None:
         if child == 0:
             _become(request)
             return
-        print(json.dumps(_outcome(child, request["timeout_s"])), flush=True)
+        print(json.dumps(ended(child, request["timeout_s"])), flush=True)
 
 
 def _become(request: dict[str, Any]) -> None:
@@ -59,17 +58,6 @@ def _arm(request: dict[str, Any]) -> None:
         kinds, where, first, until, action = request["rule"]
         numbers = (ctypes.c_long(first), ctypes.c_long(until), ctypes.c_int(action))
         shim.shim_rule(kinds.encode(), where.encode(), *numbers)
-
-
-def _outcome(child: int, timeout_s: float) -> dict[str, Any]:
-    """How the child ended; SIGKILL after ``timeout_s``."""
-    pidfd = os.pidfd_open(child)
-    ended, _, _ = select.select([pidfd], [], [], timeout_s)
-    if not ended:
-        os.kill(child, signal.SIGKILL)
-    os.close(pidfd)
-    _, status = os.waitpid(child, 0)
-    return {"code": os.waitstatus_to_exitcode(status), "in_time": bool(ended)}
 
 
 if __name__ == "__main__":

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import select
-import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,7 @@ import poledata.cli.notices  # noqa: E402
 import poledata.cli.rebuild  # noqa: E402
 import poledata.cli.status  # noqa: E402
 import poledata.notices.message  # noqa: E402, F401
+from tests.helpers.forks import ended  # noqa: E402
 
 MODULES = {"data_manager.py": data_manager, "generate_db.py": generate_db}
 
@@ -39,7 +38,7 @@ def main() -> None:
         if child == 0:
             _become(request)
             return
-        print(json.dumps(_ended(child, request["timeout_s"])), flush=True)
+        print(json.dumps(ended(child, request["timeout_s"])), flush=True)
 
 
 def _become(request: dict[str, Any]) -> None:
@@ -54,17 +53,6 @@ def _become(request: dict[str, Any]) -> None:
     os.chdir(request["cwd"])
     sys.argv = [str(REPO / request["script"]), *request["args"]]
     MODULES[request["script"]].main()
-
-
-def _ended(child: int, timeout_s: float) -> dict[str, Any]:
-    """How the child ended; SIGKILL after ``timeout_s``."""
-    pidfd = os.pidfd_open(child)
-    ended, _, _ = select.select([pidfd], [], [], timeout_s)
-    if not ended:
-        os.kill(child, signal.SIGKILL)
-    os.close(pidfd)
-    _, status = os.waitpid(child, 0)
-    return {"code": os.waitstatus_to_exitcode(status), "in_time": bool(ended)}
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from poledata.archive.buffer import DAY_S
+from poledata.formatting import DAY_S
 from tests.helpers.halted import HaltedPass, needs_strace, strace
 from tests.helpers.loopdisks import SEARCHED, LoopDisk
 from tests.helpers.world import World

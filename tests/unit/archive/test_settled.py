@@ -7,7 +7,8 @@ from types import SimpleNamespace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from poledata.archive.buffer import DAY_S, is_settled
+from poledata.archive.buffer import is_settled
+from poledata.formatting import DAY_S
 
 # --- the rule itself ----------------------------------------------------------------------
 
