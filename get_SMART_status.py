@@ -30,6 +30,7 @@ from poledata.system import locks
 
 if TYPE_CHECKING:
     from poledata.smart.smartctl import FoundDrive
+    from poledata.system.privileges import RootSmartctl
 
 QUERY_AGAIN_AFTER_S = 5.0
 
@@ -49,10 +50,11 @@ def get_smart_status(as_json: bool, history: str | None, labels: tuple[str, ...]
     Exit codes: 0 no drive needs a look; 1 some drive is failing, or should be watched, or did not
     answer; 2 wrong usage or configuration, nothing was touched.
     """
-    config = app.load_config()
     if history:
-        return _history(config, history, as_json)
-    app.must_be_root("ask drives how they are")
+        return _history(app.load_config(), history, as_json)
+    smartctl = app.smartctl_as_root()  # first, because the configuration ends root's rights
+    config = app.load_config()
+    app.must_be_archive_owner(config.db_path.parent)
     app.start_logging(config)
     with locks.only_one(config.db_path, locks.Task.SMART_CHECK) as is_only:
         if not is_only:
@@ -62,13 +64,19 @@ def get_smart_status(as_json: bool, history: str | None, labels: tuple[str, ...]
             must_fit_together(config, db.disks.disks(conn))
             if not config.require_mount:
                 raise UsageFault("Stand-ins have no SMART. Nothing was changed.")
-            return _check(config, conn, labels, as_json)
+            return _check(config, conn, smartctl, labels, as_json)
 
 
-def _check(config: Config, conn: db.Connection, labels: Sequence[str], as_json: bool) -> ExitCode:
+def _check(
+    config: Config,
+    conn: db.Connection,
+    smartctl: RootSmartctl,
+    labels: Sequence[str],
+    as_json: bool,
+) -> ExitCode:
     every = db.disks.disks(conn)
     disks = _disks_to_check(Context(config, conn, Board(conn)), every, labels)
-    found = _query_drives(disks)
+    found = _query_drives(smartctl, disks)
     context = Context.create(config, conn)  # with the notices as they are after the long query
     checked = check.check(context, disks, found, time.time())
     check.tell(context, checked)
@@ -90,14 +98,14 @@ def _disks_to_check(context: Context, every: list[Disk], labels: Sequence[str]) 
     return disks
 
 
-def _query_drives(disks: Sequence[Disk]) -> list[FoundDrive]:
+def _query_drives(smartctl: RootSmartctl, disks: Sequence[Disk]) -> list[FoundDrive]:
     """Query all drives; twice if one in use was not found, because it may just have come back."""
-    from poledata.smart import smartctl  # pySMART is slow to load
+    from poledata.smart.smartctl import query_drives  # pySMART is slow to load
 
-    found = smartctl.query_drives()
+    found = query_drives(smartctl)
     if check.lacks_one_in_use(disks, found):
         time.sleep(QUERY_AGAIN_AFTER_S)
-        found = smartctl.query_drives()
+        found = query_drives(smartctl)
     return found
 
 
@@ -113,7 +121,7 @@ def _rows(
 
 def _print(rows: Sequence[DriveRow], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps([asdict(row) for row in rows], indent=2, ensure_ascii=False))
+        click.echo(json.dumps([asdict(row) for row in rows], indent=2))
         return
     for line in (table.HEADING, *map(table.line, rows)):
         app.echo(line)

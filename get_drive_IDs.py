@@ -19,6 +19,8 @@ from poledata.cli import app
 from poledata.errors import ExitCode
 from poledata.smart import ids
 from poledata.smart.ids import Compared, Identity
+from poledata.system import privileges
+from poledata.system.privileges import RootSmartctl
 
 
 @click.command()
@@ -41,11 +43,12 @@ def get_drive_ids(as_json: bool, map_path: Path | None, devices: tuple[str, ...]
     Standard output holds these lines alone; what a person should know is on standard error.
     Exit codes: 0 all is well; 1 some drive could not be asked, or differs; 2 wrong usage.
     """
+    smartctl = app.smartctl_as_root()
+    privileges.become_caller(map_path)
     entries = disk_map.read(map_path, may_lack_ids=True) if map_path else ()
-    app.must_be_root("ask drives who they are")
     if log_file := app.options().log_file:
         app.log_to(log_file)
-    drives = _query_drives(devices)
+    drives = _query_drives(smartctl, devices)
     usable = [drive for drive in drives if not ids.unusable(drive)]
     unusable = [drive for drive in drives if ids.unusable(drive)]
     faults = [str(ids.unusable(drive)) for drive in unusable]
@@ -60,12 +63,12 @@ def get_drive_ids(as_json: bool, map_path: Path | None, devices: tuple[str, ...]
     return ExitCode.LOOK if faults or compared.differences else ExitCode.DONE
 
 
-def _query_drives(devices: Sequence[str]) -> list[Identity]:
-    from poledata.smart import smartctl  # pySMART is slow to load
+def _query_drives(smartctl: RootSmartctl, devices: Sequence[str]) -> list[Identity]:
+    from poledata.smart.smartctl import query_drives  # pySMART is slow to load
 
     found = [
         Identity(None, f.drive.serial, f.drive.wwn, f.report.model, f.devices)
-        for f in smartctl.query_drives(devices)
+        for f in query_drives(smartctl, devices)
     ]
     return sorted(found, key=lambda drive: (drive.serial or "", drive.devices))
 

@@ -8,7 +8,6 @@ import logging
 import operator
 import os
 import re
-import shlex
 import stat
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from poledata.errors import ConfigFault
-from poledata.formatting import is_utf8, shown, text_in
+from poledata.formatting import decoded, is_utf8, shown, text_in
 from poledata.models import Prefixes, Role
 from poledata.settings import (
     KEYS,
@@ -30,6 +29,7 @@ from poledata.settings import (
     lacks_unit,
     quoted,
 )
+from poledata.system.privileges import user_name
 
 # --- the secrets --------------------------------------------------------------------------
 
@@ -76,6 +76,8 @@ def _read_env_file(path: Path) -> tuple[dict[str, str | None], list[str]]:
         st = path.stat()
         if stat.S_ISFIFO(st.st_mode):  # reading it would block
             raise ValueError("it is a pipe")
+        if st.st_uid not in (0, os.geteuid()):  # it names commands to run
+            raise ValueError("it belongs to another user; give it to the cron user")
         values, warnings = _parse_env(text_in(path))
     except FileNotFoundError:
         return {}, []
@@ -85,11 +87,6 @@ def _read_env_file(path: Path) -> tuple[dict[str, str | None], list[str]]:
         return {}, [f"can't be read ({why}{whose}); what it holds is not used"]
     if st.st_mode & 0o077:
         warnings.append(f"is open to others than its owner; run: chmod 600 {shown(str(path))}")
-    if os.geteuid() == 0 and st.st_uid != 0:
-        for name in _SECRETS:
-            if name.endswith("_COMMAND") and values.pop(name, None):
-                why = "root does not own it, so root does not run"
-                warnings.append(f"{why} {name}; the next pass does")
     return values, warnings
 
 
@@ -174,11 +171,11 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     if not is_utf8(str(full)):
         raise ConfigFault([f"{shown(str(full))}: this path is not UTF-8; rename the directory"])
     try:
-        _must_be_safe_for_root(full)
         ini = _Ini.parse(text_in(full))
         values = _values(ini, full, SettingPlace(full.parent, environ))
     except OSError as e:
-        why = f"can't be read ({e.strerror}); name another with --config, or copy an example"
+        by = f" by the user {user_name(os.geteuid())}" if isinstance(e, PermissionError) else ""
+        why = f"can't be read{by} ({e.strerror}); name another with --config, or copy an example"
         raise ConfigFault([f"{shown(str(path))}: {why}"]) from e
     except ValueError as e:
         raise ConfigFault(f"{shown(str(path))}: {fault}" for fault in e.args) from e
@@ -191,13 +188,18 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
     )
 
 
-def _must_be_safe_for_root(path: Path) -> None:
-    """Refuse what lets any user choose what root writes, and where. Raises ValueError."""
-    if os.geteuid() == 0 and path.stat().st_mode & 0o022:
-        raise ValueError(
-            f"others than its owner may write to it, and root would do as it says; "
-            f"run: chmod go-w {shlex.quote(str(path))}"
-        )
+def database_directory(path: Path, content: bytes, environ: Mapping[str, str]) -> Path | None:
+    """Return the directory of FilenameDB in the content of a configuration, if it exists.
+
+    None also if the content is faulty: :func:`load` says what is wrong.
+    """
+    key = _KEY_OF["filenamedb"]
+    try:
+        text = _Ini.parse(decoded(content)).values[key.name.lower()]
+        file = Path(str(key.read(text, SettingPlace(path.parent, environ))))
+    except (KeyError, ValueError):
+        return None
+    return file.parent
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,19 @@ def shown(name: str) -> str:
     )
 
 
+def printable(text: str) -> str:
+    """Return text that no terminal obeys: all but line ends that can't be printed is escaped."""
+    return text if _is_plain(text) else "\n".join(map(_escaped, text.split("\n")))
+
+
+def _is_plain(text: str) -> bool:
+    return text.isprintable() or text.replace("\n", "").isprintable()
+
+
+def _escaped(text: str) -> str:
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in text)
+
+
 def unshown(text: str) -> str:
     """Return the name of a text from :func:`shown`."""
     return text.encode("latin-1", "backslashreplace").decode("unicode_escape")
@@ -126,6 +139,11 @@ def text_in(path: Path) -> str:
     """
     with path.open("rb") as file:
         data = file.read(_LONGEST_TEXT_BYTES + 1)
+    return decoded(data)
+
+
+def decoded(data: bytes) -> str:
+    """Return the text of a small file from its content. Raises ValueError, as :func:`text_in`."""
     if len(data) > _LONGEST_TEXT_BYTES:
         raise ValueError(f"is larger than {_LONGEST_TEXT_BYTES >> 20} MiB; this is another file")
     try:

@@ -133,9 +133,11 @@ def _guarded_world(
     monkeypatch.setenv("PATH", f"{_smartctl_stub.parent}:{os.environ['PATH']}")
     for method in ("connect", "connect_ex"):
         monkeypatch.setattr(socket.socket, method, _loopback_only(getattr(socket.socket, method)))
-    for name, waits in QUICK.items():
-        for wait, seconds in waits.items():
-            monkeypatch.setattr(f"{name}.{wait}", seconds)
+    for module, constants in QUICK.items():
+        for name, value in constants.items():
+            monkeypatch.setattr(f"{module}.{name}", value)
+    directories = tuple(os.environ["PATH"].split(":"))
+    monkeypatch.setattr("poledata.system.privileges.SMARTCTL_DIRECTORIES", directories)
     monkeypatch.setattr(socket, "getaddrinfo", _local_names_only(socket.getaddrinfo))
     yield
     called = _smartctl_stub.with_name("called")

@@ -30,6 +30,7 @@ from poledata.system import file_descriptors
 
 if TYPE_CHECKING:
     from poledata.archive.batch import Batches
+    from poledata.system.locks import LockHolder
 
 SCAN_FILES = 20_000  # how many waiting files are in memory at a time
 
@@ -73,14 +74,21 @@ def run_pass(
         os.close(buffer_fd)
 
 
-def tell_that_it_is_stuck(config: Config, conn: db.Connection, since_s: float) -> None:
-    """Another pass holds the lock and has moved no byte for hours."""
-    Context.create(config, conn).board.tell(
-        "pass-stuck",
-        "data_manager",
-        f"The pass at work has not got on since {utc(since_s)}. "
-        "Its number: pgrep -f data_manager.py",
-    )
+def tell_that_it_is_stuck(
+    config: Config, conn: db.Connection, since_s: float, stranger: LockHolder | None
+) -> None:
+    """Another pass holds the lock and has moved no byte for hours, or another program holds it."""
+    if stranger:
+        text = (
+            f"{config.db_path}.lock is held by a process that is no pass: {stranger.pid} "
+            f"({stranger.command}). Until it ends nothing is archived."
+        )
+    else:
+        text = (
+            f"The pass at work has not got on since {utc(since_s)}. "
+            "Its number: pgrep -f data_manager.py"
+        )
+    Context.create(config, conn).board.tell("pass-stuck", "data_manager", text)
 
 
 def _open_buffer(config: Config) -> int:

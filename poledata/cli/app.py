@@ -20,11 +20,12 @@ from typing import Any, NoReturn, TextIO, TypeVar
 
 import click
 
-from poledata.config import Config, load
+from poledata.config import Config, database_directory, load
 from poledata.errors import ConfigFault, ExitCode, PoleError, UsageFault
-from poledata.formatting import is_utf8, shown
+from poledata.formatting import is_utf8, printable, shown
 from poledata.notices.defects import BUGS
-from poledata.system.ownership import open_or_make, user_name
+from poledata.system import privileges
+from poledata.system.privileges import user_name
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 log = logging.getLogger("poledata")
@@ -58,10 +59,17 @@ def _named_config() -> Path | None:
 
 
 def load_config() -> Config:
-    """Return the configuration. Raises ConfigFault."""
+    """Return the configuration; root becomes the archive's owner first. Raises ConfigFault."""
     path = config_path()
     try:
-        return load(path)
+        was_root = os.geteuid() == 0
+        privileges.become_archive_owner(
+            path, lambda content: database_directory(path.absolute(), content, os.environ)
+        )
+        config = load(path)
+        if was_root:
+            privileges.must_own(config.db_path.parent, path)
+        return config
     except ConfigFault as fault:
         if _named_config():
             raise
@@ -111,6 +119,11 @@ def output_options(command: _Command) -> _Command:
     return quiet(verbose(log_file(command)))
 
 
+def terminal_for_drawing() -> TextIO:
+    """Return standard output without the escapes of :class:`_Text`: who draws there escapes."""
+    return open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
+
+
 def is_terminal(stream: TextIO | None) -> bool:
     """True if a person looks at this stream; it is None if the caller closed it."""
     return stream is not None and stream.isatty()
@@ -151,11 +164,8 @@ class _LogFile(logging.FileHandler):
 
     def _open(self) -> io.TextIOWrapper:
         """Open a regular file only: a FIFO without a reader would block every pass."""
-        flags = os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC
-        if os.geteuid() == 0:
-            fd = open_or_make(Path(self.baseFilename), flags)
-        else:
-            fd = os.open(self.baseFilename, flags | os.O_CREAT, 0o666)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+        fd = os.open(self.baseFilename, flags, 0o644)
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise OSError(errno.EINVAL, "it is not a regular file")
@@ -183,6 +193,18 @@ class _LogFile(logging.FileHandler):
             print(f"{self.baseFilename}: the log can't be written: {fault}", file=sys.stderr)
 
 
+class _LogLines(logging.Formatter):
+    """The log's lines, without anything that a terminal would obey."""
+
+    converter = staticmethod(time.gmtime)
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def start_logging(config: Config) -> None:
     """Log to the LogFile, and on a terminal warnings to the screen, too.
 
@@ -202,9 +224,7 @@ def start_logging(config: Config) -> None:
 def log_to(path: Path, instead: Path | None = None) -> None:
     """Log to this file; if it can't be written, to the other one."""
     handler = _LogFile(path, instead)
-    formatter = logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%SZ")
-    formatter.converter = time.gmtime
-    handler.setFormatter(formatter)
+    handler.setFormatter(_LogLines())
     log.addHandler(handler)
     log.setLevel(logging.DEBUG if options().verbose else logging.INFO)
 
@@ -230,26 +250,24 @@ def log_to_screen(about: str = log.name) -> None:
 # --- who runs this ------------------------------------------------------------------------
 
 
-def must_be_cron_user(config: Config) -> None:
-    """Refuse root, whose files would lock the archive's user out, and other users.
+def must_be_archive_owner(directory: Path) -> None:
+    """Refuse everybody but the user who owns the database's directory. Raises UsageFault.
 
-    Raises UsageFault.
+    Root has become that user already.
     """
-    directory = config.db_path.parent
     owner = directory.stat().st_uid
-    if os.geteuid() == owner:
-        return
-    if os.geteuid() == 0 or not os.access(directory, os.W_OK):
+    if os.geteuid() != owner:
         raise UsageFault(
             f"{directory} belongs to the user {user_name(owner)}, who runs the archive. "
-            f"Nothing was touched. Run this as: sudo -u {user_name(owner)} …"
+            f"Nothing was changed. Run this with sudo, or as {user_name(owner)}."
         )
 
 
-def must_be_root(why: str) -> None:
-    """Refuse everybody else, because only root may query drives. Raises UsageFault."""
+def smartctl_as_root() -> privileges.RootSmartctl:
+    """Return what runs smartctl as root. Raises UsageFault for everybody but root."""
     if os.geteuid() != 0:
-        raise UsageFault(f"Only root may {why}. Nothing was changed. Run as root: sudo …")
+        raise UsageFault("Only root may query drives. Nothing was changed. Run as root: sudo …")
+    return privileges.RootSmartctl()
 
 
 def stop_on_signals() -> threading.Event:
@@ -263,6 +281,13 @@ def stop_on_signals() -> threading.Event:
 # --- in and out ---------------------------------------------------------------------------
 
 LONGEST_ARGUMENT = 10_000  # no path and no name can be as long
+
+
+class _Text(io.TextIOWrapper):
+    """The one place where text reaches a terminal: it escapes what a terminal would obey."""
+
+    def write(self, text: str) -> int:
+        return super().write(printable(text))
 
 
 class _Output(io.FileIO):
@@ -289,7 +314,7 @@ def _open_outputs() -> list[_Output]:
         stream = getattr(sys, name)
         if stream is not None and stream is getattr(sys, f"__{name}__"):
             output = _Output(stream.fileno(), "wb", closefd=False)
-            text = io.TextIOWrapper(
+            text = _Text(
                 io.BufferedWriter(output), "utf-8", "backslashreplace", line_buffering=True
             )
             setattr(sys, name, text)
@@ -347,12 +372,28 @@ def enter(command: click.Command) -> NoReturn:
         code = ExitCode.INTERRUPTED
     except PoleError as fault:
         code = _report_fault(fault, given.speaks)
+    except PermissionError as fault:
+        code = _report_fault(_NotAllowed(fault), given.speaks)
     except Exception as defect:
         code = _report_bug(defect)
     else:
         code = _report_bugs() if BUGS else code
     gc.freeze()  # the process ends: what it holds need not be searched for garbage
     sys.exit(int(_exit_code_of(outputs, int(code or 0))))
+
+
+class _NotAllowed(PoleError):
+    """This user may not do something that the program relies on: no bug, wherever it happens."""
+
+    def __init__(self, fault: PermissionError) -> None:
+        self.fault = fault
+
+    def __str__(self) -> str:
+        return (
+            f"{self.fault.filename}: {self.fault.strerror} for the user {user_name(os.geteuid())}. "
+            "Every file that is not yet registered stays in the buffer. Who must own what: "
+            "docs/privileges.md"
+        )
 
 
 def _report_fault(fault: PoleError, speaks: bool) -> ExitCode:

@@ -78,7 +78,7 @@ def context_of_command(turn: bool = True) -> Iterator[Context]:
     Only the user who runs the archive may do so. Raises UsageFault.
     """
     config = app.load_config()
-    app.must_be_cron_user(config)
+    app.must_be_archive_owner(config.db_path.parent)
     app.start_logging(config)
     waiting = locks.between_batches(config.db_path) if turn else nullcontext()
     with waiting, db.connect(config.db_path) as conn:

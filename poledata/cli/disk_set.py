@@ -15,12 +15,13 @@ from poledata.cli.common import print_json, print_table
 from poledata.config import Config
 from poledata.context import must_fit_together
 from poledata.disk_map import Entry, read
-from poledata.errors import ExitCode
+from poledata.errors import DatabaseUnusable, ExitCode
 from poledata.formatting import size_text, utc_now
 from poledata.maintenance import disk_set
 from poledata.maintenance.disk_set import Changes, Readiness
 from poledata.models import DEFAULT_PREFIXES, Disk
 from poledata.status import check
+from poledata.system import privileges
 
 HEADS = ("label", "role", "serial", "logical ID", "device", "mounted", "writable", "capacity")
 
@@ -30,7 +31,9 @@ def from_map(
 ) -> ExitCode:
     """Add the drives to the configuration's database, or to that at ``db_path``; print a table."""
     config = None if db_path else app.load_config()
-    path = config.db_path if config else Path(str(db_path))
+    path = config.db_path if config else _database_without_config(Path(str(db_path)))
+    if not is_dry:
+        app.must_be_archive_owner(path.parent)
     entries = read(map_path, config.prefixes if config else DEFAULT_PREFIXES)
     known = _known(path, config)
     changes = disk_set.changes(known, entries, map_path, returned)
@@ -47,6 +50,14 @@ def from_map(
         if rows:
             _print_readiness(rows)
     return ExitCode.DONE
+
+
+def _database_without_config(path: Path) -> Path:
+    """Return the path of a database; root becomes the owner of its directory first."""
+    if not path.parent.is_dir():
+        raise DatabaseUnusable(path, "its directory does not exist", "Make that first.")
+    privileges.become_owner_of_directory(path.parent)
+    return path
 
 
 def _known(path: Path, config: Config | None) -> list[Disk]:

@@ -75,7 +75,7 @@ def _no_such_notice(context: Context, kind: str, key: str) -> str:
 def notify(is_test: bool) -> ExitCode:
     """Send a test through every channel of .env, and say which worked."""
     config = app.load_config()
-    app.must_be_cron_user(config)  # that user could not write to a log that root makes
+    app.must_be_archive_owner(config.db_path.parent)
     app.start_logging(config)
     for warning in config.warnings:
         click.echo(f"WARNING {warning}")

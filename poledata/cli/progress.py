@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from rich.console import Console
 from rich.markup import escape
 from rich.progress import (
     BarColumn,
@@ -17,6 +18,7 @@ from rich.progress import (
 )
 
 from poledata.archive.pass_state import Watcher
+from poledata.cli import app
 from poledata.formatting import shown
 
 
@@ -30,7 +32,10 @@ def on_terminal() -> Iterator[Watcher]:
         TransferSpeedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, transient=True) as bars:
+    with (
+        app.terminal_for_drawing() as terminal,
+        Progress(*columns, console=Console(file=terminal), transient=True) as bars,
+    ):
         yield _Bars(bars)
 
 
@@ -48,11 +53,11 @@ class _Bars(Watcher):
 
     def reading(self, bytes_by_label: dict[str, int]) -> None:
         self._tasks = {
-            label: self._bars.add_task(label, total=size_bytes)
+            label: self._bars.add_task(escape(shown(label)), total=size_bytes)
             for label, size_bytes in bytes_by_label.items()
         }
 
     def moved(self, label: str, name: str, n_bytes: int) -> None:
         if label in self._tasks:  # called from any thread: rich has its own lock
-            what = f"{label} {escape(shown(name))}"
+            what = escape(shown(f"{label} {name}"))
             self._bars.update(self._tasks[label], description=what, advance=n_bytes)

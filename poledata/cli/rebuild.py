@@ -34,7 +34,7 @@ def from_disks(map_path: Path | None, and_verify: bool, is_dry: bool, as_json: b
     """Make the database from the disks, or complete it, and print what was found."""
     config = app.load_config()
     if not is_dry:
-        app.must_be_cron_user(config)
+        app.must_be_archive_owner(config.db_path.parent)
         app.start_logging(config)
     stop = app.stop_on_signals()
     with nullcontext() if is_dry else locks.between_batches(config.db_path):

@@ -41,7 +41,7 @@ def run_pass() -> ExitCode:
         if not is_watched():  # nobody reads what it prints
             delivery_queue.tell_of_config(app.config_path(), fault)
         raise
-    app.must_be_cron_user(config)
+    app.must_be_archive_owner(config.db_path.parent)
     app.start_logging(config)
     try:
         code = _archive_and_notify(config)
@@ -105,15 +105,16 @@ def _notified_of_a_fault(config: Config) -> Iterator[None]:
 
 
 def _while_another_runs(config: Config, turns: locks.PassLock) -> ExitCode:
-    """Do nothing, except if the other pass has made no progress for hours."""
-    if abs(time.time() - turns.last_progress_at_s) < STUCK_AFTER_S:
+    """Do nothing, except if the other pass has made no progress for hours, or is none."""
+    stranger = turns.stranger()
+    if stranger is None and abs(time.time() - turns.last_progress_at_s) < STUCK_AFTER_S:
         _echo_if_watched("Another pass is at work; nothing to do here.")
         return ExitCode.DONE
     with db.connect(config.db_path) as conn:
-        run.tell_that_it_is_stuck(config, conn, turns.last_progress_at_s)
+        run.tell_that_it_is_stuck(config, conn, turns.last_progress_at_s, stranger)
         delivery_queue.deliver(config, conn, state_lines)
     _echo_if_watched(
-        "Another pass is at work and does not get on: see pass-stuck in docs/operators.md."
+        "Another pass, or another program, holds the lock: see pass-stuck in docs/operators.md."
     )
     return ExitCode.LOOK
 

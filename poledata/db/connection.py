@@ -27,6 +27,7 @@ from poledata.db.sqlite import (
 )
 from poledata.errors import DatabaseTrouble, DatabaseUnusable
 from poledata.formatting import shown
+from poledata.system.privileges import user_name
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,7 @@ def connect(path: Path, *, read_only: bool = False) -> Iterator[Connection]:
         if read_only:
             conn, file = stack.enter_context(database_files.opened_to_read(path))
         else:
+            _must_be_ours(path)
             _leave_wal(path)
             conn, file = stack.enter_context(closing(open_at(path, "rw"))), path
         if found := sqlite.cut_end(conn, file):
@@ -103,6 +105,13 @@ def _must_be_readable(path: Path) -> None:
         raise DatabaseUnusable(
             path, f"the database can't be opened ({fault.strerror})", "Mend its rights."
         ) from fault
+
+
+def _must_be_ours(path: Path) -> None:
+    """Refuse to write to another user's database: what a crash left there is theirs to repair."""
+    if (owner := path.stat().st_uid) != os.geteuid():
+        why = f"the database belongs to the user {user_name(owner)}"
+        raise DatabaseUnusable(path, why, "Run this with sudo, or as that user.")
 
 
 # --- what other programs change -------------------------------------------------------------

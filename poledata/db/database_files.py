@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from poledata.db import sqlite
+from poledata.db import reading, sqlite
 from poledata.db.sqlite import APPLICATION_ID, SCHEMA_VERSION, Connection
 from poledata.errors import CopyDamaged, DatabaseTrouble, DatabaseUnusable
 from poledata.system import paths
@@ -101,9 +101,6 @@ def _new_database(path: Path, fresh: Path, content: Iterable[bytes] | None) -> I
             with fresh.open("wb") as file:
                 file.writelines(content)
             paths.fsync_path(fresh)
-        if os.geteuid() == 0:  # the cron user owns the directory, and must own this
-            owner = path.parent.stat()
-            os.chown(fresh, owner.st_uid, owner.st_gid)
         yield
 
 
@@ -206,28 +203,21 @@ def no_copy(path: Path, fault: OSError) -> DatabaseTrouble:
 def opened_to_read(path: Path) -> Iterator[tuple[Connection, Path]]:
     """Open a database to read it; after a crash during a commit, a copy that is rolled back.
 
-    The next writer does the same to the original. Needs no turn. Raises DatabaseTrouble.
+    The next writer does the same to the original. Only for its owner; others get it as it is
+    (reading.py). Needs no turn. Raises DatabaseTrouble.
     """
     with ExitStack() as stack:
+        if path.stat().st_uid != os.geteuid():
+            yield stack.enter_context(reading.opened_by_another_user(path)), path
+            return
         mode, file = "ro", path
         if not sqlite.answers_reader(path):
-            _must_not_be_wal(path)
+            with path.open("rb") as content:  # this user has no lock on it to lose
+                reading.must_not_be_wal(content.read(20), path)
             file = stack.enter_context(temporary_directory(path)) / path.name
             _copy_with_journal(path, file)
             mode = "rw"
         yield stack.enter_context(closing(sqlite.open_at(file, mode))), file
-
-
-def _must_not_be_wal(path: Path) -> None:
-    """Raise DatabaseTrouble if it is: a user who may not write there can't read it."""
-    with path.open("rb") as file:  # this user has no lock on it to lose
-        is_wal = file.read(20)[18:] == b"\2\2"  # fileformat2.html, 1.3
-    if is_wal:
-        raise DatabaseTrouble(
-            path,
-            "another program switched the database to WAL mode, in which this user can't read it. "
-            "Close that program; the next pass switches it back: try again then",
-        )
 
 
 def _copy_with_journal(path: Path, copy: Path) -> None:

@@ -6,7 +6,9 @@ Rollback journal, not WAL, so that a user without write permission can always re
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -15,6 +17,7 @@ from urllib.parse import quote
 from poledata.errors import DatabaseTrouble, DatabaseUnusable
 from poledata.formatting import shown
 
+BESIDE = ("-journal", "-wal", "-shm")  # what SQLite appends to a database's path
 APPLICATION_ID = 0x506F6C65  # "Pole": distinguishes our files from other SQLite files
 SCHEMA_VERSION = 3
 OLDEST_VERSION = 2  # of release 1.0.0
@@ -45,9 +48,15 @@ _OUTSIDE_FAULTS = (
 Connection = sqlite3.Connection
 
 
-def open_at(path: Path, mode: str, timeout_s: float | None = None) -> Connection:
-    """Return a connection, ``ro`` or ``rw``, with the settings of all of ours; close it."""
-    uri = f"file:{quote(str(path))}?mode={mode}"
+def open_at(
+    path: Path, mode: str, timeout_s: float | None = None, is_immutable: bool = False
+) -> Connection:
+    """Return a connection, ``ro`` or ``rw``, with the settings of all of ours; close it.
+
+    ``is_immutable``: SQLite takes no lock, looks for no journal, and changes nothing (uri.html).
+    """
+    _must_be_files(path)
+    uri = f"file:{quote(str(path))}?mode={mode}{'&immutable=1' if is_immutable else ''}"
     timeout_s = BUSY_TIMEOUT_S if timeout_s is None else timeout_s
     conn = sqlite3.connect(uri, uri=True, timeout=timeout_s, isolation_level=None)
     with ExitStack() as unless_open:
@@ -60,6 +69,16 @@ def open_at(path: Path, mode: str, timeout_s: float | None = None) -> Connection
             raise sqlite3.DatabaseError("malformed database schema") from fault
         unless_open.pop_all()
     return conn
+
+
+def _must_be_files(path: Path) -> None:
+    """Refuse what is no file where SQLite expects its own: it would wait for a FIFO's writer.
+
+    Raises DatabaseUnusable.
+    """
+    for name in (os.path.realpath(path), *(f"{path}{suffix}" for suffix in BESIDE)):
+        if os.path.lexists(name) and not stat.S_ISREG(os.lstat(name).st_mode):
+            raise DatabaseUnusable(path, f"{name} is not a regular file", "Remove that first.")
 
 
 @contextmanager

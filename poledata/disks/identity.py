@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pwd
 import shlex
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +22,7 @@ from poledata.disks import bag
 from poledata.errors import DiskRefused, ManifestDamaged
 from poledata.models import CopyTarget, Disk, DiskState, KnownFile, ReadBack, VerifiedBy
 from poledata.notices.defects import caught
-from poledata.system import direct_io, file_descriptors, file_systems, mounts, ownership, paths
+from poledata.system import direct_io, file_descriptors, file_systems, mounts, paths
 from poledata.system.direct_io import HashingReader
 
 _MOUNT_THERE = "Mount the drive with serial {serial} there."
@@ -313,8 +314,18 @@ def must_be_writable(held: HeldDisk, new_copies: bool = True, by_this_user: bool
             "If nobody did that on purpose, the drive is failing: look at the kernel's log.",
         )
     if by_this_user and not _may_write(held):
-        how = ownership.chown_command(path, os.geteuid())
+        how = chown_command(path, os.geteuid())
         raise _read_only(disk, f"this user may not write to {path}", how)
+
+
+def chown_command(path: Path, uid: int) -> str:
+    """Return the command that lets this user write to a directory and everything in it."""
+    try:
+        owner = f"{pwd.getpwuid(uid).pw_name}:"
+    except KeyError:
+        owner = str(uid)  # chown(1) takes the colon only after a name
+    place = shlex.quote(str(path))
+    return f"sudo chown -R {owner} {place} && sudo chmod -R u+rwX {place}"
 
 
 def _may_write(held: HeldDisk) -> bool:

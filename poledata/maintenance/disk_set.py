@@ -17,11 +17,11 @@ from poledata.config import Config
 from poledata.disk_map import Entry
 from poledata.disks import bag
 from poledata.disks.free_space import label_key
-from poledata.disks.identity import opened_place
+from poledata.disks.identity import chown_command, opened_place
 from poledata.errors import DiskMapFault, Refused
 from poledata.maintenance import inventory
 from poledata.models import GONE, Disk, DiskState
-from poledata.system import file_systems, mounts, ownership
+from poledata.system import file_systems, mounts
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +210,7 @@ def _ready(
     for place in places:
         if found := _look(place, config):
             root, space, unsupported = found
-            step = "" if _may_write(root, cron_uid) else ownership.chown_command(place, cron_uid)
+            step = "" if _may_write(root, cron_uid) else chown_command(place, cron_uid)
             return replace(
                 row,
                 mounted=str(place),

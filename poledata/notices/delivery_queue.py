@@ -23,8 +23,7 @@ from poledata.notices.defects import caught
 from poledata.notices.kinds import DIGEST
 from poledata.notices.send import configured_channels, send_through
 from poledata.notices.store import Board
-from poledata.system import locks
-from poledata.system.ownership import owner_of
+from poledata.system import locks, privileges
 
 if TYPE_CHECKING:  # message.py is loaded only when there is something to send
     from poledata.notices.message import Item
@@ -218,8 +217,8 @@ def tell_of_database(config: Config, trouble: PoleError) -> None:
 
 def tell_of_config(path: Path, fault: ConfigFault) -> None:
     """Send that a configuration lets no pass run; the channels are in the .env beside it."""
-    if os.geteuid() == 0 and owner_of(path.parent) != 0:
-        return  # root writes nothing there, and runs no command of another user
+    if not privileges.is_safe_for_root(path.parent):
+        return  # root, who did not become the owner: nothing is read or run here
     secrets, warnings = read_secrets(path.parent / ".env", os.environ)
     for warning in warnings:
         log.warning("%s", warning)
@@ -260,11 +259,11 @@ def _note_that_database_is_back(
         (config.path, "config-error", "configuration", "It could not be used at", "it can be now"),
     ):
         if stamps := _stamps_of(about):
-            since = utc(min(stamp.stat().st_mtime for stamp in stamps))
+            since = utc(min(stamp.lstat().st_mtime for stamp in stamps))
             board.tell(kind, key, f"{failed} {since}; {now}.", Severity.CRITICAL)
             board.settle([kind], key)
         for stamp in stamps:
-            stamp.unlink()
+            stamp.unlink(missing_ok=True)
 
 
 def _all_stamps(config: Config) -> list[Path]:
@@ -273,24 +272,15 @@ def _all_stamps(config: Config) -> list[Path]:
 
 def _stamps_of(about: Path) -> list[Path]:
     """Return the stamps of all channels."""
-    return [
-        place.with_name(name)
-        for place in _stamp_paths(about, "")
-        for name in _names_in(place.parent)
-        if name.startswith(place.name)
-    ]
+    return [stamp for place in _stamp_places(about, "") for stamp in _stamps_at(place)]
 
 
-def _names_in(directory: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(directory)) if directory.is_dir() else []
-    except OSError as fault:
-        log.warning("%s can't be listed: %s", directory, fault)
-        return []
+def _stamp_places(about: Path, channel_name: str) -> tuple[Path, Path]:
+    """Return how the names of its stamps begin: beside what failed, and in memory.
 
-
-def _stamp_paths(about: Path, channel_name: str) -> tuple[Path, Path]:
-    """Beside what failed; and in memory, in case that file system can't be written to."""
+    The second is for a file system that can't be written to. All users can write there, so the
+    rest of the name is random, and only our own files count: nobody can forge or prevent a stamp.
+    """
     about = about.absolute()
     which = zlib.crc32(str(about).encode())
     return (
@@ -299,19 +289,33 @@ def _stamp_paths(about: Path, channel_name: str) -> tuple[Path, Path]:
     )
 
 
+def _stamps_at(place: Path) -> list[Path]:
+    try:
+        names = sorted(os.listdir(place.parent)) if place.parent.is_dir() else []
+        found = [place.with_name(name) for name in names if name.startswith(place.name)]
+        return [stamp for stamp in found if stamp.lstat().st_uid == os.geteuid()]
+    except OSError as fault:
+        log.warning("%s: %s can't be listed", place.parent, fault.strerror)
+        return []
+
+
 def _is_stamped(about: Path, channel: Channel, repeat_s: float) -> bool:
     return any(
-        abs(time.time() - stamp.stat().st_mtime) < repeat_s
-        for stamp in _stamp_paths(about, channel.name)
-        if stamp.exists()
+        abs(time.time() - stamp.lstat().st_mtime) < repeat_s
+        for place in _stamp_places(about, f"{channel.name}.")
+        for stamp in _stamps_at(place)
     )
 
 
 def _stamp(about: Path, channel: Channel) -> None:
-    for stamp in _stamp_paths(about, channel.name):
+    """Record now as the time of the last message, in place of an older stamp."""
+    for place in _stamp_places(about, f"{channel.name}."):
         try:
-            stamp.touch()
+            old = _stamps_at(place)
+            os.close(os.open(f"{place}{os.urandom(8).hex()}", os.O_CREAT | os.O_EXCL, 0o600))
+            for stamp in old:
+                stamp.unlink(missing_ok=True)
         except OSError as fault:
-            log.warning("%s can't be made: %s", stamp, fault)
+            log.warning("%s: no stamp can be made: %s", place, fault.strerror)
         else:
             return

@@ -1,8 +1,8 @@
 """Query drives with smartctl and pySMART: all at once, each with a time-out.
 
 pySMART itself has no time-out, forgets smartctl's exit status, and asks a SCSI drive eleven times.
-Here smartctl runs once for each path to a drive, and pySMART reads its text; where they differ, the
-JSON counts.
+Here smartctl runs once for each path to a drive, as root, in a process of its own
+(``RootSmartctl``); pySMART reads its text here; where they differ, the JSON counts.
 """
 
 from __future__ import annotations
@@ -11,11 +11,7 @@ import json
 import logging
 import os
 import re
-import shutil
-import subprocess
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +19,11 @@ from typing import Any
 from pySMART import Device  # type: ignore[import-untyped]
 from pySMART.smartctl import Smartctl  # type: ignore[import-untyped]
 
-from poledata.errors import UsageFault
 from poledata.notices.defects import caught
 from poledata.smart.report import Json, SelfReport, read_report
 from poledata.system import mounts
+from poledata.system.privileges import RootSmartctl, SmartctlAnswer
 
-QUERY_TIMEOUT_S = 30.0  # a drive that takes 25 s per command would keep smartctl for minutes
-_SBIN = "/usr/local/sbin:/usr/sbin:/sbin"  # in the PATH neither of cron nor of many users
 _CLASS_BLOCK = Path("/sys/class/block")
 _SCSI_HOST = Path("/sys/class/scsi_host")
 
@@ -65,32 +59,17 @@ class FoundDrive:
     raw: str  # the report as JSON, "{}" if there is none
 
 
-def find_smartctl() -> str:
-    """Return the path of smartctl. Raise UsageFault if there is none."""
-    found = shutil.which("smartctl", path=f"{os.environ.get('PATH', os.defpath)}:{_SBIN}")
-    if found is None:
-        raise UsageFault(
-            "smartctl is not installed. Nothing was changed. Debian, Ubuntu: "
-            "sudo apt install smartmontools"
-        )
-    return found
-
-
-def query_drives(devices: Sequence[str] = ()) -> list[FoundDrive]:
+def query_drives(smartctl: RootSmartctl, devices: Sequence[str] = ()) -> list[FoundDrive]:
     """Query every drive of this machine (or those behind these devices), all at once.
 
-    Two paths to one drive are one drive. Raise UsageFault if smartctl is not installed.
+    Two paths to one drive are one drive.
     """
-    smartctl = find_smartctl()
     paths = _drive_paths(smartctl)
     if devices:
         known = {path.device: path for path in paths}
         paths = [known.get(device, DrivePath(device)) for device in devices]
-    if not paths:
-        return []
-    with ThreadPoolExecutor(len(paths)) as threads:  # one thread each: a hung drive delays no other
-        answers = list(threads.map(lambda path: _query(smartctl, path), paths))
-    return list(_one_for_each_drive(answers))
+    answers = smartctl.query([(path.device, path.type) for path in paths])
+    return list(_one_for_each_drive(map(_found, paths, answers)))
 
 
 def _one_for_each_drive(answers: Iterable[FoundDrive]) -> Iterator[FoundDrive]:
@@ -105,7 +84,7 @@ def _one_for_each_drive(answers: Iterable[FoundDrive]) -> Iterator[FoundDrive]:
 # --- paths to drives ----------------------------------------------------------------------
 
 
-def _drive_paths(smartctl: str) -> list[DrivePath]:
+def _drive_paths(smartctl: RootSmartctl) -> list[DrivePath]:
     """Return the drives that the kernel has, and those that only a RAID controller knows.
 
     Behind such a controller the kernel has volumes; smartctl lists the drives.
@@ -139,9 +118,9 @@ def _driver(kernel_name: str) -> str | None:
         return None  # the drive was removed
 
 
-def _scan(smartctl: str) -> list[dict[str, str]]:
-    """Return smartctl's own list. It opens no drive for it, so a hung one can't stop it."""
-    answer, _, fault = _run([smartctl, "--json", "--scan"])
+def _scan(smartctl: RootSmartctl) -> list[dict[str, str]]:
+    """Return smartctl's own list."""
+    answer, fault = _parsed(smartctl.scan())
     if fault:
         log.warning("smartctl --scan: %s", fault)
     devices: list[dict[str, str]] = answer.get("devices", [])
@@ -152,13 +131,12 @@ def _scan(smartctl: str) -> list[dict[str, str]]:
 
 
 class _OneRun(Smartctl):  # type: ignore[misc]
-    """Run smartctl once; everything that pySMART asks is answered from that run."""
+    """Everything that pySMART asks smartctl is answered from one run."""
 
-    def __init__(self, smartctl: str, path: DrivePath) -> None:
-        super().__init__(smartctl_path=smartctl)
-        kind = ["-d", path.type] if path.type else []
-        command = [smartctl, "--json=o", "-n", "standby,3", "-a", *kind, path.device]
-        self.report, self.exit_status, self.fault = _run(command)
+    def __init__(self, answer: SmartctlAnswer) -> None:
+        super().__init__(smartctl_path="/nonexistent")  # it never runs one itself
+        self.exit_status = answer.exit_status
+        self.report, self.fault = _parsed(answer)
 
     def generic_call(self, params: list[str], pass_options: bool = False) -> tuple[list[str], int]:
         if "--all" in params:
@@ -166,16 +144,15 @@ class _OneRun(Smartctl):  # type: ignore[misc]
         return [], 1  # everything else that it asks for is in the JSON, or not needed
 
 
-def _query(smartctl: str, path: DrivePath) -> FoundDrive:
-    """Return the answer of one drive; if a bug of ours prevents it, return the reason."""
+def _found(path: DrivePath, answer: SmartctlAnswer) -> FoundDrive:
+    """Return the drive behind a path; if a bug of ours prevents it, return the reason."""
     with caught(path.name) as bugs:
-        return _answer(smartctl, path)
+        return _read(path, _OneRun(answer))
     report = replace(read_report(path.device, {}, 0), says=bugs[0])
     return FoundDrive((path.name,), path.known, report, "{}")
 
 
-def _answer(smartctl: str, path: DrivePath) -> FoundDrive:
-    run = _OneRun(smartctl, path)
+def _read(path: DrivePath, run: _OneRun) -> FoundDrive:
     report = read_report(path.device, run.report, run.exit_status)
     if run.fault:
         report = replace(report, says=run.fault)
@@ -205,28 +182,14 @@ def _without_text(report: Json) -> str:
     return json.dumps({**report, "smartctl": own} if report else {})
 
 
-def _run(command: list[str]) -> tuple[dict[str, Any], int, str | None]:
-    """Return smartctl's JSON, its exit status, and why there is no JSON.
-
-    A process that hangs in the kernel can't be ended: it is killed and not waited for.
-    """
-    process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-    )
+def _parsed(answer: SmartctlAnswer) -> tuple[dict[str, Any], str | None]:
+    """Return smartctl's JSON, and why there is none."""
+    if answer.fault:
+        return {}, answer.fault
     try:
-        out, _ = process.communicate(timeout=QUERY_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        with suppress(subprocess.TimeoutExpired):  # most are gone at once
-            process.wait(1)
-        return {}, 0, f"no answer within {QUERY_TIMEOUT_S:.0f} s"
-    finally:
-        if process.stdout:
-            process.stdout.close()
-    try:
-        answer = json.loads(out.decode("utf-8", "replace"), strict=False)
+        report = json.loads(answer.output, strict=False)
     except ValueError:
-        answer = None
-    if not isinstance(answer, dict):
-        return {}, process.returncode, "no JSON from smartctl: 7.0 or newer is needed"
-    return answer, process.returncode, None
+        report = None
+    if not isinstance(report, dict):
+        return {}, "no JSON from smartctl: 7.0 or newer is needed"
+    return report, None

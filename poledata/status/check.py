@@ -8,9 +8,11 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from poledata import db
 from poledata.archive import buffer, buffer_marker, buffer_writers
@@ -24,7 +26,7 @@ from poledata.formatting import seconds, shown, size_text, utc_now
 from poledata.models import Disk, DiskState, Role, Waiting
 from poledata.notices.send import configured_channels
 from poledata.system import file_descriptors, paths
-from poledata.system.ownership import user_name
+from poledata.system.privileges import user_name
 
 FILES_TO_SCAN = 1000
 LEAST_DATABASE_SPACE_BYTES = 50 * 10**6
@@ -58,6 +60,7 @@ def check_everything(config: Config, conn: db.Connection) -> Iterator[CheckFindi
     except TooFewDescriptors as fault:
         yield _fault(str(fault))
     yield from map(_fault, _log_faults(config))
+    yield from map(_fault, _changeable_program(config))
     yield _database(config)
     if damage := db.sqlite.faults(conn):
         yield _damaged(config, damage)
@@ -81,7 +84,7 @@ def _not_cron_user(config: Config) -> str | None:
     name = user_name(owner)
     return (
         f"{directory} belongs to the user {name}, who runs the archive, so nothing else was "
-        f"looked at. Run this as: sudo -u {name} …"
+        f"looked at. Run this with sudo, or as {name}"
     )
 
 
@@ -94,6 +97,18 @@ def _log_faults(config: Config) -> Iterator[str]:
         yield f"LogFile: {path} is not a file; name another one"
     elif not os.access(path if path.exists() else parent, os.W_OK):
         yield f"LogFile: this user may not write {path}; give it to the cron user"
+
+
+def _changeable_program(config: Config) -> Iterator[str]:
+    """Return what the cron user could change of this program, which root runs for smartctl."""
+    if os.geteuid() == 0 or not config.require_mount:
+        return
+    for place in dict.fromkeys((Path(__file__).resolve().parents[2], Path(sys.prefix))):
+        if os.access(place, os.W_OK):
+            yield (
+                f"this user may change {place}, a part of the program that root runs "
+                f"(get_SMART_status.py): sudo chown -R root: {place}"
+            )
 
 
 # --- database, clock, channels ------------------------------------------------------------

@@ -15,14 +15,18 @@ import fcntl
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 from poledata.errors import LockTrouble, UsageFault
-from poledata.system.ownership import open_or_make
+from poledata.formatting import shown
 
 log = logging.getLogger(__name__)
+
+
+OUR_SCRIPTS = ("data_manager", "generate_db", "get_SMART_status")
 
 
 class Task(StrEnum):
@@ -31,6 +35,19 @@ class Task(StrEnum):
     SENDING = "post"  # of notices
     PAGE = "page"  # writing the status page and the metrics
     SMART_CHECK = "smart"
+
+
+@dataclass(frozen=True, slots=True)
+class LockHolder:
+    """A process that holds a lock of ours."""
+
+    pid: int
+    command: str
+
+    @property
+    def is_expected(self) -> bool:
+        """True if it is one of our scripts, as far as its command line shows."""
+        return any(name in self.command for name in OUR_SCRIPTS)
 
 
 class PassLock:
@@ -49,6 +66,11 @@ class PassLock:
             os.utime(self._lock_fd)
         except OSError as fault:  # a later pass may report this one as stuck: no reason to end it
             log.warning("the lock's time can't be set: %s", fault)
+
+    def stranger(self) -> LockHolder | None:
+        """Return the process that holds the lock, if it is none of ours."""
+        holder = _holder(self._lock_fd)
+        return None if holder is None or holder.is_expected else holder
 
     @property
     def last_progress_at_s(self) -> float:
@@ -106,16 +128,25 @@ def _path(db_path: Path, suffix: str) -> Path:
 def _opened(db_path: Path, suffix: str) -> Iterator[int]:
     path = _path(db_path, suffix)
     try:
-        fd = open_or_make(path, os.O_RDONLY)  # enough for flock
+        fd = _open(path)
     except OSError as fault:
         raise UsageFault(
-            f"{path}: the lock can't be had ({fault.strerror}). Nothing was touched. "
-            "Run this as the user who owns that directory."
+            f"{path}: the lock can't be opened ({fault.strerror}). Nothing was changed. "
+            "Run this with sudo, or as the user who owns that directory."
         ) from fault
     try:
         yield fd
     finally:
         os.close(fd)
+
+
+def _open(path: Path) -> int:
+    """Only its owner can open a lock: who can open it can hold it, and so stop every pass."""
+    flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    fd = os.open(path, flags, 0o600)  # to read is enough for flock(2)
+    if os.fstat(fd).st_mode & 0o077:  # as release 1.0.0 made it
+        os.fchmod(fd, 0o600)
+    return fd
 
 
 def _try_lock(fd: int) -> bool:
@@ -124,6 +155,19 @@ def _try_lock(fd: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _holder(fd: int) -> LockHolder | None:
+    """Return who holds this lock, by proc_locks(5); None if the system does not show that."""
+    info = os.fstat(fd)
+    file = f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}:{info.st_ino}"
+    for line in Path("/proc/locks").read_text().splitlines():
+        _, kind, _, _, pid, where, *_ = line.split()
+        if kind == "FLOCK" and where == file and int(pid) > 0:
+            with suppress(OSError):  # it has just ended
+                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                return LockHolder(int(pid), shown(os.fsdecode(b" ".join(words).strip())))
+    return None
 
 
 def _flock(fd: int, how: int) -> None:

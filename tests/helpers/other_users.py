@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import shlex
+import stat
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+
+from tests.helpers.world import REPO
 
 # Root may read and write everything; without its capabilities it is as anybody else.
 POWERLESS = ("setpriv", "--bounding-set=-all", "--inh-caps=-all") if os.geteuid() == 0 else ()
@@ -41,3 +47,41 @@ AS_NOBODY = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-group
 AS_NOBODY += ("--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: for a second user")
+
+
+def _closed_directory() -> Path | None:
+    """The first directory on the way to this Python that other users can't pass, such as /root."""
+    for place in (*reversed(Path(sys.base_prefix).parents), Path(sys.base_prefix)):
+        if not place.stat().st_mode & stat.S_IXOTH:
+            return place
+    return None
+
+
+def _opening_commands(closed: Path) -> Iterator[str]:
+    """In a mount namespace of its own: nothing is left in this directory but what Python needs."""
+    needed = {
+        closed / Path(each).relative_to(closed).parts[0]
+        for each in (sys.base_prefix, sys.prefix, REPO)
+        if Path(each).is_relative_to(closed)
+    }
+    places = {shlex.quote(str(each)): f"$d/{number}" for number, each in enumerate(sorted(needed))}
+    yield "d=$(mktemp -d)"
+    for place, aside in places.items():
+        yield f'mkdir "{aside}" && mount --bind {place} "{aside}"'
+    yield f"mount -t tmpfs -o mode=755 none {shlex.quote(str(closed))}"
+    for place, aside in places.items():
+        yield f'mkdir {place} && mount --move "{aside}" {place}'
+    yield 'rmdir "$d"/* "$d"'
+    yield 'exec "$@"'
+
+
+def _any_user_can_start_python() -> tuple[str, ...]:
+    closed = _closed_directory()
+    if closed is None or os.geteuid() != 0:
+        return ()
+    return ("unshare", "--mount", "sh", "-c", " && ".join(_opening_commands(closed)), "sh")
+
+
+# A Python below /root can't be read by a program that gives up root's rights: what runs behind
+# this prefix finds it readable, without a change to the machine.
+REACHABLE = _any_user_can_start_python()

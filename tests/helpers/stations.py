@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -33,6 +35,18 @@ def notice_text(world: World, kind: str, key: str) -> str:
 def try_at_once(world: World) -> None:
     """Let the files that failed be due now, as they are after their wait."""
     world.sql("UPDATE pending SET next_try_at = '2020-01-01T00:00:00Z'")
+
+
+@contextmanager
+def another_pass(world: World) -> Iterator[None]:
+    """A process that seems to be a pass holds the lock, while this lasts."""
+    code = "import fcntl, sys; lock = open(sys.argv[2], 'a'); fcntl.flock(lock, fcntl.LOCK_EX)\n"
+    code += "print('held', flush=True); sys.stdin.read()"
+    command = [sys.executable, "-c", code, "data_manager.py", f"{world.db_path}.lock"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:
+        assert process.stdout and process.stdout.readline() == "held\n"
+        yield
 
 
 @contextmanager

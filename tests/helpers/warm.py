@@ -16,11 +16,11 @@ SERVER = Path(__file__).with_name("warm_server.py")
 class WarmScripts:
     """One interpreter in which the scripts are loaded; each run is a fork of it."""
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
+    def __init__(self, environ: Mapping[str, str], prefix: Sequence[str] = ()) -> None:
         self.environ = dict(environ)  # it was started with this one
         self._directory = TemporaryDirectory()
         self._server = subprocess.Popen(
-            [sys.executable, SERVER],
+            [*prefix, sys.executable, str(SERVER)],
             env=self.environ,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -35,8 +35,9 @@ class WarmScripts:
         cwd: str | Path,
         env: Mapping[str, str],
         timeout_s: float,
+        uid: int | None = None,
     ) -> tuple[int, str, str]:
-        """Exit code, output and errors, as ``subprocess.run`` would have them."""
+        """Exit code, output and errors, as ``subprocess.run`` would have them, of this user."""
         out, err = (Path(self._directory.name, name) for name in ("out", "err"))
         request: dict[str, Any] = {
             "script": script,
@@ -44,7 +45,7 @@ class WarmScripts:
             "cwd": str(cwd),
             "env": dict(env),
         }
-        request |= {"out": str(out), "err": str(err), "timeout_s": timeout_s}
+        request |= {"out": str(out), "err": str(err), "timeout_s": timeout_s, "uid": uid}
         assert self._server.stdin
         self._server.stdin.write(json.dumps(request) + "\n")
         self._server.stdin.flush()

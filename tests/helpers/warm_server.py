@@ -51,6 +51,10 @@ def _become(request: dict[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(coerced | request["env"])  # Python sets LC_CTYPE at its start
     os.chdir(request["cwd"])
+    if uid := request["uid"]:
+        os.setgroups([])
+        os.setresgid(uid, uid, uid)
+        os.setresuid(uid, uid, uid)
     sys.argv = [str(REPO / request["script"]), *request["args"]]
     MODULES[request["script"]].main()
 

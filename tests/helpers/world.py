@@ -189,18 +189,21 @@ class World:
         cwd: str | Path = "/",
         prefix: Sequence[str] = (),
         timeout_s: float = 100,
+        uid: int | None = None,
     ) -> Run:
         """Run a script of the repository as cron does: from ``/``, with hardly an environment.
 
         ``env`` comes on top of cron's; ``prefix`` is a command that runs the script (strace).
-        Where neither has a say in the start of Python, the script is a fork of a warm one.
+        Where neither has a say in the start of Python, the script is a fork of a warm one; as
+        the user ``uid``, if that is given.
         """
         command = [*prefix, *self.command(script, *args)]
         environ = {**CRON_ENVIRONMENT, **(env or {})}
         if not prefix and (warm := self._warm(script, environ)):
             words = self.command(script, *args)[2:]
-            run = Run(*warm.run(script, words, cwd, environ, timeout_s))
+            run = Run(*warm.run(script, words, cwd, environ, timeout_s, uid))
             return self._checked(command, run, check)
+        assert uid is None, f"{script} is no fork: start it by another user with a prefix"
         result = subprocess.run(
             command,
             cwd=cwd,
@@ -304,7 +307,7 @@ class World:
         return {line.name: line.sha512 for line in lines}
 
     def log(self) -> str:
-        return self.log_path.read_text() if self.log_path.exists() else ""
+        return self.log_path.read_text() if self.log_path.is_file() else ""
 
     def sql(self, query: str, *args: Any) -> list[sqlite3.Row]:
         """Ask, or alter, the database; committed."""

@@ -76,7 +76,7 @@ def test_json_has_stable_keys(world: World) -> None:
     findings = check(world, 0, "--json").json()
     assert {frozenset(finding) for finding in findings} == {frozenset({"is_well", "what"})}
     assert all(finding["is_well"] for finding in findings)
-    world.db_path.parent.chmod(0o777)
+    world.db_path.parent.chmod(0o770)
     bad = [f for f in check(world, 1, "--json").json() if not f["is_well"]]
     assert [f["what"].split(":")[0] for f in bad] == [
         f"{world.db_path.parent} is writable by others"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import pty
 import re
@@ -24,7 +23,7 @@ import poledata.status.collect
 from tests.helpers.bugs import broken
 from tests.helpers.invariants import snapshot
 from tests.helpers.other_users import POWERLESS
-from tests.helpers.stations import read_only
+from tests.helpers.stations import another_pass, read_only
 from tests.helpers.world import CRON_ENVIRONMENT, REPO, Run, World
 
 NAME = "fullrate/RCW38/80296951/0000.g3"
@@ -284,8 +283,7 @@ def test_a_pass_that_finds_another_at_work_ends_at_once(world: World) -> None:
     world.generate()
     places = (world.buffer, world.mounts, world.db_path)
     before = [world.snapshot(place) for place in places]
-    with Path(f"{world.db_path}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with another_pass(world):
         began_at = time.monotonic()
         run = world.run_pass(check=0)
         assert time.monotonic() - began_at < 10

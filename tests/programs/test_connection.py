@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
 from poledata import db
+from poledata.db import sqlite
 from tests.helpers.databases import add_event, events
-from tests.helpers.other_users import NOBODY, as_nobody
+from tests.helpers.other_users import as_nobody
 from tests.helpers.world import REPO
 
 
@@ -142,8 +145,10 @@ def test_a_user_without_write_permission_can_read(anybodys: Path) -> None:
 
 
 @pytest.mark.root
-def test_a_user_without_write_permission_can_read_after_a_crash(anybodys: Path) -> None:
-    """What was committed, though only a writer may roll back what was not; nothing is changed."""
+def test_what_a_crash_left_is_reported_to_another_user_and_changed_by_its_owner_alone(
+    anybodys: Path,
+) -> None:
+    """A journal may name files to delete: only the owner's programs roll it back."""
     path = anybodys / "pole.sqlite"
     db.database_files.create(path)
     with db.connect(path) as conn, db.transaction(conn):
@@ -155,21 +160,104 @@ def test_a_user_without_write_permission_can_read_after_a_crash(anybodys: Path) 
         with db.connect(path, read_only=True) as conn:
             return [row["started_at"] for row in conn.execute("SELECT * FROM passes")]
 
-    assert as_nobody(read) == "['one']"
+    assert as_nobody(read).startswith(
+        f"DatabaseTrouble: {path}: a program was stopped while it wrote to the database"
+    )
     assert {each.name: each.read_bytes() for each in anybodys.iterdir()} == before
+    assert read() == ["one"]  # its owner reads a copy that is rolled back
+    assert {each.name: each.read_bytes() for each in anybodys.iterdir()} == before
+    assert events(path) == ["one"]
+    assert as_nobody(read) == "['one']"
 
 
 @pytest.mark.root
-def test_a_user_without_write_permission_cannot_write(anybodys: Path) -> None:
-    """And is told so in words."""
+def test_another_user_reads_the_last_commit_and_keeps_the_next_one_waiting(anybodys: Path) -> None:
+    """As SQLite's own readers do: nothing is read that is half written."""
     path = anybodys / "pole.sqlite"
     db.database_files.create(path)
+    with db.connect(path) as conn, db.transaction(conn):
+        add_event(conn, "one")
+
+    def read() -> list[str]:
+        with db.connect(path, read_only=True) as conn:
+            before = [row["started_at"] for row in conn.execute("SELECT * FROM passes")]
+            with closing(sqlite3.connect(path, timeout=0.5)) as writer:
+                writer.execute("INSERT INTO passes (started_at) VALUES ('two')")
+                with pytest.raises(sqlite3.OperationalError) as fault:
+                    writer.commit()
+            return [*before, str(fault.value)]
+
+    path.chmod(0o666)
+    anybodys.chmod(0o777)
+    assert as_nobody(read) == "['one', 'database is locked']"
+    assert events(path) == ["one"]
+
+
+@pytest.mark.root
+def test_another_user_waits_for_a_writer(anybodys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And says so when that takes too long."""
+    monkeypatch.setattr(sqlite, "BUSY_TIMEOUT_S", 0.5)
+    path = anybodys / "pole.sqlite"
+    db.database_files.create(path)
+
+    def read() -> None:
+        with db.connect(path, read_only=True):
+            pass
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        assert "DatabaseTrouble" in as_nobody(read) and "locked for" in as_nobody(read)
+    assert as_nobody(read) == "None"
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("what", ["link", "fifo", "directory", "device"])
+def test_another_user_is_led_nowhere_by_what_stands_in_the_database_s_place(
+    anybodys: Path, what: str
+) -> None:
+    """A link, FIFO or device is not opened, also in the journal's place; nothing hangs."""
+    path = anybodys / "pole.sqlite"
+    db.database_files.create(path)
+
+    def read() -> None:
+        with db.connect(path, read_only=True):
+            pass
+
+    for victim in (Path(f"{path}-journal"), path):
+        victim.unlink(missing_ok=True)
+        replace(victim, what)
+        assert as_nobody(read).startswith("Database"), victim
+        victim.rmdir() if what == "directory" else victim.unlink()
+
+
+def replace(path: Path, what: str) -> None:
+    match what:
+        case "link":
+            path.symlink_to("/etc/passwd")
+        case "fifo":
+            os.mkfifo(path)
+        case "directory":
+            path.mkdir()
+        case "device":
+            os.mknod(path, 0o644 | stat.S_IFCHR, os.makedev(1, 5))  # /dev/zero
+
+
+@pytest.mark.root
+def test_only_its_owner_can_write_to_a_database(anybodys: Path) -> None:
+    """Others are told so, and whom to be."""
+    path = anybodys / "pole.sqlite"
+    db.database_files.create(path)
+    path.chmod(0o666)
+    anybodys.chmod(0o777)
 
     def write() -> None:
         with db.connect(path) as conn:
             add_event(conn, "x")
 
-    assert as_nobody(write).startswith(f"DatabaseTrouble: {path}: the database does not answer (")
+    assert as_nobody(write) == (
+        f"DatabaseUnusable: {path}: the database belongs to the user root. Nothing was changed. "
+        "Run this with sudo, or as that user."
+    )
     assert events(path) == []
 
 
@@ -188,37 +276,3 @@ def test_a_user_without_any_right_is_told_so(anybodys: Path) -> None:
         f"DatabaseUnusable: {path}: the database can't be opened (Permission denied). "
         "Nothing was changed. Mend its rights."
     )
-
-
-@pytest.mark.root
-def test_what_root_makes_belongs_to_whom_its_directory_belongs(anybodys: Path) -> None:
-    """Root may make it for the cron user, who can then write to it, whatever root's umask."""
-    os.chown(anybodys, NOBODY, NOBODY)
-    path = anybodys / "pole.sqlite"
-    umask = os.umask(0o077)
-    try:
-        db.database_files.create(path)
-    finally:
-        os.umask(umask)
-    info = path.stat()
-    assert (info.st_uid, info.st_gid) == (NOBODY, NOBODY)
-    assert stat.S_IMODE(info.st_mode) & 0o600 == 0o600
-
-    def write() -> list[str]:
-        with db.connect(path) as conn:
-            with db.transaction(conn):
-                add_event(conn, "theirs")
-            return [row["started_at"] for row in conn.execute("SELECT * FROM passes")]
-
-    assert as_nobody(write) == "['theirs']"
-
-
-@pytest.mark.root
-def test_the_journal_of_root_does_not_lock_out_the_cron_user(anybodys: Path) -> None:
-    """SQLite gives it to the database's owner: the cron user can roll back what root left."""
-    os.chown(anybodys, NOBODY, NOBODY)
-    path = anybodys / "pole.sqlite"
-    db.database_files.create(path)
-    with db.connect(path) as conn, db.transaction(conn):
-        add_event(conn, "half")
-        assert path.with_name("pole.sqlite-journal").stat().st_uid == NOBODY

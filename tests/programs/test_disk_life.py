@@ -5,7 +5,6 @@ A refusal ends with 2, gives the reason, and leaves the database byte for byte a
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -403,14 +402,6 @@ def test_a_pause_with_a_time_ends_by_itself(world: World) -> None:
 
 
 # --- whose archive ------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: for a second user")
-def test_root_does_nothing_in_the_cron_users_archive(world: World) -> None:
-    """What root writes there its owner could not go on with: refused, with the right command."""
-    world.generate()
-    os.chown(world.db_path.parent, 65534, 65534)
-    assert "Run this as: sudo -u nobody" in refused(world, "hold", "P01", "--why", "test")
 
 
 # --- killed in the middle -----------------------------------------------------------------

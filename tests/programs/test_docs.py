@@ -118,7 +118,7 @@ def test_the_marked_commands_run(world: World) -> None:
     script = "\n".join(MARKED.findall(README))
     assert script.count("data_manager.py") >= 3 and "generate_db.py" in script
     for there, here in (
-        ("sudo -u spt ", ""),
+        ("sudo venv/bin/python", "venv/bin/python"),
         ("venv/bin/python", shlex.quote(sys.executable)),
         ("spt.config", shlex.quote(str(world.config_path))),
         ("--disk-map spt.disk-map", f"--disk-map {shlex.quote(str(world.disk_map_path))}"),

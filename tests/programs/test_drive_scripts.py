@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import fcntl
-import os
-import sqlite3
 import subprocess
 import sys
-from contextlib import closing
-from pathlib import Path
 
 import pytest
 
-from poledata.system import ownership
-from tests.helpers.other_users import AS_NOBODY, NOBODY, needs_root
+from tests.helpers.other_users import AS_NOBODY, needs_root
 from tests.helpers.recorded_drives import (
     all_well,
     answer,
@@ -22,7 +17,7 @@ from tests.helpers.recorded_drives import (
     recorded,
     with_smartctl,
 )
-from tests.helpers.world import REPO, World
+from tests.helpers.world import CRON_ENVIRONMENT, REPO, World
 
 
 @needs_root
@@ -32,7 +27,7 @@ def test_who_is_not_root_is_told_so(world: World) -> None:
     world.root.chmod(0o755)
     world.db_path.parent.chmod(0o755)
     run = world.run("get_SMART_status.py", check=2, prefix=AS_NOBODY)
-    said = "Only root may ask drives how they are. Nothing was changed. Run as root: sudo …\n"
+    said = "Only root may query drives. Nothing was changed. Run as root: sudo …\n"
     assert (run.out, run.err) == ("", said)
 
 
@@ -40,7 +35,7 @@ def test_who_is_not_root_is_told_so(world: World) -> None:
 def test_stand_ins_have_no_smart(world: World) -> None:
     """They are directories."""
     world.generate()
-    run = world.run("get_SMART_status.py", check=2)
+    run = world.run("get_SMART_status.py", env=with_smartctl(world), check=2)
     assert run.err == "Stand-ins have no SMART. Nothing was changed.\n"
 
 
@@ -50,7 +45,7 @@ def test_a_second_check_finds_the_first_at_work(world: World) -> None:
     world.generate()
     with open(f"{world.db_path}.smart", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        run = world.run("get_SMART_status.py", check=0)
+        run = world.run("get_SMART_status.py", env=with_smartctl(world), check=0)
     assert run.out == "Another check is at work; nothing to do here.\n"
 
 
@@ -59,7 +54,7 @@ def test_a_disk_map_is_completed_on_standard_output_alone(world: World) -> None:
     """What a person should know goes to standard error, and the exit code is 1."""
     world.disk_map_path.write_text("P01 ZA12JCHM\nS01 ZL22PHAL 0x5000c500a1b2c3ff\n")
     names = ("sata-good", "sas-good", "nvme-good", "usb-mute")
-    env = with_smartctl(world, *map(recorded, names))
+    env = CRON_ENVIRONMENT | with_smartctl(world, *map(recorded, names))
     script = [sys.executable, REPO / "get_drive_IDs.py", "--disk-map", world.disk_map_path]
     run = subprocess.run(script, env=env, capture_output=True, text=True)
     assert run.returncode == 1
@@ -105,7 +100,8 @@ def test_registered_drives_are_judged_and_others_listed(on_drives: World) -> Non
 def test_a_disk_that_left_is_not_looked_for(on_drives: World) -> None:
     """Who names one is told so."""
     on_drives.sql("UPDATE disks SET state = 'lost' WHERE label = 'P02'")
-    run = on_drives.run("get_SMART_status.py", "P02", check=2)
+    env = with_smartctl(on_drives)
+    run = on_drives.run("get_SMART_status.py", "P02", env=env, check=2)
     assert run.err == "P02: shipped or lost, not looked for. Nothing was changed.\n"
     on_drives.leave_unchecked("the test altered the database")
 
@@ -125,35 +121,3 @@ def test_the_history_lists_what_changed(world: World) -> None:
     )
     told = world.run("get_SMART_status.py", "--history", "P01", "--json", check=0).json()
     assert told[2] == {"at": "2027-01-16T08:00:00Z", "what": "pending", "old": 0, "new": 8}
-
-
-# --- what root leaves behind ---------------------------------------------------------------
-
-
-@needs_root
-def test_files_that_root_makes_are_the_directorys_owners(tmp_path: Path) -> None:
-    """Locks and log; what is there keeps its owner, and a link is refused."""
-    os.chown(tmp_path, NOBODY, NOBODY)
-    os.close(ownership.open_or_make(tmp_path / "new", os.O_RDONLY))
-    assert (tmp_path / "new").stat().st_uid == NOBODY
-    (tmp_path / "roots").touch()
-    os.close(ownership.open_or_make(tmp_path / "roots", os.O_RDONLY))
-    assert (tmp_path / "roots").stat().st_uid == 0
-    (tmp_path / "link").symlink_to(tmp_path / "roots")
-    with pytest.raises(OSError, match="symbolic link"):
-        ownership.open_or_make(tmp_path / "link", os.O_WRONLY | os.O_APPEND)
-
-
-@needs_root
-def test_the_journal_of_roots_transaction_is_the_database_owners(world: World) -> None:
-    """So that after a crash of root's check the cron user can roll it back."""
-    world.generate()
-    os.chown(world.db_path.parent, NOBODY, NOBODY)
-    os.chown(world.db_path, NOBODY, NOBODY)
-    with closing(sqlite3.connect(world.db_path, isolation_level=None)) as conn:
-        conn.execute("BEGIN IMMEDIATE")
-        conn.execute("UPDATE disks SET held_reason = 'x'")
-        conn.execute("PRAGMA cache_spill = 1")
-        assert Path(f"{world.db_path}-journal").stat().st_uid == NOBODY
-        conn.execute("ROLLBACK")
-    world.leave_unchecked("the database changed its owner")

@@ -185,6 +185,7 @@ def test_root_obeys_no_configuration_that_others_may_write(world: World, mode: i
     world.put(NAME)
     world.generate()
     world.config_path.chmod(mode)
+    os.chown(world.config_path, 0, 65534)  # not root's own group
     before = world.snapshot(world.root)
     for args in ((), ("status",), ("close", "P01")):
         run = world.run_pass(*args, check=2)

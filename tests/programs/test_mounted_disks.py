@@ -389,7 +389,7 @@ def anybodys_rack() -> Iterator[Rack]:
     with TemporaryDirectory(dir="/var/tmp") as name:
         os.chmod(name, 0o755)
         rack = Rack(World(Path(name)))
-        for path in (rack.world.root, rack.world.db_path.parent, rack.world.db_path):
+        for path in (rack.world.root, rack.world.db_path.parent):
             os.chown(path, NOBODY, NOBODY)
         yield rack
 
@@ -399,7 +399,11 @@ def nobodys_refusal(rack: Rack, writing: bool = True) -> str:
         with rack.batch() as (mounted, disks):
             return (mounted.hold_for_writing if writing else mounted.hold)(disks["P01"]).path
 
-    return as_nobody(take)
+    os.chown(rack.world.db_path, NOBODY, NOBODY)
+    try:
+        return as_nobody(take)
+    finally:
+        os.chown(rack.world.db_path, 0, 0)
 
 
 @pytest.mark.root

@@ -15,6 +15,7 @@ from poledata.config import load
 from poledata.status import publish
 from poledata.system import locks
 from tests.helpers.other_users import POWERLESS
+from tests.helpers.stations import another_pass
 from tests.helpers.world import CRON_ENVIRONMENT, World
 
 HOSTILE = "<script>alert(1)<%script>.g3"
@@ -80,8 +81,7 @@ def test_everybody_may_read_them(station: World) -> None:
 
 def test_a_pass_that_finds_another_at_work_writes_them_too(station: World) -> None:
     """A pass may last for hours, and the page must not look old meanwhile."""
-    with locks.one_pass(station.db_path) as turns:
-        assert turns.is_ours
+    with another_pass(station):
         station.put("a.g3")
         station.run_pass(check=0)
     assert number(station, "pole_buffer_waiting_files") == 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -163,19 +162,3 @@ def test_without_any_channel_a_test_says_so(station: World) -> None:
     """Exit 1: nobody would be told of anything."""
     run = station.run_pass("notify", "--test", check=1)
     assert "No channel is set: nobody is told of anything" in run.out
-
-
-@pytest.mark.root
-def test_root_leaves_nothing_behind_that_the_cron_user_can_not_open(
-    station: World, smtp: Receiver
-) -> None:
-    """Who forgets sudo -u is told which user to be; no log of root's is made."""
-    write_env(station, **failing(smtp))
-    station.log_path.unlink()
-    for path in (station.db_path.parent, *station.db_path.parent.iterdir()):
-        os.chown(path, 65534, 65534)
-    run = station.run_pass("notify", "--test", check=2)
-    assert "sudo -u " in run.err and smtp.got == []
-    assert {path.stat().st_uid for path in station.db_path.parent.iterdir()} == {65534}
-    for path in (station.db_path.parent, *station.db_path.parent.iterdir()):
-        os.chown(path, 0, 0)

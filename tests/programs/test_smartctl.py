@@ -6,7 +6,9 @@ An emulated smartctl answers with the recorded reports, a drive each behind a RA
 from __future__ import annotations
 
 import json
+import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,8 @@ from poledata.models import Health
 from poledata.smart import rules, smartctl
 from poledata.smart.rules import Past
 from poledata.smart.smartctl import FoundDrive
-from poledata.system import mounts
+from poledata.system import mounts, privileges
+from poledata.system.privileges import RootSmartctl
 from tests.helpers.recorded_drives import SMARTCTL
 from tests.helpers.world import REPO
 
@@ -23,13 +26,13 @@ REPORTS = REPO / "tests/reports"
 
 
 class Machine:
-    """An emulated smartctl in a PATH of its own, and drives for it."""
+    """An emulated smartctl in a directory of its own, and drives for it."""
 
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.directory = directory
         (directory / "smartctl").write_text(SMARTCTL)
         (directory / "smartctl").chmod(0o755)
-        monkeypatch.setenv("PATH", f"{directory}:/usr/bin:/bin")
+        monkeypatch.setattr(privileges, "SMARTCTL_DIRECTORIES", (str(directory),))
         monkeypatch.setattr(mounts, "ask_drives", lambda _: ())  # not this machine's own
 
     def has(self, *names: str, slow: int = 0) -> None:
@@ -53,6 +56,10 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return Machine(tmp_path, monkeypatch)
 
 
+def query(devices: Sequence[str] = ()) -> list[FoundDrive]:
+    return smartctl.query_drives(RootSmartctl(), devices)
+
+
 def by_serial(found: list[FoundDrive]) -> dict[str | None, FoundDrive]:
     return {each.drive.serial: each for each in found}
 
@@ -60,7 +67,7 @@ def by_serial(found: list[FoundDrive]) -> dict[str | None, FoundDrive]:
 def test_each_path_is_asked_once_and_left_asleep(machine: Machine) -> None:
     """One run a drive: pySMART, which asks a SCSI drive eleven times, reads from that."""
     machine.has("sata-good", "sas-good", "nvme-good")
-    assert len(smartctl.query_drives()) == 3
+    assert len(query()) == 3
     assert machine.calls()[0] == "--json --scan"
     assert sorted(machine.calls()[1:]) == [
         f"--json=o -n standby,3 -a -d megaraid,{n} /dev/bus/0" for n in range(3)
@@ -70,7 +77,7 @@ def test_each_path_is_asked_once_and_left_asleep(machine: Machine) -> None:
 def test_a_drive_is_described_by_its_json_and_by_pysmart(machine: Machine) -> None:
     """Model, serial, logical ID and numbers of every kind of drive."""
     machine.has("sata-good", "sas-grown", "nvme-good")
-    found = by_serial(smartctl.query_drives())
+    found = by_serial(query())
     sata, sas = found["ZA12JCHM"], found["ZL22PHAL0000C0048NEQ"]
     assert sata.drive.wwn == "0x5000c500858bfea7"
     assert sata.report.model == "ST8000NM0055-1RM112"
@@ -86,17 +93,17 @@ def test_a_drive_is_described_by_its_json_and_by_pysmart(machine: Machine) -> No
 def test_a_failed_self_test_of_a_scsi_drive_is_seen(machine: Machine) -> None:
     """smartctl 7.3 has it in its text alone: pySMART reads that."""
     machine.has("sas-test-failed")
-    (found,) = smartctl.query_drives()
+    (found,) = query()
     verdict = rules.judge(found.report, Past(), time.time())
     assert (verdict.health, verdict.reasons) == (Health.FAILING, ("its newest self-test failed",))
 
 
 def test_a_hung_drive_delays_no_other(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its smartctl is ended and not waited for; nothing is known of the drive, and it says so."""
-    monkeypatch.setattr(smartctl, "QUERY_TIMEOUT_S", 3.0)
+    monkeypatch.setattr(privileges, "QUERY_TIMEOUT_S", 3.0)
     machine.has(*["sata-good"] * 9, "sas-good", slow=9)
     began = time.monotonic()
-    found = smartctl.query_drives()
+    found = query()
     assert time.monotonic() - began < 15  # and not 27
     unreadable_disks = [each for each in found if each.drive.serial is None]
     assert {each.report.says for each in unreadable_disks} == {"no answer within 3 s"} and len(
@@ -113,7 +120,7 @@ def test_two_paths_to_one_drive_are_one_drive_and_the_better_answer_counts(
 ) -> None:
     """One path says who it is and no more; the other one how it is."""
     machine.has("sas-not-ready", "sas-good")
-    (found,) = smartctl.query_drives()
+    (found,) = query()
     assert found.devices == ("/dev/bus/0 megaraid,0", "/dev/bus/0 megaraid,1")
     assert found.report.passed is True
 
@@ -122,13 +129,15 @@ def test_an_old_smartctl_is_called_so(machine: Machine) -> None:
     """Before 7.0 it printed no JSON."""
     machine.has("sata-good")
     (machine.directory / "0.json").write_text("smartctl 6.6 …\nUNRECOGNIZED OPTION: json=o\n")
-    (found,) = smartctl.query_drives()
+    (found,) = query()
     assert found.report.says == "no JSON from smartctl: 7.0 or newer is needed"
 
 
-def test_named_devices_alone_are_asked(machine: Machine) -> None:
-    """Also one that nobody lists."""
+def test_named_devices_alone_are_queried(machine: Machine) -> None:
+    """Also one that scanning does not list; a missing one is not given to smartctl."""
     machine.has("sata-good")
-    (found,) = smartctl.query_drives(["/dev/sdz"])
-    assert found.devices == ("/dev/sdz",) and found.drive.serial is None
-    assert machine.calls()[1:] == ["--json=o -n standby,3 -a /dev/sdz"]
+    block = f"/dev/{sorted(os.listdir('/sys/class/block'))[0]}"
+    known, missing = query([block, "/dev/sdzz"])
+    assert (known.devices, known.drive.serial) == ((block,), None)
+    assert machine.calls()[1:] == [f"--json=o -n standby,3 -a {block}"]
+    assert missing.report.says == "there is no such device (No such file or directory)"

@@ -14,11 +14,11 @@ from poledata.archive.pass_state import Watcher
 from poledata.cli import background
 from poledata.notices.send import configured_channels
 from poledata.notices.store import Board
-from poledata.system import locks
 from tests.helpers.bugs import with_constant
 from tests.helpers.halted import HaltedPass, needs_strace, ready_world
 from tests.helpers.link import BAD_NAME, put_bad_name, write_env
 from tests.helpers.post import WORD, Receiver, wait_for
+from tests.helpers.stations import another_pass
 from tests.helpers.world import World
 
 DEFECT = with_constant(monitor, "look", None)
@@ -57,8 +57,7 @@ def test_a_pass_that_ended_with_0_or_1_gives_a_heartbeat(station: World, web: Re
 
 def test_a_pass_that_finds_another_at_work_gives_none(station: World, web: Receiver) -> None:
     """Else a pass that hangs would be kept alive by the next ones."""
-    with locks.one_pass(station.db_path) as turns:
-        assert turns.is_ours
+    with another_pass(station):
         station.run_pass(check=0)
     assert beats(station, web) == 0
 

@@ -1,4 +1,5 @@
-"""Shortens the two waits that protect a buffer against writers, for scripts that tests start.
+"""Shortens the two waits that protect a buffer against writers, for scripts that tests start, and
+lets them find the smartctl that a test emulates: the product looks for it in fixed places alone.
 
 Python imports this at its start where this directory is in PYTHONPATH (tests/helpers/world.py
 puts it there). The product has no switch for it. Tests about these waits leave it out.
@@ -6,19 +7,23 @@ puts it there). The product has no switch for it. Tests about these waits leave 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
-QUICK = {
+QUICK: dict[str, dict[str, object]] = {
     "poledata.archive.buffer_marker": {
         "LEAST_SETTLE_S": 0.0,
         "UNKNOWN_GRANULARITY_S": 0.0,
         "_KERNEL_TICK_S": 0.0,
     },
     "poledata.archive.removal": {"PAUSE_S": 0.01},
+    "poledata.system.privileges": {
+        "SMARTCTL_DIRECTORIES": tuple(os.environ.get("PATH", "").split(":"))
+    },
 }
 
 

@@ -30,6 +30,7 @@ CATCH_ALLS = {
     ("poledata/notices/defects.py", "caught"),
     ("poledata/archive/copier.py", "run"),
     ("poledata/notices/send_child.py", "main"),
+    ("poledata/system/privileges.py", "_serve"),
 }
 # What stands in SQL that is put together: names of ours, and never a value.
 IN_SQL = {

@@ -831,6 +831,7 @@ TAKES_AWAY = {
         "remove_unfinished",
         "unlink",
     ): "what a killed upgrade had made",
+    ("poledata/notices/delivery_queue.py", "_stamp", "unlink"): "an older stamp of ours",
     (
         "poledata/notices/delivery_queue.py",
         "_note_that_database_is_back",

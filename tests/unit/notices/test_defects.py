@@ -13,6 +13,7 @@ from poledata.notices import defects, delivery_queue
 from poledata.notices.defects import caught
 from poledata.smart import smartctl
 from poledata.smart.smartctl import FoundDrive
+from poledata.system.privileges import SmartctlAnswer
 
 # --- drives and channels -------------------------------------------------------------------
 
@@ -22,11 +23,11 @@ def test_an_answer_of_smartctl_that_hits_a_bug_is_none(
 ) -> None:
     """That drive says why; the others are asked as ever."""
 
-    def wrong(_smartctl: str, door: smartctl.DrivePath) -> FoundDrive:
-        raise OverflowError(door.name)
+    def wrong(path: smartctl.DrivePath, _run: object) -> FoundDrive:
+        raise OverflowError(path.name)
 
-    monkeypatch.setattr(smartctl, "_answer", wrong)
-    found = smartctl._query("smartctl", smartctl.DrivePath("/dev/sdq"))
+    monkeypatch.setattr(smartctl, "_read", wrong)
+    found = smartctl._found(smartctl.DrivePath("/dev/sdq"), SmartctlAnswer("{}", 0, None))
     assert found.devices == ("/dev/sdq",)
     assert found.report.says == (
         "A bug of this program (OverflowError: /dev/sdq); the log has its traceback"
