@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from poledata.config import Secrets
+from poledata.formatting import printable
 from poledata.models import Channel, Message
 
 if TYPE_CHECKING:
@@ -49,11 +50,14 @@ def _scheme(url: str) -> str:
 
 
 def send_through(channel: Channel, message: Message) -> str | None:
-    """Send a message; return why that failed, in words without secrets, or None."""
+    """Send a message; return why that failed, in words without secrets, or None.
+
+    All text leaves through here: what a terminal or a mail program would obey is escaped.
+    """
+    subject, body = " ".join(printable(message.subject).splitlines()), printable(message.body)
     if channel.is_command:
-        text = f"{message.subject}\n\n{message.body}\n"
-        return _run_command(channel.target, text, SEND_TIMEOUT_S)
-    order = {"notify": channel.target, "subject": message.subject, "body": message.body}
+        return _run_command(channel.target, f"{subject}\n\n{body}\n", SEND_TIMEOUT_S)
+    order = {"notify": channel.target, "subject": subject, "body": body}
     return _run_child(order, SEND_TIMEOUT_S)
 
 
