@@ -170,7 +170,7 @@ import os, sqlite3, sys
 conn = sqlite3.connect(sys.argv[1], isolation_level=None)
 conn.execute("PRAGMA cache_size = 1")
 conn.execute("BEGIN IMMEDIATE")
-for n in range(3000):
+for n in range(400):
     conn.execute("INSERT INTO passes (started_at) VALUES (?)", (f"half {n}" * 9,))
 os.kill(os.getpid(), 9)
 """

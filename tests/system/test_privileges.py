@@ -135,7 +135,15 @@ FILES = (
     "spt_disks/P01/data/a.g3",
     "restored/a.g3",
 )
-KINDS = ("symlink", "dangling symlink", "hard link", "FIFO", "directory", "device")
+LONG = pytest.mark.long
+KINDS = (
+    "symlink",
+    "hard link",
+    "FIFO",
+    pytest.param("dangling symlink", marks=LONG),
+    pytest.param("directory", marks=LONG),
+    pytest.param("device", marks=LONG),
+)
 # Each of them works with other files; what they share is tried by all in the test above.
 TRIED = ("pass", "status", "verify", "restore", "close", "generate_db --from-disks", "SMART")
 
