@@ -46,6 +46,12 @@ class Secrets:
     pager_command: str | None = None
     heartbeat_command: str | None = None
     heartbeat_url: str | None = None
+    is_without_watchdog: bool = False  # on purpose: POLE_HEARTBEAT_URL is "none"
+
+    @property
+    def has_watchdog(self) -> bool:
+        """True if somebody gets a heartbeat, or if nobody does on purpose."""
+        return bool(self.heartbeat_command or self.heartbeat_url or self.is_without_watchdog)
 
     def __repr__(self) -> str:
         return "Secrets(hidden)"
@@ -55,12 +61,14 @@ def read_secrets(path: Path, environ: Mapping[str, str]) -> tuple[Secrets, list[
     """Return the secrets of the environment, else of the file, and warnings about the file."""
     stored, warnings = _read_env_file(path)
     given = {name: environ.get(name, stored.get(name) or "").strip() for name in _SECRETS}
+    is_without_watchdog = given["POLE_HEARTBEAT_URL"].lower() == "none"
     secrets = Secrets(
         notify_urls=_urls(given["POLE_NOTIFY_URLS"]),
         pager_urls=_urls(given["POLE_PAGER_URLS"]),
         pager_command=given["POLE_PAGER_COMMAND"] or None,
         heartbeat_command=given["POLE_HEARTBEAT_COMMAND"] or None,
-        heartbeat_url=given["POLE_HEARTBEAT_URL"] or None,
+        heartbeat_url=None if is_without_watchdog else given["POLE_HEARTBEAT_URL"] or None,
+        is_without_watchdog=is_without_watchdog,
     )
     return secrets, [f"{shown(str(path))}: {warning}" for warning in warnings]
 

@@ -68,6 +68,8 @@ def _archive_and_notify(config: Config) -> ExitCode:
             background.beside(config, turns.note_progress, watching) as watching,
         ):
             tally = run.run_pass(config, conn, stop, watching, turns.yield_turn)
+        if not tally.interrupted:
+            turns.note_end()
     _echo_if_watched(tally.in_words())
     if not tally.interrupted:
         with db.connect_again(config.db_path) as conn:

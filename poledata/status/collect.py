@@ -31,6 +31,10 @@ def collect(config: Config, conn: Connection) -> Status:
     """Return the state of everything, with the verdict."""
     now_s = time.time()
     archived = _archived(conn, now_s)
+    passes = locks.pass_times(config.db_path)
+    holder, is_owner = passes.holder, os.geteuid() == _cron_uid(config)
+    last_pass = db.passes.last_pass(conn)
+    last_archived_at = db.files.last_archived_at(conn)
     status = Status(
         at_s=now_s,
         config_path=str(config.path),
@@ -44,11 +48,22 @@ def collect(config: Config, conn: Connection) -> Status:
         without_good_copy=db.copies.count_without_good_copy(conn),
         pending=tuple(db.passes.pending(conn).values()),
         notices=tuple(db.notices.open_notices(conn)),
-        last_pass=db.passes.last_pass(conn),
-        looked_at_s=locks.last_begun_at_s(config.db_path),
+        last_pass=last_pass,
+        looked_at_s=passes.last_progress_at_s,
+        ended_at_s=passes.last_end_at_s,
+        at_work=holder.command if holder and holder.is_expected else None,
+        lock_holder=f"{holder.pid} ({holder.command})"
+        if holder and not holder.is_expected
+        else None,
         pause=db.passes.current_pause(conn, utc(now_s)),
         undelivered=tuple(_undelivered(config, conn)),
-        warnings=config.warnings if os.geteuid() == _cron_uid(config) else (),
+        warnings=config.warnings if is_owner else (),
+        removes_files=config.delete_from_buffer,
+        last_archived_at=last_archived_at,
+        newest_record_at=max(last_archived_at or "", last_pass.started_at if last_pass else ""),
+        is_read_only=not os.access(config.db_path, os.W_OK) if is_owner else None,
+        channels=tuple(c.name for c in configured_channels(config.secrets)) if is_owner else None,
+        has_watchdog=config.secrets.has_watchdog if is_owner else None,
     )
     return judged(status)
 
@@ -143,6 +158,7 @@ def _buffer_content(config: Config, fd: int) -> BufferStatus:
         other_files=seen.other_files,
         links_and_specials=seen.links_and_specials,
         oldest_at_s=oldest.stat.mtime_ns / 1e9 if oldest else None,
+        oldest_here_since_s=oldest.stat.ctime_ns / 1e9 if oldest else None,
         lease_can_be_had=buffer.lease_can_be_had(fd, oldest, _cron_uid(config)) if oldest else None,
         trusts_leases=rule.trusts_leases,
         writer_rule=rule.why,

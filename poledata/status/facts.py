@@ -48,6 +48,7 @@ class BufferStatus:
     other_files: int = 0
     links_and_specials: int = 0
     oldest_at_s: float | None = None
+    oldest_here_since_s: float | None = None  # since when it has been in the buffer as it is
     lease_can_be_had: bool | None = None  # None: there is no file to try it with
     trusts_leases: bool | None = None  # True if a lease proves that nobody writes
     writer_rule: str | None = None  # why
@@ -96,9 +97,18 @@ class Status:
     notices: tuple[Notice, ...]
     last_pass: PassRow | None
     looked_at_s: float | None  # when a pass last began, also one with nothing to do
+    ended_at_s: float | None  # when one last came to its end, with all of its checks
+    at_work: str | None = None  # the command line of the pass at work
+    lock_holder: str | None = None  # a process that is no pass, but holds the lock of passes
     without_good_copy: int = 0  # files with copies, none of which is good
     pause: Pause | None = None
     undelivered: tuple[Undelivered, ...] = ()
     warnings: tuple[str, ...] = ()  # of the configuration
+    removes_files: bool = True  # DeleteFromBuffer
+    last_archived_at: str | None = None
+    newest_record_at: str = ""  # the latest time in the database
+    is_read_only: bool | None = None  # of the database, for its owner; None: for another user
+    channels: tuple[str, ...] | None = None  # None: this user may not know them
+    has_watchdog: bool | None = None  # True also if it is "none" on purpose
     verdict: ArchiveVerdict = ArchiveVerdict.ALL_WELL
     reasons: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ from poledata.formatting import DAY_S, people_time, seconds, size_text
 from poledata.models import Disk, DiskState, Pending, Role
 from poledata.notices.kinds import KINDS
 from poledata.status.facts import BufferStatus, DiskStatus, Status, Undelivered
+from poledata.status.verdict import known
 
 BAR_CHARACTERS = 20
 FILES_LISTED, NOTICES_LISTED = 10, 20
@@ -29,6 +30,12 @@ class Fact:
 def as_text(status: Status) -> str:
     """Return the status as one screen; its first words are the verdict."""
     return "\n".join(_lines(status))
+
+
+def verdict_text(status: Status) -> str:
+    """``ALL WELL``, ``ALL WELL, 2 known``: notices that somebody acknowledged are known."""
+    count = len(known(status))
+    return f"{status.verdict.value}{f', {count} known' if count else ''}"
 
 
 def headline(status: Status) -> str:
@@ -58,7 +65,7 @@ def state_lines(status: Status) -> list[str]:
 
 def _lines(status: Status) -> Iterator[str]:
     first, *others = status.reasons or ("nothing has to be done.",)
-    yield f"{status.verdict.value}: {first}"
+    yield f"{verdict_text(status)}: {first}"
     yield from (f"    and {reason}" for reason in others[: FILES_LISTED - 1])
     if status.stand_ins:
         yield "STAND-INS: plain directories instead of drives, for demo and tests only."

@@ -7,6 +7,7 @@ The kernel releases a lock when its process ends, however it ends. The files:
 - ``.door`` is held by the process that waits for the turn. A pass that yields its turn between
   two batches can't take it again before a person's command that waits.
 - One for each Task.
+- ``.ended`` is never locked: its modification time says when a pass last came to its end.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -26,6 +27,7 @@ from poledata.formatting import shown
 log = logging.getLogger(__name__)
 
 
+_ENDED = "ended"
 OUR_SCRIPTS = ("data_manager", "generate_db", "get_SMART_status")
 
 
@@ -46,14 +48,15 @@ class LockHolder:
 
     @property
     def is_expected(self) -> bool:
-        """True if it is one of our scripts, as far as its command line shows."""
-        return any(name in self.command for name in OUR_SCRIPTS)
+        """True if it is one of our scripts, or if the system does not show what it is."""
+        return not self.command or any(name in self.command for name in OUR_SCRIPTS)
 
 
 class PassLock:
     """The locks of a pass; ``is_ours`` is False if another pass holds them."""
 
-    def __init__(self, lock_fd: int, turn_fd: int, door_fd: int) -> None:
+    def __init__(self, db_path: Path, lock_fd: int, turn_fd: int, door_fd: int) -> None:
+        self._db_path = db_path
         self._lock_fd, self._turn_fd, self._door_fd = lock_fd, turn_fd, door_fd
         self.is_ours = _try_lock(lock_fd)
         if self.is_ours:
@@ -67,9 +70,14 @@ class PassLock:
         except OSError as fault:  # a later pass may report this one as stuck: no reason to end it
             log.warning("the lock's time can't be set: %s", fault)
 
+    def note_end(self) -> None:
+        """Note that this pass came to its end, with all of its checks: no commit is needed."""
+        with _opened(self._db_path, _ENDED) as fd:
+            os.utime(fd)
+
     def stranger(self) -> LockHolder | None:
         """Return the process that holds the lock, if it is none of ours."""
-        holder = _holder(self._lock_fd)
+        holder = _holder(os.fstat(self._lock_fd))
         return None if holder is None or holder.is_expected else holder
 
     @property
@@ -88,13 +96,33 @@ def one_pass(db_path: Path) -> Iterator[PassLock]:
     """Take the locks of a pass; they are not ours, at once, if another pass holds them."""
     with ExitStack() as stack:
         suffixes = ("lock", "turn", "door")
-        yield PassLock(*(stack.enter_context(_opened(db_path, suffix)) for suffix in suffixes))
+        fds = [stack.enter_context(_opened(db_path, suffix)) for suffix in suffixes]
+        yield PassLock(db_path, *fds)
 
 
-def last_begun_at_s(db_path: Path) -> float | None:
-    """Return when a pass last began, or made progress; None if there was no pass."""
+@dataclass(frozen=True, slots=True)
+class PassTimes:
+    """What the files of the locks show to every user."""
+
+    last_progress_at_s: float | None  # when a pass last began, or moved a byte; None: never
+    last_end_at_s: float | None  # when one last came to its end, with all of its checks
+    holder: LockHolder | None  # who holds the lock of passes now
+
+
+def pass_times(db_path: Path) -> PassTimes:
+    """Return when passes began and ended, and who holds their lock; nothing is opened."""
+    lock = _stat(_path(db_path, "lock"))
+    ended = _stat(_path(db_path, _ENDED))
+    return PassTimes(
+        lock.st_mtime if lock else None,
+        ended.st_mtime if ended else None,
+        _holder(lock) if lock else None,
+    )
+
+
+def _stat(path: Path) -> os.stat_result | None:
     try:
-        return _path(db_path, "lock").stat().st_mtime
+        return path.stat()
     except FileNotFoundError:
         return None
 
@@ -157,17 +185,23 @@ def _try_lock(fd: int) -> bool:
     return True
 
 
-def _holder(fd: int) -> LockHolder | None:
-    """Return who holds this lock, by proc_locks(5); None if the system does not show that."""
-    info = os.fstat(fd)
+def _holder(info: os.stat_result) -> LockHolder | None:
+    """Return who holds this lock, by proc_locks(5); None if nobody does."""
     file = f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}:{info.st_ino}"
     for line in Path("/proc/locks").read_text().splitlines():
         _, kind, _, _, pid, where, *_ = line.split()
-        if kind == "FLOCK" and where == file and int(pid) > 0:
-            with suppress(OSError):  # it has just ended
-                words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-                return LockHolder(int(pid), shown(os.fsdecode(b" ".join(words).strip())))
+        if kind == "FLOCK" and where == file:
+            return LockHolder(int(pid), _command_of(int(pid)))
     return None
+
+
+def _command_of(pid: int) -> str:
+    """Return a process's command line; empty if it has ended, or is in another PID namespace."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return ""
+    return shown(os.fsdecode(b" ".join(words).strip()))
 
 
 def _flock(fd: int, how: int) -> None:

@@ -87,6 +87,7 @@ SAMPLE = judged(
         notices=(NOTICE,),
         last_pass=PassRow(7, utc(NOON - 120), utc(NOON - 70), "done", 2, 2_147_483_648, 0),
         looked_at_s=NOON - 5,
+        ended_at_s=NOON - 4,
     )
 )
 SHARES = (0.9, 1.3, 1.5, 1.4, 0.2, 0, 1.1, 1.6, 1.7, 1.6, 1.2, 1.5, 0.8, 1.4)

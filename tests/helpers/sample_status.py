@@ -9,6 +9,7 @@ from poledata import db
 from poledata.models import (
     Disk,
     DiskState,
+    HealthCheck,
     PassRow,
     Role,
 )
@@ -60,6 +61,7 @@ STATUS = Status(
             True,
             full_at_s=NOON + 3 * 86_400,
             oldest_verified_at=AT,
+            health=HealthCheck(AT, "healthy", 31),
         ),
         DiskStatus(disk("P02"), True),
         DiskStatus(disk("P03"), False),
@@ -72,6 +74,10 @@ STATUS = Status(
     notices=(),
     last_pass=PassRow(7, AT, AT, "done", 5, 5_000_000, 0),
     looked_at_s=NOON - 60,
+    ended_at_s=NOON - 50,
+    last_archived_at=AT,
+    channels=("notify-1-mailto",),
+    has_watchdog=True,
 )
 
 

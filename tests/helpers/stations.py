@@ -32,6 +32,27 @@ def notice_text(world: World, kind: str, key: str) -> str:
     return str(rows[0]["text"])
 
 
+# What a station of a test lacks as a site: root's checks of the drives, channels, a watchdog.
+OF_THE_SITE = ("SMART data of", "nobody would be notified", "no watchdog is set")
+
+
+def reasons(world: World) -> list[str]:
+    """Why the archive is not well, except what every station of a test lacks."""
+    found = world.status("--json", check=0).json()["reasons"]
+    return [reason for reason in found if not reason.startswith(OF_THE_SITE)]
+
+
+def equip(world: World) -> None:
+    """Give the station what else a site has: healthy drives, a channel, no watchdog on purpose."""
+    world.sql(
+        "INSERT INTO smart_checks (disk_id, at, health) "
+        "SELECT id, strftime('%Y-%m-%dT%H:%M:%SZ'), 'healthy' FROM disks"
+    )
+    env = world.config_path.with_name(".env")
+    env.write_text("POLE_PAGER_COMMAND=true\nPOLE_HEARTBEAT_URL=none\n")
+    env.chmod(0o600)
+
+
 def try_at_once(world: World) -> None:
     """Let the files that failed be due now, as they are after their wait."""
     world.sql("UPDATE pending SET next_try_at = '2020-01-01T00:00:00Z'")

@@ -272,7 +272,8 @@ def test_a_pass_with_nothing_to_do_is_silent_and_writes_nothing(world: World) ->
         run = world.run_pass(check=0)
         assert (run.out, run.err) == ("", "")
     changes = before[0].differences(world.snapshot(world.db_path.parent))
-    assert [change.split(":")[0] for change in changes] == ["pole.sqlite.lock"]  # its time alone
+    names = [change.split(":")[0] for change in changes]
+    assert names == ["pole.sqlite.ended", "pole.sqlite.lock"]  # their times alone
     assert world.db_path.with_name("pole.sqlite.lock").read_bytes() == b""
     assert before[1] == world.snapshot(world.mounts)
 
@@ -480,6 +481,10 @@ STATUS_KEYS |= {
 
 
 STATUS_KEYS |= {"looked_at_s", "verdict", "reasons", "warnings"}
+
+STATUS_KEYS |= {"ended_at_s", "at_work", "lock_holder", "removes_files", "last_archived_at"}
+
+STATUS_KEYS |= {"newest_record_at", "is_read_only", "channels", "has_watchdog"}
 
 BUFFER_KEYS = {"fault", "finished_files", "finished_bytes", "unfinished_files", "other_files"}
 

@@ -25,7 +25,7 @@ from tests.helpers.rack import (
     pull,
     waiting_command,
 )
-from tests.helpers.stations import notice_text
+from tests.helpers.stations import notice_text, reasons
 from tests.helpers.verified_disks import process_of, standing_still_at
 from tests.helpers.world import Run, World
 
@@ -61,7 +61,7 @@ def test_a_flipped_bit_on_a_disk_in_use_is_copied_again(loop_world: LoopWorld) -
     assert len(aside(loop_world, "P01")) == 1
     assert before.differences(loop_world.snapshot(loop_world.disks["S01"])) == []
     assert sorted(loop_world.manifest("P01")) == ["d/a.g3", "d/b.g3"]
-    assert "ALL WELL" in loop_world.status().out
+    assert reasons(loop_world) == []
     verify(loop_world, "P01", "S01")
     assert loop_world.notices() == set()
     assert repair(loop_world).out == done(0, "0 B")
@@ -92,7 +92,7 @@ def test_the_files_of_a_lost_disk_are_copied_to_the_next_ones(loop_world: LoopWo
     assert world.archived("P02") == {"a.g3", "d/b.g3"}
     again = os.stat(world.data("P02") / "d/b.g3")
     assert (again.st_mtime_ns, again.st_mode) == (mode_and_time.st_mtime_ns, mode_and_time.st_mode)
-    assert "ALL WELL" in world.status().out
+    assert reasons(world) == []
     rows = world.sql("SELECT name, primary_label, copy_label FROM file_locations ORDER BY name")
     assert [tuple(row) for row in rows] == [("a.g3", "P02", "S01"), ("d/b.g3", "P02", "S01")]
 
@@ -108,7 +108,7 @@ def test_a_closed_bag_is_never_altered(loop_world: LoopWorld) -> None:
     repair(loop_world)
     assert before.differences(loop_world.snapshot(loop_world.disks["P01"])) == []
     assert copies(loop_world, "a.g3") == {"P01": "damaged", "P02": "good", "S01": "good"}
-    assert "ALL WELL" in loop_world.status().out
+    assert reasons(loop_world) == []
     verify(loop_world, "P01")  # of a copy that is made again elsewhere nobody is told any more
     assert loop_world.notices() == {("disk-closed", "P01")}
     rows = loop_world.sql("SELECT primary_label FROM file_locations WHERE name = 'a.g3'")
@@ -146,7 +146,7 @@ def test_a_bad_copy_on_a_full_disk_in_use_goes_aside_though_the_new_one_stands_e
     assert copies(world, "large.g3") == {"P02": "good", "S01": "good"}
     assert "large.g3" not in world.manifest("P01")
     (thing,) = aside(world, "P01")
-    assert "ALL WELL" in world.status().out
+    assert reasons(world) == []
     verify(world, "P01")
     thing.unlink()
     world.run_pass("close", "P01", check=0)
@@ -164,7 +164,7 @@ def test_a_copy_that_was_bad_for_a_moment_is_good_again_and_stays(world: World) 
     assert aside(world, "P01") == []
     assert len(aside(world, "S01")) == 1
     verify(world, "P01", "S01")
-    assert "ALL WELL" in world.status().out
+    assert reasons(world) == []
 
 
 def test_a_notice_of_something_else_than_bad_copies_stays(world: World) -> None:
@@ -281,7 +281,7 @@ def test_a_file_with_a_copy_in_one_role_alone_gets_the_other_one(world: World) -
     said = world.status().out
     assert "LOOK TODAY: 2 copies are damaged or missing: data_manager.py repair" in said
     assert repair(world).out.startswith("2 files copied (40 kB), to S0")
-    assert "ALL WELL" in world.status().out
+    assert reasons(world) == []
     assert world.sql("SELECT name FROM files WHERE archived_at IS NULL") == []
 
 
@@ -507,7 +507,7 @@ def test_what_stands_in_a_files_way_sends_its_copy_to_the_next_disk(
     assert copies(world, name) == {"P01": "good", "S02": "good"}
     assert copies(world, "b.g3") == {"P01": "good", "S01": "good"}
     assert os.lstat(world.data("S01") / OBSTACLES[what][1]).st_ino == obstacle.st_ino
-    assert "ALL WELL" in world.status().out
+    assert reasons(world) == []
 
 
 @pytest.mark.parametrize("what", OBSTACLES)

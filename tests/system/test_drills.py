@@ -13,6 +13,7 @@ from tests.helpers.halted import HaltedPass, needs_strace
 from tests.helpers.invariants import sha512_of
 from tests.helpers.loopdisks import LoopWorld
 from tests.helpers.rack import plug_in_again, pull
+from tests.helpers.stations import equip
 
 NAMES = ("fullrate/RCW38/80296951/0000.g3", "fullrate/RCW38/80296952/0000.g3", "raw/x.g3")
 LATE = "fullrate/RCW38/80296953/0000.g3"
@@ -24,6 +25,7 @@ def in_use(world: LoopWorld) -> LoopWorld:
         world.put(name, 30_000)
     world.generate()
     world.run_pass(check=0)
+    equip(world)
     return world
 
 

@@ -423,8 +423,18 @@ def test_the_example_of_secrets_shows_each_and_sets_none(write: Write, tmp_path:
     write_env(tmp_path, re.sub("^#POLE", "POLE", text, flags=re.MULTILINE))
     config = load(write(), {})
     assert config.warnings == ()
-    assert all(getattr(config.secrets, name) for name in Secrets.__slots__)
+    set_at_all = {name for name in Secrets.__slots__ if getattr(config.secrets, name)}
+    assert set_at_all == {*Secrets.__slots__} - {"is_without_watchdog"}
     assert len(config.secrets.notify_urls) == 2
+
+
+def test_a_station_may_have_no_watchdog_on_purpose(write: Write, tmp_path: Path) -> None:
+    """``none`` in place of the URL: nothing is fetched, and the verdict does not ask for one."""
+    write_env(tmp_path, "POLE_HEARTBEAT_URL=None\n")
+    secrets = load(write(), {}).secrets
+    assert (secrets.heartbeat_url, secrets.has_watchdog) == (None, True)
+    write_env(tmp_path, "")
+    assert not load(write(), {}).secrets.has_watchdog
 
 
 @given(st.text(max_size=60), st.sampled_from([key.name for key in KEYS]))

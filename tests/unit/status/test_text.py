@@ -187,7 +187,8 @@ def test_disks_that_are_full_or_gone_are_named() -> None:
 
 def test_the_drives_health_is_counted_and_what_is_odd_named() -> None:
     """With the age of the oldest check; nothing where none was made."""
-    assert not any(each.startswith("Health") for each in lines())
+    unchecked = tuple(replace(item, health=None) for item in STATUS.disks)
+    assert not any(each.startswith("Health") for each in lines(disks=unchecked))
     seen = [
         DiskStatus(disk("P01"), True, health=HealthCheck(AT, "healthy", 31)),
         DiskStatus(disk("P02"), True, health=HealthCheck(AT, "failing", None)),
@@ -210,6 +211,7 @@ MISSING = _notice(Severity.WARNING, "disk-missing")
 LATER = "2026-11-24T00:00:00Z"
 WELL = "ALL WELL: nothing has to be done."
 CRON = "is cron running?"
+NO_PASS = {"looked_at_s": NOON - 7200, "ended_at_s": NOON - 7200}
 LACKING = "7 copies are damaged or missing: data_manager.py repair"
 
 
@@ -247,7 +249,7 @@ LACKING = "7 copies are damaged or missing: data_manager.py repair"
         ({"notices": (MISSING,) * 2}, "LOOK TODAY: 2 disks in use are not there (disk-missing)"),
         (
             {"notices": (replace(MISSING, acked_until=LATER),)},
-            WELL,
+            "ALL WELL, 1 known: nothing has to be done.",
         ),
         (
             {"notices": (replace(MISSING, acked_until=AT),)},
@@ -257,17 +259,92 @@ LACKING = "7 copies are damaged or missing: data_manager.py repair"
             {"notices": (MISSING, NO_DISK)},
             "ACT NOW: P01: no disk of this role can take files (no-disk)",
         ),
+        (NO_PASS, f"ACT NOW: no pass has run since 10:00 UTC (2 h ago): {CRON}"),
         (
-            {"looked_at_s": NOON - 7200},
-            f"ACT NOW: no pass has run since 10:00 UTC (2 h ago) though files wait: {CRON}",
+            {"looked_at_s": None, "ended_at_s": None},
+            "ACT NOW: no pass has run yet: is its line in the crontab?",
         ),
-        ({"looked_at_s": None}, "ACT NOW: no pass has run though files wait: is cron running?"),
         (
-            {"looked_at_s": NOON - 7200, "buffer": BufferStatus(used_percent=1)},
+            {**NO_PASS, "buffer": BufferStatus(used_percent=1)},
+            f"ACT NOW: no pass has run since 10:00 UTC (2 h ago): {CRON}",
+        ),
+        ({**NO_PASS, "buffer": BufferStatus(used_percent=1), "stand_ins": True}, WELL),
+        (
+            {"ended_at_s": NOON - 7200},
+            "ACT NOW: passes begin, but none has come to its end: see the log",
+        ),
+        ({"ended_at_s": NOON - 7200, "at_work": "data_manager.py"}, WELL),
+        (
+            {**NO_PASS, "at_work": "data_manager.py"},
+            "LOOK TODAY: the pass at work has moved no byte since 10:00 UTC (2 h ago)",
+        ),
+        (
+            {"lock_holder": "7 (flock x)"},
+            "ACT NOW: the lock of passes is held by another program: 7 (flock x)",
+        ),
+        (
+            {"is_read_only": True},
+            "ACT NOW: the database is read-only: chmod u+w /var/lib/pole/pole.sqlite",
+        ),
+        (
+            {"newest_record_at": "2026-11-23T12:06:00Z"},
+            "LOOK TODAY: the clock is behind the database (2026-11-23T12:06:00Z): set it",
+        ),
+        ({"newest_record_at": "2026-11-23T12:04:00Z"}, WELL),
+        (
+            {"buffer": BufferStatus(oldest_here_since_s=NOON - 4000), "last_archived_at": None},
+            "LOOK TODAY: files have waited in the buffer since 10:53 UTC (1 h ago): is one still "
+            "open for writing? data_manager.py --dry-run",
+        ),
+        ({"buffer": BufferStatus(oldest_here_since_s=NOON - 4000)}, WELL),  # one was archived
+        (
+            {"buffer": BufferStatus(oldest_here_since_s=NOON - 9 * 86_400)},
+            "LOOK TODAY: files have waited in the buffer since 2026-11-14 12:00 UTC (9 d ago): is "
+            "one still open for writing? data_manager.py --dry-run",
+        ),
+        (
+            {
+                "buffer": BufferStatus(oldest_here_since_s=NOON - 9 * 86_400),
+                "removes_files": False,
+            },
             WELL,
         ),
         (
-            {"looked_at_s": NOON - 7200, "pause": Pause(AT, "the rack is open", None)},
+            {"disks": (replace(STATUS.disks[0], is_mounted=False),)},
+            "LOOK TODAY: P01 is in use, but not mounted: mount it",
+        ),
+        *(
+            (
+                {"disks": (replace(STATUS.disks[0], health=health),)},
+                "LOOK TODAY: SMART data of P01 is older than 8 days, or was never read: "
+                "sudo get_SMART_status.py",
+            )
+            for health in (None, HealthCheck("2026-11-15T11:59:59Z", "healthy", 31))
+        ),
+        (
+            {"channels": ()},
+            "LOOK TODAY: nobody would be notified: set a channel in .env (see .env.example)",
+        ),
+        ({"channels": None, "has_watchdog": None}, WELL),  # another user may not know them
+        (
+            {"has_watchdog": False},
+            "LOOK TODAY: no watchdog is set in .env: POLE_HEARTBEAT_URL, or none on purpose",
+        ),
+        (
+            {
+                "stand_ins": True,
+                "channels": (),
+                "has_watchdog": False,
+                "disks": (replace(STATUS.disks[0], health=None),),
+            },
+            WELL,
+        ),
+        (
+            {"notices": (replace(NO_DISK, acked_until=LATER),)},
+            "LOOK TODAY, 1 known: nothing has to be done.",
+        ),
+        (
+            {"pause": Pause(AT, "the rack is open", None)},
             "LOOK TODAY: the archive is paused: the rack is open",
         ),
         (
