@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from poledata.errors import ConfigFault
-from poledata.formatting import decoded, is_utf8, shown, text_in
+from poledata.formatting import is_utf8, shown, text_in
 from poledata.models import Prefixes, Role
 from poledata.settings import (
     KEYS,
@@ -57,9 +57,14 @@ class Secrets:
         return "Secrets(hidden)"
 
 
-def read_secrets(path: Path, environ: Mapping[str, str]) -> tuple[Secrets, list[str]]:
-    """Return the secrets of the environment, else of the file, and warnings about the file."""
-    stored, warnings = _read_env_file(path)
+def read_secrets(
+    path: Path, environ: Mapping[str, str], trusted_uid: int | None = None
+) -> tuple[Secrets, list[str]]:
+    """Return the secrets of the environment, else of the file, and warnings about the file.
+
+    The file may be this user's, root's or the ``trusted_uid``'s: it names commands to run.
+    """
+    stored, warnings = _read_env_file(path, {0, os.geteuid(), trusted_uid})
     given = {name: environ.get(name, stored.get(name) or "").strip() for name in _SECRETS}
     is_without_watchdog = given["POLE_HEARTBEAT_URL"].lower() == "none"
     secrets = Secrets(
@@ -78,14 +83,14 @@ def _urls(text: str) -> tuple[str, ...]:
     return tuple(url for url in (part.rstrip(",") for part in text.split()) if url)
 
 
-def _read_env_file(path: Path) -> tuple[dict[str, str | None], list[str]]:
+def _read_env_file(
+    path: Path, trusted: Collection[int | None]
+) -> tuple[dict[str, str | None], list[str]]:
     """Return the values that may be used, and warnings; a file that is not there has none."""
     try:
         st = path.stat()
         if stat.S_ISFIFO(st.st_mode):  # reading it would block
             raise ValueError("it is a pipe")
-        if st.st_uid not in (0, os.geteuid()):  # it names commands to run
-            raise ValueError("it belongs to another user; give it to the cron user")
         values, warnings = _parse_env(text_in(path))
     except FileNotFoundError:
         return {}, []
@@ -95,6 +100,11 @@ def _read_env_file(path: Path) -> tuple[dict[str, str | None], list[str]]:
         return {}, [f"can't be read ({why}{whose}); what it holds is not used"]
     if st.st_mode & 0o077:
         warnings.append(f"is open to others than its owner; run: chmod 600 {shown(str(path))}")
+    if st.st_uid not in trusted:
+        for name in _SECRETS:
+            if name.endswith("_COMMAND") and values.pop(name, None):
+                why = "belongs to another user, so its command is not run; give it to the cron user"
+                warnings.append(f"{why} ({name})")
     return values, warnings
 
 
@@ -187,7 +197,7 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
         raise ConfigFault([f"{shown(str(path))}: {why}"]) from e
     except ValueError as e:
         raise ConfigFault(f"{shown(str(path))}: {fault}" for fault in e.args) from e
-    secrets, warnings = read_secrets(full.parent / ".env", environ)
+    secrets, warnings = read_secrets(full.parent / ".env", environ, full.stat().st_uid)
     return Config(
         path=full,
         **values,
@@ -197,17 +207,24 @@ def load(path: Path, environ: Mapping[str, str] = os.environ) -> Config:
 
 
 def database_directory(path: Path, content: bytes, environ: Mapping[str, str]) -> Path | None:
-    """Return the directory of FilenameDB in the content of a configuration, if it exists.
+    """Return the directory that FilenameDB names in the content of a configuration of root's.
 
-    None also if the content is faulty: :func:`load` says what is wrong.
+    None if it names none: :func:`load` says what is wrong. Raises ConfigFault if it is relative
+    to the home of the caller, who is root now, and another user in a pass.
     """
-    key = _KEY_OF["filenamedb"]
-    try:
-        text = _Ini.parse(decoded(content)).values[key.name.lower()]
-        file = Path(str(key.read(text, SettingPlace(path.parent, environ))))
-    except (KeyError, ValueError):
+    found = re.findall(
+        r"(?im)^[ \t]*FilenameDB[ \t]*[=:][ \t]*(\S.*?)[ \t]*$", content.decode("latin-1")
+    )
+    if not found:
         return None
-    return file.parent
+    text = found[-1].encode("latin-1").decode("utf-8", "replace")
+    if text.startswith("~") or "HOME" in text:
+        why = "root has another home than the cron user; write the path out"
+        raise ConfigFault([f"{shown(str(path))}: FilenameDB: {why}"])
+    try:
+        return SettingPlace(path.parent, environ).path(text).parent
+    except ValueError:
+        return None
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -137,13 +138,13 @@ def text_in(path: Path) -> str:
 
     Raises OSError; ValueError with one sentence if it is too large or not UTF-8 text.
     """
-    with path.open("rb") as file:
-        data = file.read(_LONGEST_TEXT_BYTES + 1)
-    return decoded(data)
-
-
-def decoded(data: bytes) -> str:
-    """Return the text of a small file from its content. Raises ValueError, as :func:`text_in`."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # it never waits for a FIFO
+    try:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise ValueError("is not a regular file; name another one")
+        data = os.read(fd, _LONGEST_TEXT_BYTES + 1)
+    finally:
+        os.close(fd)
     if len(data) > _LONGEST_TEXT_BYTES:
         raise ValueError(f"is larger than {_LONGEST_TEXT_BYTES >> 20} MiB; this is another file")
     try:

@@ -391,16 +391,20 @@ def _remove_archived(state: PassState, files: list[ArchivedFile], mounted: Mount
         return
     isolated, read = state.failures.isolated, partial(_read_copy, state, mounted)
     removal = Removal(state.context.conn, state.buffer, mounted.hold, read, isolated)
-    removed = []
+    removed, kept = [], set()  # two files of a group have one name if a removal was interrupted
     for result in removal.remove(files):
         with isolated(result.file.waiting):
             _report(state, result)
-            removed += [result.file.waiting] if result.is_removed else []
-    names = [waiting.name for waiting in removed if not _is_back(state, waiting)]
+        if result.is_removed:
+            removed.append(result.file.waiting)
+        else:
+            kept.add(result.file.waiting.name)
+    names = [w.name for w in removed if w.name not in kept and not _is_back(state, w)]
     if names:
         with db.transaction(state.context.conn):
             db.files.note_removed(state.context.conn, names, utc_now())
-    state.failures.forget([shown(name) for name in names] + [shown(w.path) for w in removed])
+    gone = {*names, *(waiting.path for waiting in removed)} - kept
+    state.failures.forget([shown(name) for name in sorted(gone)])
 
 
 def _is_back(state: PassState, waiting: Waiting) -> bool:

@@ -165,6 +165,11 @@ class _LogFile(logging.FileHandler):
     def _open(self) -> io.TextIOWrapper:
         """Open a regular file only: a FIFO without a reader would block every pass."""
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NONBLOCK | os.O_CLOEXEC
+        if os.geteuid() == 0:  # an archive of root's: nobody else may lead its log elsewhere
+            flags |= os.O_NOFOLLOW
+            directory = Path(self.baseFilename).parent
+            if directory.is_dir() and not privileges.is_safe_for_root(directory):
+                raise OSError(errno.EPERM, "others than root can change its directory")
         fd = os.open(self.baseFilename, flags, 0o644)
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
@@ -251,12 +256,12 @@ def log_to_screen(about: str = log.name) -> None:
 
 
 def must_be_archive_owner(directory: Path) -> None:
-    """Refuse everybody but the user who owns the database's directory. Raises UsageFault.
+    """Refuse everybody who does not own the database's directory, or may not write to it.
 
-    Root has become that user already.
+    Root has become its owner already. Raises UsageFault.
     """
     owner = directory.stat().st_uid
-    if os.geteuid() != owner:
+    if os.geteuid() != owner and (os.geteuid() == 0 or not os.access(directory, os.W_OK)):
         raise UsageFault(
             f"{directory} belongs to the user {user_name(owner)}, who runs the archive. "
             f"Nothing was changed. Run this with sudo, or as {user_name(owner)}."

@@ -7,6 +7,7 @@ import os
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -24,7 +25,7 @@ from poledata.cli.common import (
 )
 from poledata.disks import lifecycle
 from poledata.errors import ExitCode, UsageFault
-from poledata.formatting import is_utf8, people_time, seconds, shown, size_text, unshown, utc
+from poledata.formatting import DAY_S, is_utf8, people_time, seconds, shown, size_text, unshown, utc
 from poledata.maintenance import locate as locating
 from poledata.maintenance import repair as repairing
 from poledata.maintenance import restore as restoring
@@ -60,12 +61,26 @@ def verify(labels: tuple[str, ...], how_long: float | None, as_json: bool) -> Ex
     if as_json:
         print_json(verdicts)
     else:
-        for verdict in sorted(verdicts, key=lambda one: (not one.io_errors, one.fault is None)):
-            if not (app.options().quiet and verdict.is_well):
-                print_verdict(verdict)
+        _print_verdicts(verdicts, None if labels else context.config.verify_every_s)
     if stop.is_set():
         return ExitCode.INTERRUPTED
     return ExitCode.DONE if all(v.is_well for v in verdicts) else ExitCode.LOOK
+
+
+def _print_verdicts(
+    verdicts: Sequence[verifying.VerifyResult], verify_every_s: float | None
+) -> None:
+    """Print what was found, the worst first; of disks where nothing was due, that."""
+    for verdict in sorted(verdicts, key=lambda one: (not one.io_errors, one.fault is None)):
+        if app.options().quiet and verdict.is_well:
+            continue
+        if verify_every_s and verdict.is_well and not (verdict.good or verdict.left):
+            days = f"{verify_every_s / DAY_S:g}"
+            click.echo(f"{verdict.label}: nothing to do: every copy was read within {days} days")
+        else:
+            print_verdict(verdict)
+    if not verdicts:
+        app.echo("No disk with copies is mounted: nothing to verify.")
 
 
 class _TimeLimit(threading.Event):
@@ -164,7 +179,7 @@ def _print_done(outcome: repairing.RepairResult, label: str | None) -> None:
 def locate(patterns: tuple[str, ...], as_json: bool) -> ExitCode:
     """Where files are: a glob on their names (quote it), or a part of one. No disk is needed."""
     config = app.load_config()
-    with db.connect(config.db_path, read_only=True) as conn:
+    with db.connect(config.db_path, read_only=True, is_long=True) as conn:
         answer = locating.locate(config, conn, map(_meant, patterns))
     if as_json:
         print_json(answer.files)
@@ -214,7 +229,7 @@ def restore(names: tuple[str, ...], to: Path) -> ExitCode:
     config = app.load_config()
     stop = app.stop_on_signals()
     code = ExitCode.DONE
-    with db.connect(config.db_path, read_only=True) as conn:
+    with db.connect(config.db_path, read_only=True, is_long=True) as conn:
         for one in restoring.restore(config, conn, list(map(_meant, names)), to, stop):
             for doubt in one.doubts:
                 click.echo(f"{one.name}: {doubt}", err=True)

@@ -27,13 +27,19 @@ from poledata.notices.send import configured_channels, heartbeat
 def pause(context: Context, why: str, how_long: float | None) -> str:
     """Passes do nothing until "resume": no disk is touched, files wait in the buffer."""
     until = None if how_long is None else utc(time.time() + how_long)
+    before = db.passes.current_pause(context.conn, utc_now())
     with db.transaction(context.conn):
         db.passes.pause(context.conn, why, until, utc_now())
     context.board.tell("paused", "archive", f"{why} (until {until or 'somebody resumes'}).")
+    was = f"It was paused before, {_until(before.until)}: {before.why}.\n" if before else ""
     return (
-        f"Paused until {until or 'somebody resumes: data_manager.py resume'}.\n"
+        f"{was}Paused {'now ' if was else ''}{_until(until)}.\n"
         "No disk is touched now: any may be unmounted. Files wait in the buffer."
     )
+
+
+def _until(at: str | None) -> str:
+    return f"until {at or 'somebody resumes: data_manager.py resume'}"
 
 
 @command()

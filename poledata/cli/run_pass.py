@@ -126,7 +126,7 @@ def dry_run() -> ExitCode:
     config = app.load_config()
     app.log_to_screen()
     stop = app.stop_on_signals()
-    with db.connect(config.db_path, read_only=True) as conn:
+    with db.connect(config.db_path, read_only=True, is_long=True) as conn:
         tally = run.run_pass(config, conn, stop, DryRunPrinter(), is_dry=True)
     click.echo("A dry run: nothing was changed.")
     return tally.exit_code

@@ -33,17 +33,18 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def connect(path: Path, *, read_only: bool = False) -> Iterator[Connection]:
+def connect(path: Path, *, read_only: bool = False, is_long: bool = False) -> Iterator[Connection]:
     """Open an existing database after checking that it is ours and of this version; close it.
 
-    One of an older version is upgraded; if it is only to be read, a copy of it is. Raises
+    One of an older version is upgraded; if it is only to be read, a copy of it is. ``is_long``: it
+    is read for long, and no other user may keep its owner from writing meanwhile. Raises
     DatabaseUnusable (missing, foreign, newer), DatabaseTrouble (locked, full, damaged; also
     for statements run inside the ``with``).
     """
     _must_be_readable(path)
     with sqlite.translated_faults(path), ExitStack() as stack:
         if read_only:
-            conn, file = stack.enter_context(database_files.opened_to_read(path))
+            conn, file = stack.enter_context(database_files.opened_to_read(path, is_long))
         else:
             _must_be_ours(path)
             _leave_wal(path)
@@ -108,8 +109,12 @@ def _must_be_readable(path: Path) -> None:
 
 
 def _must_be_ours(path: Path) -> None:
-    """Refuse to write to another user's database: what a crash left there is theirs to repair."""
-    if (owner := path.stat().st_uid) != os.geteuid():
+    """Refuse to write to another user's database: what a crash left there is theirs to repair.
+
+    Except where both may write to its directory, which ``check`` reports.
+    """
+    owner = path.stat().st_uid
+    if owner != os.geteuid() and (os.geteuid() == 0 or not os.access(path.parent, os.W_OK)):
         why = f"the database belongs to the user {user_name(owner)}"
         raise DatabaseUnusable(path, why, "Run this with sudo, or as that user.")
 

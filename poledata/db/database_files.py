@@ -200,7 +200,7 @@ def no_copy(path: Path, fault: OSError) -> DatabaseTrouble:
 
 
 @contextmanager
-def opened_to_read(path: Path) -> Iterator[tuple[Connection, Path]]:
+def opened_to_read(path: Path, is_long: bool = False) -> Iterator[tuple[Connection, Path]]:
     """Open a database to read it; after a crash during a commit, a copy that is rolled back.
 
     The next writer does the same to the original. Only for its owner; others get it as it is
@@ -208,7 +208,8 @@ def opened_to_read(path: Path) -> Iterator[tuple[Connection, Path]]:
     """
     with ExitStack() as stack:
         if path.stat().st_uid != os.geteuid():
-            yield stack.enter_context(reading.opened_by_another_user(path)), path
+            place = stack.enter_context(temporary_directory(path)) if is_long else None
+            yield stack.enter_context(reading.opened_by_another_user(path, place)), path
             return
         mode, file = "ro", path
         if not sqlite.answers_reader(path):

@@ -26,12 +26,36 @@ from poledata.formatting import shown
 # Bytes that SQLite locks (os.h): a lock on the first keeps new readers out, ...
 _PENDING, _RESERVED, _SHARED, _SHARED_BYTES = 0x40000000, 0x40000001, 0x40000002, 510
 _ASK_EVERY_S = 0.05
+_COPY_BYTES = 16 * 1024**2
 _FLOCK = "hhqqi4x"  # struct flock of 64-bit Linux: type, whence, start, length, process
 
 
 @contextmanager
-def opened_by_another_user(path: Path) -> Iterator[Connection]:
-    """Open a database to read it only, as its last commit left it. Raises DatabaseTrouble."""
+def opened_by_another_user(path: Path, copy_to: Path | None = None) -> Iterator[Connection]:
+    """Open a database to read it only, as its last commit left it. Raises DatabaseTrouble.
+
+    Its owner can't commit meanwhile. For what takes long (files are copied, a person reads what is
+    printed) a copy in the directory ``copy_to`` is read, which keeps nobody waiting.
+    """
+    with _locked(Path(os.path.realpath(path))) as (fd, file):
+        if copy_to is None:
+            with closing(_opened(file, fd)) as conn:
+                yield conn
+            return
+        copy = copy_to / path.name
+        try:
+            with copy.open("wb") as target:
+                _copy(fd, target.fileno())
+        except OSError as fault:
+            why = f"no temporary copy of it can be made ({fault.strerror})"
+            raise DatabaseTrouble(path, why) from fault
+    with closing(sqlite.open_at(copy, "ro", is_immutable=True)) as conn:
+        yield conn
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[tuple[int, Path]]:
+    """Yield a descriptor of the database, with the lock of a reader."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as fault:
@@ -41,13 +65,24 @@ def opened_by_another_user(path: Path) -> Iterator[Connection]:
             raise DatabaseTrouble(path, "the database is not a regular file")
         _lock_shared(fd, path)
         _must_be_consistent(fd, path)
-        with closing(sqlite.open_at(path, "ro", is_immutable=True)) as conn:
-            conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # SQLite has opened it
-            if not os.path.samestat(os.stat(path), os.fstat(fd)):
-                raise DatabaseTrouble(path, "the database was replaced just now. Try again")
-            yield conn
+        yield fd, path
     finally:
         os.close(fd)  # and with it the lock
+
+
+def _opened(path: Path, fd: int) -> Connection:
+    conn = sqlite.open_at(path, "ro", is_immutable=True)
+    conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # SQLite has opened it
+    if not os.path.samestat(os.stat(path), os.fstat(fd)):
+        conn.close()
+        raise DatabaseTrouble(path, "the database was replaced just now. Try again")
+    return conn
+
+
+def _copy(from_fd: int, to_fd: int) -> None:
+    at = 0
+    while n_bytes := os.sendfile(to_fd, from_fd, at, _COPY_BYTES):
+        at += n_bytes
 
 
 def _lock_shared(fd: int, path: Path) -> None:

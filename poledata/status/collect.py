@@ -104,9 +104,12 @@ def _overdue(config: Config, conn: Connection, disk: Disk, is_mounted: bool, now
 
 
 def _full_at_s(config: Config, disk: Disk, archived: ArchivedAmount, now_s: float) -> float | None:
-    if disk.state is not DiskState.ACTIVE or disk.free_bytes is None or not archived.week_bytes:
+    """Return when a disk that accepts files will be full, at the last week's rate."""
+    if disk.state is not DiskState.ACTIVE or disk.held_by or not archived.week_bytes:
         return None
-    free_bytes = max(0, disk.free_bytes - config.min_free_bytes)
+    free_bytes = (disk.free_bytes or 0) - config.min_free_bytes
+    if free_bytes <= 0:
+        return None
     return now_s + free_bytes / archived.week_bytes * 7 * DAY_S
 
 

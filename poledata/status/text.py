@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from poledata.formatting import DAY_S, people_time, seconds, size_text
-from poledata.models import Disk, DiskState, Pending, Role
+from poledata.models import GONE, Disk, DiskState, Pending, Role
 from poledata.notices.kinds import KINDS
 from poledata.status.facts import BufferStatus, DiskStatus, Status, Undelivered
 from poledata.status.verdict import known
@@ -250,7 +250,8 @@ def _free_text(disk: Disk) -> str:
 
 
 def _health_lines(status: Status) -> Iterator[str]:
-    checked = [(item.disk.label, item.health) for item in status.disks if item.health]
+    here = [item for item in status.disks if item.disk.state not in GONE]
+    checked = [(item.disk.label, item.health) for item in here if item.health]
     if not checked:
         return
     odd = [f"{label}: {check.health}" for label, check in checked if check.health != "healthy"]

@@ -16,7 +16,7 @@ import fcntl
 import logging
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 _ENDED = "ended"
-OUR_SCRIPTS = ("data_manager", "generate_db", "get_SMART_status")
+OUR_SCRIPTS = {"data_manager", "generate_db", "get_SMART_status"}
 
 
 class Task(StrEnum):
@@ -49,7 +49,9 @@ class LockHolder:
     @property
     def is_expected(self) -> bool:
         """True if it is one of our scripts, or if the system does not show what it is."""
-        return not self.command or any(name in self.command for name in OUR_SCRIPTS)
+        words = self.command.split(" ")[:4]  # python -X utf8 data_manager.py
+        names = {word.rpartition("/")[2].removesuffix(".py") for word in words}
+        return not self.command or bool(names & OUR_SCRIPTS)
 
 
 class PassLock:
@@ -173,7 +175,8 @@ def _open(path: Path) -> int:
     flags = os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     fd = os.open(path, flags, 0o600)  # to read is enough for flock(2)
     if os.fstat(fd).st_mode & 0o077:  # as release 1.0.0 made it
-        os.fchmod(fd, 0o600)
+        with suppress(PermissionError):  # by another user who may write here: see check
+            os.fchmod(fd, 0o600)
     return fd
 
 
@@ -191,8 +194,30 @@ def _holder(info: os.stat_result) -> LockHolder | None:
     for line in Path("/proc/locks").read_text().splitlines():
         _, kind, _, _, pid, where, *_ = line.split()
         if kind == "FLOCK" and where == file:
-            return LockHolder(int(pid), _command_of(int(pid)))
+            holder_pid = int(pid)
+            if os.access(f"/proc/{pid}", os.F_OK) and not os.access(f"/proc/{pid}/fd", os.R_OK):
+                pass  # another user's: what /proc/locks says is believed
+            elif not _has_open(holder_pid, info):
+                holder_pid = _pid_with(info)  # it has ended, and left the lock to a child
+            return LockHolder(holder_pid, _command_of(holder_pid))
     return None
+
+
+def _has_open(pid: int, info: os.stat_result) -> bool:
+    """True if this process, of this user, has the file open."""
+    with suppress(OSError):  # it has ended, or is another user's
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                if os.path.samestat(os.stat(f"/proc/{pid}/fd/{name}"), info):
+                    return True
+    return False
+
+
+def _pid_with(info: os.stat_result) -> int:
+    """Return another process that has the file open: it inherited the lock; 0 if none is seen."""
+    ours = str(os.getpid())
+    pids = (name for name in os.listdir("/proc") if name.isdigit() and name != ours)
+    return next((int(pid) for pid in pids if _has_open(int(pid), info)), 0)
 
 
 def _command_of(pid: int) -> str:

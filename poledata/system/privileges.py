@@ -46,32 +46,41 @@ def become_archive_owner(
 
     A configuration that is not root's: its owner, before it is parsed. Root's own, in directories
     that only root can change: the owner of the directory of its FilenameDB, which
-    ``database_directory`` finds in the content (None: it names none that exists). If that is root
-    too, root runs this archive. Raises ConfigFault.
+    ``database_directory`` finds in the content (None: it names none). If that is root too, root
+    runs this archive. Raises ConfigFault.
     """
     if os.geteuid() != 0:
         return
-    owner, content = _owner_and_content(config_path)
+    path = _without_links_of_root(config_path.absolute())
+    owner, content = _owner_and_content(path)
+    _must_be_safe(path.parent, owner.st_uid, path)
     if owner.st_uid != 0:
-        become(owner.st_uid, owner.st_gid)
-        return
-    _must_be_only_roots(config_path.absolute().parent, config_path)
-    if directory := database_directory(content):
+        become(owner.st_uid)
+    elif directory := database_directory(content):
         become_owner_of_directory(directory)
 
 
 def become_owner_of_directory(directory: Path) -> None:
     """As root, become the owner of the directory of a database; if it is root's, stay root.
 
-    Raises ConfigFault for one of root's that others can change.
+    If it does not exist (its owner may have moved it away), the owner of what it would be in.
+    Raises ConfigFault if other users than root and that owner can change the way to it.
     """
     if os.geteuid() != 0:
         return
+    while not directory.exists():
+        directory = directory.parent
     owner = directory.stat()
+    _must_be_safe(directory, owner.st_uid, directory)
     if owner.st_uid != 0:
-        become(owner.st_uid, owner.st_gid)
-    else:
-        _must_be_only_roots(directory, directory)
+        become(owner.st_uid)
+
+
+def _without_links_of_root(path: Path) -> Path:
+    """Follow a link to the configuration if nobody but root could have made or changed it."""
+    if path.is_symlink() and path.lstat().st_uid == 0 and is_safe_for_root(path.parent):
+        return Path(os.path.realpath(path))
+    return path
 
 
 def must_own(directory: Path, config_path: Path) -> None:
@@ -80,7 +89,7 @@ def must_own(directory: Path, config_path: Path) -> None:
     Raises ConfigFault.
     """
     if os.geteuid() == 0:
-        _must_be_only_roots(directory, config_path)
+        _must_be_safe(directory, 0, config_path)
     elif directory.stat().st_uid != os.geteuid():
         raise ConfigFault(
             [
@@ -93,7 +102,10 @@ def must_own(directory: Path, config_path: Path) -> None:
 
 def is_safe_for_root(directory: Path) -> bool:
     """True if nobody else can change what is in this directory, or if this program is not root."""
-    return os.geteuid() != 0 or _not_only_roots(directory) is None
+    try:
+        return os.geteuid() != 0 or _changeable_place(directory, 0) is None
+    except OSError:
+        return False  # it does not exist
 
 
 def become_caller(file: Path | None) -> None:
@@ -106,16 +118,15 @@ def become_caller(file: Path | None) -> None:
         return
     sudo_uid = os.environ.get("SUDO_UID", "0")
     if sudo_uid.isdigit() and int(sudo_uid):
-        become(int(sudo_uid), NOBODY)
+        become(int(sudo_uid))
     elif file is None:
         if all(_can_be_read_by_all(Path(part)) for part in (os.__file__, __file__)):
-            become(NOBODY, NOBODY)
+            become(NOBODY)
     else:
         owner, _ = _owner_and_content(file)
+        _must_be_safe(file.absolute().parent, owner.st_uid, file)
         if owner.st_uid:
-            become(owner.st_uid, owner.st_gid)
-        else:
-            _must_be_only_roots(file.absolute().parent, file)
+            become(owner.st_uid)
 
 
 def _can_be_read_by_all(file: Path) -> bool:
@@ -132,44 +143,73 @@ def _owner_and_content(path: Path) -> tuple[os.stat_result, bytes]:
         if fault.errno == errno.ELOOP:
             why = "is a link, which root does not follow; name the file itself"
         raise ConfigFault([f"{path}: {why}"]) from fault
-    with open(fd, "rb") as file:
+    try:
         info = os.fstat(fd)
         if not stat.S_ISREG(info.st_mode):
             raise ConfigFault([f"{path}: is not a regular file; name another one"])
-        if _others_may_write(info):
+        if _others_may_write(path, info):
             why = "others than its owner may write to it, and root would do as it says"
             raise ConfigFault([f"{path}: {why}; run: chmod go-w {shlex.quote(str(path))}"])
-        return info, file.read(_READ_BYTES) if info.st_uid == 0 else b""
+        return info, os.read(fd, _READ_BYTES) if info.st_uid == 0 else b""
+    except OSError as fault:
+        raise ConfigFault([f"{path}: can't be read ({fault.strerror})"]) from fault
+    finally:
+        os.close(fd)
 
 
-def _must_be_only_roots(directory: Path, path: Path) -> None:
-    if place := _not_only_roots(directory):
+def _must_be_safe(directory: Path, owner_uid: int, path: Path) -> None:
+    try:
+        place = _changeable_place(directory, owner_uid)
+    except OSError as fault:  # it changes while it is looked at
+        why = f"can't be looked at ({fault.strerror})"
+        raise ConfigFault([f"{path}: {fault.filename} {why}"]) from fault
+    if place:
+        who = user_name(owner_uid)
         raise ConfigFault(
             [
-                f"{path}: root would rely on {directory}, but other users can change {place}; "
-                "give that to root alone, or the archive to the user who runs it"
+                f"{path}: root would rely on {directory}, but other users than {who} can change "
+                f"{place}; give that to {who} alone"
             ]
         )
 
 
-def _not_only_roots(directory: Path) -> Path | None:
-    """Return the first place on the way to a directory that others than root can change.
+def _changeable_place(directory: Path, owner_uid: int) -> Path | None:
+    """Return the first place on the way to a directory that a third user can change.
 
-    In a directory with the sticky bit, such as /tmp, they can't replace what is root's; but they
-    can put something beside it, so the directory itself must not be one.
+    Root and the owner may. In a directory with the sticky bit, such as /tmp, others can't replace
+    what is not theirs; but they can put something beside it, so a directory of root itself must not
+    be one. What others may do in the owner's directory is the owner's own concern: see ``check``.
     """
     for place in _way_to(directory):
         info = place.lstat()
-        is_protected = info.st_mode & stat.S_ISVTX and not place.samefile(directory)
-        if info.st_uid != 0 or (_others_may_write(info) and not is_protected):
+        if info.st_uid not in (0, owner_uid):
+            return place
+        is_last = place.samefile(directory)
+        if info.st_uid == 0:
+            may_write = _others_may_write(place, info)
+            is_protected = info.st_mode & stat.S_ISVTX and not is_last
+        else:
+            may_write = bool(info.st_mode & stat.S_IWOTH)
+            is_protected = info.st_mode & stat.S_ISVTX or is_last
+        if may_write and not is_protected and not stat.S_ISLNK(info.st_mode):
             return place
     return None
 
 
-def _others_may_write(info: os.stat_result) -> bool:
-    """True if this is writable for its group, unless that is root's, or for all users."""
-    by_group = info.st_mode & stat.S_IWGRP and info.st_gid != 0
-    return not stat.S_ISLNK(info.st_mode) and bool(by_group or info.st_mode & stat.S_IWOTH)
+def _others_may_write(place: Path, info: os.stat_result) -> bool:
+    """True if this is writable for all users, or for its group, unless that is root's alone.
+
+    With a POSIX access control list the bits of the group are those of everybody on the list.
+    """
+    is_shared = info.st_gid != 0 or _has_acl(place)
+    return bool(info.st_mode & stat.S_IWOTH or (info.st_mode & stat.S_IWGRP and is_shared))
+
+
+def _has_acl(place: Path) -> bool:
+    try:
+        return "system.posix_acl_access" in os.listxattr(place, follow_symlinks=False)
+    except OSError:
+        return False  # a file system without them
 
 
 def _way_to(path: Path) -> Iterator[Path]:
@@ -191,14 +231,15 @@ def _way_to(path: Path) -> Iterator[Path]:
 # --- 2. become that user --------------------------------------------------------------------
 
 
-def become(uid: int, gid: int) -> None:
-    """Become this user with all of its groups (without a name: this group alone), for good.
+def become(uid: int) -> None:
+    """Become this user with all of its groups, for good; without a name with no group at all.
 
     Raises UsageFault if that user can't read this program; RuntimeError if root's rights are not
     gone afterwards: then nothing else may be done.
     """
     if threading.active_count() > 1:
         raise RuntimeError("a thread that is running already would keep root's rights")
+    gid = NOBODY  # never the group of a file, which may be root's
     with suppress(KeyError):
         user = pwd.getpwuid(uid)
         gid = user.pw_gid
@@ -364,9 +405,11 @@ def _answer(program: str, drive: list[str | None] | None) -> _Answer:
     if drive is None:
         return _run([program, *_SCAN])
     device, kind = str(drive[0]), drive[1]
-    if fault := _why_not_queried(device, kind):
+    is_name = bool(_MEGARAID_BUS.fullmatch(device))
+    real = device if is_name else os.path.realpath(device)  # what is checked is what is opened
+    if fault := _why_not_queried(real, kind):
         return "", 0, fault
-    return _run([program, *_QUERY, *(("-d", kind) if kind else ()), device])
+    return _run([program, *_QUERY, *(("-d", kind) if kind else ()), real])
 
 
 def _why_not_queried(device: str, kind: str | None) -> str | None:
@@ -375,13 +418,12 @@ def _why_not_queried(device: str, kind: str | None) -> str | None:
         return f"{kind!r} is not a type of device that smartctl knows"
     if _MEGARAID_BUS.fullmatch(device):
         return None
-    real = os.path.realpath(device)
     try:
-        mode = os.stat(real).st_mode
+        mode = os.lstat(device).st_mode
     except OSError as fault:
         return f"there is no such device ({fault.strerror})"
-    is_drive = stat.S_ISBLK(mode) or (stat.S_ISCHR(mode) and _CHARACTER_DEVICE.fullmatch(real))
-    return None if real.startswith("/dev/") and is_drive else "it is not a drive"
+    is_drive = stat.S_ISBLK(mode) or (stat.S_ISCHR(mode) and _CHARACTER_DEVICE.fullmatch(device))
+    return None if device.startswith("/dev/") and is_drive else "it is not a drive"
 
 
 def _run(command: list[str]) -> _Answer:

@@ -98,6 +98,20 @@ def test_a_manifest_that_seems_to_end_too_soon_is_not_cut(
     assert ("disk-error", "P01") in stage.world.notices()
 
 
+def test_a_file_that_could_not_be_removed_is_not_forgotten_with_another_of_its_name(
+    make_stage: Callable[[str], Stage],
+) -> None:
+    """One of a removal that was interrupted gets its name back, the file that had taken that name
+    is removed: the first one still fails, in the database and in the exit code."""
+    stage = make_stage("interrupted-removal")
+    outcome = stage.act(Rule(Call("unlink", "source:.again.g3.removing"), errno.ENOENT))
+    assert outcome.fired == 1
+    assert "again.g3" in stage.world.waiting()
+    assert [row["name"] for row in stage.world.sql("SELECT name FROM pending")] == ["again.g3"]
+    assert outcome.code == 1
+    stage.tidy()
+
+
 @pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 6])
 def test_a_bag_is_never_sealed_by_a_manifest_that_was_read_in_part(
     make_stage: Callable[[str], Stage], number: int

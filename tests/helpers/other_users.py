@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import shlex
 import stat
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -65,6 +68,11 @@ def _opening_commands(closed: Path) -> Iterator[str]:
         if Path(each).is_relative_to(closed)
     }
     places = {shlex.quote(str(each)): f"$d/{number}" for number, each in enumerate(sorted(needed))}
+    # Disks that other tests have mounted now could not be unmounted while this namespace lives.
+    yield (
+        "awk '$2 ~ /pytest-of-|\\/pole-|\\/dev\\/shm\\/./ {print $2}' /proc/mounts | sort -r | "
+        'while read -r place; do umount -l "$place"; done'
+    )
     yield "d=$(mktemp -d)"
     for place, aside in places.items():
         yield f'mkdir "{aside}" && mount --bind {place} "{aside}"'
@@ -72,16 +80,25 @@ def _opening_commands(closed: Path) -> Iterator[str]:
     for place, aside in places.items():
         yield f'mkdir {place} && mount --move "{aside}" {place}'
     yield 'rmdir "$d"/* "$d"'
-    yield 'exec "$@"'
+    yield "echo ready"
+    yield "exec sleep infinity"
 
 
-def _any_user_can_start_python() -> tuple[str, ...]:
+@cache
+def reachable() -> tuple[str, ...]:
+    """The prefix of a command that any user can run with this Python, without a change to the
+    machine: a Python below /root can't be read by a program that gives up root's rights.
+
+    All these commands share one mount namespace, which a process keeps until the tests end.
+    """
     closed = _closed_directory()
     if closed is None or os.geteuid() != 0:
         return ()
-    return ("unshare", "--mount", "sh", "-c", " && ".join(_opening_commands(closed)), "sh")
-
-
-# A Python below /root can't be read by a program that gives up root's rights: what runs behind
-# this prefix finds it readable, without a change to the machine.
-REACHABLE = _any_user_can_start_python()
+    script = " && ".join(_opening_commands(closed))
+    keeper = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", script], stdout=subprocess.PIPE, text=True
+    )
+    atexit.register(keeper.communicate)
+    atexit.register(keeper.kill)
+    assert keeper.stdout and keeper.stdout.readline() == "ready\n"
+    return ("nsenter", f"--target={keeper.pid}", "--mount")

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.helpers.other_users import REACHABLE
+from tests.helpers.other_users import reachable
 from tests.helpers.recorded_drives import recorded, with_smartctl
 from tests.helpers.warm import WarmScripts
 from tests.helpers.world import CRON_ENVIRONMENT, Run, World
@@ -89,7 +89,7 @@ class OwnedSite(World):
         words, codes = COMMANDS[command]
         script = words[0] if words and words[0].endswith(".py") else "data_manager.py"
         if prefix or script not in reachable_scripts().scripts:
-            how |= {"prefix": (*prefix, *REACHABLE), "env": self.env}
+            how |= {"prefix": (*prefix, *reachable()), "env": self.env}
         how.setdefault("check", codes)
         return self.run(script, *self._filled(words), **how)
 
@@ -141,13 +141,13 @@ def _all_of(path: Path) -> tuple[object, ...]:
 @cache
 def reachable_scripts() -> WarmScripts:
     """Scripts that any user can run: forks of one interpreter, as in :mod:`tests.helpers.warm`."""
-    warm = WarmScripts(CRON_ENVIRONMENT, REACHABLE)
+    warm = WarmScripts(CRON_ENVIRONMENT, reachable())
     atexit.register(warm.close)
     return warm
 
 
 def as_user(uid: int) -> tuple[str, ...]:
-    return (*REACHABLE, "setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups")
+    return (*reachable(), "setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups")
 
 
 @contextmanager

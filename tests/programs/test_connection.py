@@ -248,7 +248,6 @@ def test_only_its_owner_can_write_to_a_database(anybodys: Path) -> None:
     path = anybodys / "pole.sqlite"
     db.database_files.create(path)
     path.chmod(0o666)
-    anybodys.chmod(0o777)
 
     def write() -> None:
         with db.connect(path) as conn:

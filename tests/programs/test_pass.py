@@ -406,3 +406,16 @@ def test_a_disk_that_was_never_used_is_left_empty(world: World) -> None:
     world.put(NAME, 3000)
     world.run_pass(check=0)
     assert os.listdir(world.disks["P02"]) == os.listdir(world.disks["S02"]) == []
+
+
+def test_a_pause_during_a_pause_says_what_was_and_what_is_set(world: World) -> None:
+    """So that nobody ends another person's work by mistake."""
+    world.generate()
+    first = world.run_pass("pause", "--why", "the rack is open", check=0)
+    assert first.out.startswith("Paused until somebody resumes: data_manager.py resume.\n")
+    second = world.run_pass("pause", "--why", "a short one", "--for", "1h", check=0)
+    was, now, _ = second.out.splitlines()
+    before = "until somebody resumes: data_manager.py resume: the rack is open."
+    assert was == f"It was paused before, {before}"
+    assert now.startswith("Paused now until 20")
+    world.run_pass("resume", check=0)

@@ -96,7 +96,7 @@ def test_a_full_log_is_told_of_also_by_a_pass_with_nothing_to_say(
     """Its file system has no room; with room the next pass ends it."""
     directory = log_dir(world)
     world.generate()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "x", str(directory)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k,mode=755", "x", str(directory)]
     subprocess.run(mount, check=True)
     try:
         ballast = directory / "ballast"
@@ -123,7 +123,7 @@ def test_a_log_on_a_file_system_that_turned_read_only_is_told_of(world: World) -
     """As a failing system disk leaves it."""
     directory = log_dir(world)
     world.generate()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "x", str(directory)], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "ro,mode=755", "x", str(directory)], check=True)
     try:
         world.put("a.g3")
         world.run_pass(check=0)

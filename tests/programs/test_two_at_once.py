@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.other_users import REACHABLE
+from tests.helpers.other_users import reachable
 from tests.helpers.world import REPO, World
 
 NOBODY = 65534
@@ -85,7 +85,7 @@ def test_a_pass_roots_checks_and_lookers_work_at_the_same_time(crons: World) -> 
     """The pass as the cron user, root's checks all the while, status as two other users: one
     who may not write beside the database, one who may. All succeed, and all stays the cron
     user's."""
-    command = [*REACHABLE, sys.executable, "-c", CHECKS, str(REPO), str(crons.db_path)]
+    command = [*reachable(), sys.executable, "-c", CHECKS, str(REPO), str(crons.db_path)]
     checks = subprocess.Popen(command)
     try:
         for number in range(5):

@@ -590,9 +590,9 @@ def test_without_labels_only_what_grew_old_is_read_on_all_disks_that_are_here(
     assert run.out.splitlines() == [
         "P01: 2 copies are good (20 kB), 0 damaged, 0 missing, 0 unregistered files",
         "S01: 2 copies are good (20 kB), 0 damaged, 0 missing, 0 unregistered files",
-        "P02: 0 copies are good (0 B), 0 damaged, 0 missing, 0 unregistered files",
+        "P02: nothing to do: every copy was read within 30 days",
     ]
-    assert verify(loop_world).out.count("0 copies are good") == 3
+    assert verify(loop_world).out.count("nothing to do: every copy was read") == 3
     loop_world.configure(VerifyEvery="0 s")
     loop_world.sql("UPDATE copies SET verified_at = ?", LONG_AGO)
     loop_world.loops["P01"].umount()
@@ -670,3 +670,18 @@ def test_both_copies_bad_is_said_as_such(loop_world: LoopWorld) -> None:
     assert len(world.notices()) == 4
     assert world.status().out.startswith("ACT NOW: files without a good copy: 1 (no-good-copy)\n")
     world.leave_unchecked("both copies were harmed")
+
+
+def test_verify_says_that_nothing_is_due(world: World) -> None:
+    """For each disk; and that there is none to read. With a label every copy is read."""
+    world.generate()
+    run = world.run_pass("verify", check=0)
+    assert run.out == "No disk with copies is mounted: nothing to verify.\n"
+    world.put("a.g3")
+    world.run_pass(check=0)
+    assert world.run_pass("verify", check=0).out.splitlines() == [
+        "P01: nothing to do: every copy was read within 30 days",
+        "S01: nothing to do: every copy was read within 30 days",
+    ]
+    assert world.run_pass("verify", "--quiet", check=0).out == ""
+    assert "P01: 1 copies are good" in world.run_pass("verify", "P01", check=0).out

@@ -7,6 +7,7 @@ import ctypes
 import os
 import re
 import stat
+import struct
 import subprocess
 import sys
 import threading
@@ -51,6 +52,10 @@ def test_before_root_opens_a_file_of_the_archive_it_is_the_owner(
     site.leave_unchecked("it was traced in the middle")
 
 
+LOOKS = ("newfstatat", "stat", "lstat", "readlink", "access", "faccessat", "execve", "llistxattr")
+LOOKS += ("listxattr",)
+
+
 def _opened_as_root(site: OwnedSite, lines: list[str]) -> set[str]:
     """Paths below the station that a process opened or changed while it was root."""
     owners: set[str] = set()
@@ -64,7 +69,7 @@ def _opened_as_root(site: OwnedSite, lines: list[str]) -> set[str]:
         if child and process in owners:
             owners.add(child[1])
         path = re.search(rf'"({re.escape(str(site.root.parent))}[^"]*)"', call)
-        looks = call.startswith(("newfstatat", "stat", "lstat", "readlink", "access", "execve"))
+        looks = call.startswith(LOOKS)
         emulates = path and path[1].startswith((f"{site.root}/bin", f"{site.root.parent}/trace"))
         if path and process not in owners and not looks and not emulates:
             found.add(path[1])
@@ -184,7 +189,8 @@ SWAPPED = ("db/pole.sqlite", "db/data_manager.log", "db/pole.sqlite.lock", "db",
 def test_what_is_swapped_at_the_moment_of_use_leads_root_nowhere(
     site: OwnedSite, file: str
 ) -> None:
-    """The file and a link into root's directory change places all the while (renameat2)."""
+    """The file and a link into root's directory change places all the while (renameat2). That may
+    end a command in any way, but leads it nowhere."""
     before = site.roots_secrets()
     place = site.root / file
     target = site.secrets if place.is_dir() else site.secrets / "precious"
@@ -194,7 +200,7 @@ def test_what_is_swapped_at_the_moment_of_use_leads_root_nowhere(
     with swapping(place, link):
         for _ in range(3):
             for command in ("status", "restore", "SMART", "generate_db", "pass"):
-                site.as_root(command, check={0, 1, 2}, timeout_s=60)
+                site.as_root(command, check={0, 1, 2, 3}, timeout_s=60)
     assert site.roots_secrets() == before
     link.unlink() if link.is_symlink() else None
     assert site.roots_files() <= {file}
@@ -265,10 +271,10 @@ def test_a_configuration_for_another_user_s_database_is_refused(
         ("link", "is a link, which root does not follow; name the file itself"),
         ("FIFO", "is not a regular file"),
         ("writable by all", "others than its owner may write to it"),
-        ("directory of another user", "but other users can change"),
-        ("directory for all", "but other users can change"),
-        ("directory for all with the sticky bit", "but other users can change"),
-        ("link on the way", "but other users can change"),
+        ("directory of another user", "can change "),
+        ("directory for all", "can change "),
+        ("directory for all with the sticky bit", "can change "),
+        ("link on the way", "can change "),
     ],
 )
 def test_root_does_not_obey_a_configuration_that_others_could_have_made(
@@ -282,6 +288,7 @@ def test_root_does_not_obey_a_configuration_that_others_could_have_made(
         case "link":
             config.rename(directory / "real")
             config.symlink_to(directory / "real")
+            os.lchown(config, STRANGER, STRANGER)
         case "FIFO":
             config.unlink()
             os.mkfifo(config)
@@ -316,7 +323,7 @@ def test_a_sticky_directory_above_is_safe_and_root_runs_its_own_archive() -> Non
         site.as_root("pass", check=0)
         assert site.waiting() == set()
         site.db_path.parent.chmod(0o777)
-        assert "but other users can change" in site.as_root("pass", check=2).err
+        assert "but other users than root can change" in site.as_root("pass", check=2).err
         site.db_path.parent.chmod(0o755)
 
 
@@ -407,20 +414,22 @@ def forged_stamps(site: OwnedSite) -> list[Path]:
     return stamps
 
 
-def test_an_env_file_of_another_user_is_not_used(site: OwnedSite) -> None:
-    """It names commands to run: in a directory that others may write to, it could be theirs."""
+def test_a_command_in_an_env_file_of_another_user_is_not_run(site: OwnedSite) -> None:
+    """In a directory that others may write to it could be theirs. URLs are used all the same: an
+    upgrade must not end all messages."""
     env = site.config_path.with_name(".env")
-    env.write_text("POLE_PAGER_COMMAND='touch /dev/shm/never'\n")
+    url = "json://127.0.0.1:9/"
+    env.write_text(f"POLE_PAGER_COMMAND='touch /dev/shm/pole-never'\nPOLE_NOTIFY_URLS={url}\n")
     env.chmod(0o644)
     os.chown(env, STRANGER, STRANGER)
     run = site.as_owner("notify", "--test", check=1)
-    assert "it belongs to another user; give it to the cron user" in run.out
-    assert "No channel is set" in run.out
+    assert "belongs to another user, so its command is not run" in run.out
+    assert "pager-command" not in run.out and "notify-1-json: FAILED" in run.out
+    assert not Path("/dev/shm/pole-never").exists()
 
 
 def test_only_the_owner_changes_the_archive(site: OwnedSite) -> None:
-    """Others are told to use sudo; also one who may write to the directory."""
-    site.db_path.parent.chmod(0o777)
+    """Others are told to use sudo."""
     for words in (
         (),
         ("hold", "P01", "--why", "x"),
@@ -435,7 +444,90 @@ def test_only_the_owner_changes_the_archive(site: OwnedSite) -> None:
         )
     for words in (("status",), ("locate", "*"), ("--dry-run",)):
         site.as_stranger(*words, check=0)
-    site.db_path.parent.chmod(0o755)
+
+
+def test_an_archive_that_a_group_works_in_goes_on_after_an_upgrade(site: OwnedSite) -> None:
+    """As with 1.0.0: who may write to the database's directory may run passes, also where some
+    of the files are another member's."""
+    for path in (site.db_path.parent, *site.db_path.parent.iterdir()):
+        os.chown(path, 0, OWNER)
+        path.chmod(0o2775 if path.is_dir() else 0o664)
+    site.as_owner(check=0)
+    assert site.waiting() == set()
+    site.give()
+
+
+def test_the_owner_of_the_archive_can_not_send_root_into_a_third_user_s_directory(
+    site: OwnedSite,
+) -> None:
+    """The way to FilenameDB must be root's or the owner's all along."""
+    theirs = site.root.parent / "theirs"
+    theirs.mkdir()
+    (theirs / "notes").write_text("a stranger's\n")
+    for path in (theirs, theirs / "notes"):
+        os.chown(path, STRANGER, STRANGER)
+    site.db_path.parent.rename(site.root / "away")
+    site.db_path.parent.symlink_to(theirs)
+    os.lchown(site.db_path.parent, OWNER, OWNER)
+    for command in ("pause", "pass", "status", "generate_db", "SMART"):
+        assert "can change " in site.as_root(command, check=2).err
+    assert sorted(os.listdir(theirs)) == ["notes"]
+    assert (theirs / "notes").read_text() == "a stranger's\n"
+    site.db_path.parent.unlink()
+    (site.root / "away").rename(site.db_path.parent)
+
+
+def test_no_command_of_the_env_file_is_run_as_root_without_a_database(site: OwnedSite) -> None:
+    """The owner moved the directory away: root becomes the owner of what it was in."""
+    told = site.root / "told"
+    env = site.config_path.with_name(".env")
+    env.write_text(f"POLE_PAGER_COMMAND='sh -c \"id -u >{told}\"'\n")
+    site.db_path.parent.rename(site.root / "away")
+    site.as_root("pass", check=2)
+    assert told.read_text() == f"{OWNER}\n"
+    assert site.roots_files() == set()
+    (site.root / "away").rename(site.db_path.parent)
+
+
+def test_an_access_control_list_makes_a_directory_of_root_not_only_root_s() -> None:
+    """Its group bits are those of everybody on the list."""
+    with owned_site() as site:
+        for path in [site.root, *site.root.rglob("*")]:
+            os.lchown(path, 0, 0)
+        site.db_path.parent.chmod(0o775)
+        site.as_root("pass", check=0)  # root's own group alone
+        acl = struct.pack("<I", 2)  # ACL_EA_VERSION, linux/posix_acl_xattr.h
+        for tag, perm, who in ((1, 7, -1), (2, 7, STRANGER), (4, 5, -1), (16, 7, -1), (32, 5, -1)):
+            acl += struct.pack("<HHI", tag, perm, who & 0xFFFFFFFF)
+        os.setxattr(site.db_path.parent, "system.posix_acl_access", acl)
+        assert "can change " in site.as_root("pass", check=2).err
+
+
+def test_a_long_look_of_another_user_keeps_no_pass_waiting(site: OwnedSite) -> None:
+    """A dry run into a pager, a restore that is suspended: they read a copy of the database."""
+    script = site.command("data_manager.py")
+    with subprocess.Popen(
+        [*as_user(STRANGER), sys.executable, "-c", HELD, str(site.db_path), *script[1:]],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as reader:
+        assert reader.stdout and reader.stdin and reader.stdout.readline() == "reads\n"
+        site.as_owner(check=0, timeout_s=30)
+        assert site.waiting() == set()
+        reader.stdin.close()
+
+
+HELD = """\
+import sys
+from pathlib import Path
+sys.path.insert(0, str(Path(sys.argv[2]).parent))
+from poledata import db
+with db.connect(Path(sys.argv[1]), read_only=True, is_long=True) as conn:
+    conn.execute("SELECT * FROM files").fetchall()
+    print("reads", flush=True)
+    sys.stdin.read()
+"""
 
 
 def test_a_database_directory_that_others_can_write_to_is_a_fault(site: OwnedSite) -> None:

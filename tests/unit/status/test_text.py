@@ -198,6 +198,12 @@ def test_the_drives_health_is_counted_and_what_is_odd_named() -> None:
     assert said[at + 1] == "           P02: failing"
 
 
+def test_a_shipped_drive_has_no_health_here() -> None:
+    """Nobody at the station can do anything about it."""
+    gone = DiskStatus(disk("S01", DiskState.SHIPPED), False, health=HealthCheck(AT, "failing", 9))
+    assert not any(each.startswith("Health") for each in lines(disks=(gone,)))
+
+
 # --- the verdict ----------------------------------------------------------------------------
 
 
