@@ -184,13 +184,13 @@ def _changeable_place(directory: Path, owner_uid: int) -> Path | None:
         info = place.lstat()
         if info.st_uid not in (0, owner_uid):
             return place
-        is_last = place.samefile(directory)
+        is_last, is_sticky = place.samefile(directory), bool(info.st_mode & stat.S_ISVTX)
         if info.st_uid == 0:
             may_write = _others_may_write(place, info)
-            is_protected = info.st_mode & stat.S_ISVTX and not is_last
+            is_protected = is_sticky and not is_last
         else:
             may_write = bool(info.st_mode & stat.S_IWOTH)
-            is_protected = info.st_mode & stat.S_ISVTX or is_last
+            is_protected = is_sticky or is_last
         if may_write and not is_protected and not stat.S_ISLNK(info.st_mode):
             return place
     return None

@@ -64,7 +64,7 @@ def _make_three_faults(world: World) -> None:
     ("spoil", "parts"),
     [
         (_remove_config, ["can't be read (No such file or directory)", "--config"]),
-        (_make_it_a_directory, ["is not a regular file; name another one"]),
+        (_make_it_a_directory, ["station.config: ", "name another"]),
         (_lock_config, ["can't be read (Permission denied)", "--config"]),
         (_misspell_a_key, ["SetleTime: line", "unknown key", "nearest known one is SettleTime"]),
         (_drop_a_key, ["Extension: is missing", "add a line Extension = "]),
