@@ -111,6 +111,19 @@ class LockTrouble(PoleError):
         )
 
 
+class StillWaiting(PoleError):
+    """A person's command did not get its turn in time."""
+
+    def __init__(self, who: str) -> None:
+        self.who = who
+
+    def __str__(self) -> str:
+        return (
+            f"It took too long to wait for {self.who}. Nothing was changed. Try again later; if it "
+            "hangs, see pass-stuck in docs/operators.md."
+        )
+
+
 class TooFewDescriptors(PoleError):
     """The process or the system has no file descriptor left: no fault of a disk or a file."""
 

@@ -24,7 +24,7 @@ from poledata.config import Config, database_directory, load
 from poledata.errors import ConfigFault, ExitCode, PoleError, UsageFault
 from poledata.formatting import is_utf8, printable, shown
 from poledata.notices.defects import BUGS
-from poledata.system import privileges
+from poledata.system import locks, privileges
 from poledata.system.privileges import user_name
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -81,6 +81,20 @@ def echo(text: str) -> None:
     """Print ``text``, unless --quiet was given."""
     if not options().quiet:
         click.echo(text)
+
+
+WAIT_AT_MOST_S = 600.0  # for the end of a pass's batch
+
+
+def person_s_turn(db_path: Path) -> contextlib.AbstractContextManager[None]:
+    """Return a person's turn: it says for whom it waits, and gives up after ten minutes."""
+    return locks.between_batches(db_path, _echo_waiting, WAIT_AT_MOST_S)
+
+
+def _echo_waiting(text: str) -> None:
+    """Print on standard error for whom a command waits, unless --quiet was given."""
+    if not options().quiet:
+        click.echo(text, err=True)
 
 
 def _keep(ctx: click.Context, option: click.Parameter, value: Any) -> None:

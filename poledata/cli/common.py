@@ -21,7 +21,6 @@ from poledata.errors import ExitCode, UsageFault
 from poledata.formatting import size_text
 from poledata.models import Job
 from poledata.settings import duration_s, lacks_unit
-from poledata.system import locks
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -80,7 +79,7 @@ def context_of_command(turn: bool = True) -> Iterator[Context]:
     config = app.load_config()
     app.must_be_archive_owner(config.db_path.parent)
     app.start_logging(config)
-    waiting = locks.between_batches(config.db_path) if turn else nullcontext()
+    waiting = app.person_s_turn(config.db_path) if turn else nullcontext()
     with waiting, db.connect(config.db_path) as conn:
         must_fit_together(config, db.disks.disks(conn))
         if not app.options().quiet:

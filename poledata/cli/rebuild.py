@@ -27,7 +27,6 @@ from poledata.maintenance.read_bags import BagReport
 from poledata.maintenance.rebuild import BY_LIST, Packed, Rebuilt, rebuild
 from poledata.maintenance.verify import VerifyResult, verify
 from poledata.models import Disk
-from poledata.system import locks
 
 
 def from_disks(map_path: Path | None, and_verify: bool, is_dry: bool, as_json: bool) -> ExitCode:
@@ -37,7 +36,7 @@ def from_disks(map_path: Path | None, and_verify: bool, is_dry: bool, as_json: b
         app.must_be_archive_owner(config.db_path.parent)
         app.start_logging(config)
     stop = app.stop_on_signals()
-    with nullcontext() if is_dry else locks.between_batches(config.db_path):
+    with nullcontext() if is_dry else app.person_s_turn(config.db_path):
         done = _rebuilt(config, map_path, stop, is_dry)
     verdicts = _verify(config, done, stop) if and_verify else []
     if as_json:

@@ -15,14 +15,15 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from poledata.errors import LockTrouble, UsageFault
-from poledata.formatting import shown
+from poledata.errors import LockTrouble, StillWaiting, UsageFault
+from poledata.formatting import shown, utc
 
 log = logging.getLogger(__name__)
 
@@ -41,17 +42,20 @@ class Task(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LockHolder:
-    """A process that holds a lock of ours."""
+    """A process that holds a lock of ours, and its arguments: none if the system hides them."""
 
     pid: int
-    command: str
+    arguments: tuple[str, ...]
+
+    @property
+    def command(self) -> str:
+        return shown(" ".join(self.arguments))
 
     @property
     def is_expected(self) -> bool:
         """True if it is one of our scripts, or if the system does not show what it is."""
-        words = self.command.split(" ")[:4]  # python -X utf8 data_manager.py
-        names = {word.rpartition("/")[2].removesuffix(".py") for word in words}
-        return not self.command or bool(names & OUR_SCRIPTS)
+        names = {word.rpartition("/")[2].removesuffix(".py") for word in self.arguments}
+        return not self.arguments or bool(names & OUR_SCRIPTS)
 
 
 class PassLock:
@@ -130,11 +134,54 @@ def _stat(path: Path) -> os.stat_result | None:
 
 
 @contextmanager
-def between_batches(db_path: Path) -> Iterator[None]:
-    """Take a person's turn: wait for the end of a running pass's batch; it then waits for us."""
+def between_batches(
+    db_path: Path, tell: Callable[[str], None] | None = None, at_most_s: float | None = None
+) -> Iterator[None]:
+    """Take a person's turn: wait for the end of a running pass's batch; it then waits for us.
+
+    ``tell`` is told for whom this waits. Raises StillWaiting after ``at_most_s`` (only in the main
+    thread of a program, for it takes SIGALRM; None: without a limit).
+    """
     with _opened(db_path, "turn") as turn_fd, _opened(db_path, "door") as door_fd:
-        _acquire_turn(turn_fd, door_fd)
+        for fd in (door_fd, turn_fd):  # behind the door of one who waits, a pass waits too
+            if not _try_lock(fd):
+                who = _who_holds(fd)
+                if tell:
+                    tell(f"Waiting for {who}.")
+                with _limited(at_most_s, StillWaiting(who)):
+                    _flock(fd, fcntl.LOCK_EX)
+        _flock(door_fd, fcntl.LOCK_UN)
         yield
+
+
+@contextmanager
+def _limited(at_most_s: float | None, fault: StillWaiting) -> Iterator[None]:
+    """Raise the fault in what waits here for longer."""
+    if at_most_s is None:
+        yield
+        return
+
+    def give_up(*_: object) -> None:
+        raise fault
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, at_most_s)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _who_holds(fd: int) -> str:
+    """Return the process that holds a lock, its command, and since when it runs."""
+    holder = _holder(os.fstat(fd))
+    if holder is None or not holder.arguments:
+        return "another program"
+    with suppress(OSError):  # it has just ended
+        began_s = os.stat(f"/proc/{holder.pid}").st_mtime
+        return f"process {holder.pid} ({holder.command}), which began {utc(began_s)}"
+    return "another program"
 
 
 @contextmanager
@@ -199,7 +246,7 @@ def _holder(info: os.stat_result) -> LockHolder | None:
                 pass  # another user's: what /proc/locks says is believed
             elif not _has_open(holder_pid, info):
                 holder_pid = _pid_with(info)  # it has ended, and left the lock to a child
-            return LockHolder(holder_pid, _command_of(holder_pid))
+            return LockHolder(holder_pid, _arguments_of(holder_pid))
     return None
 
 
@@ -220,13 +267,13 @@ def _pid_with(info: os.stat_result) -> int:
     return next((int(pid) for pid in pids if _has_open(int(pid), info)), 0)
 
 
-def _command_of(pid: int) -> str:
-    """Return a process's command line; empty if it has ended, or is in another PID namespace."""
+def _arguments_of(pid: int) -> tuple[str, ...]:
+    """Return a process's arguments; none if it has ended, or is in another PID namespace."""
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
     except OSError:
-        return ""
-    return shown(os.fsdecode(b" ".join(words).strip()))
+        return ()
+    return tuple(os.fsdecode(word) for word in words if word)
 
 
 def _flock(fd: int, how: int) -> None:

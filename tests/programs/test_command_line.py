@@ -20,7 +20,8 @@ import pytest
 import poledata.archive.run
 import poledata.db.files
 import poledata.status.collect
-from tests.helpers.bugs import broken
+from poledata.cli import app
+from tests.helpers.bugs import broken, with_constant
 from tests.helpers.invariants import snapshot
 from tests.helpers.other_users import POWERLESS
 from tests.helpers.stations import another_pass, read_only
@@ -635,3 +636,21 @@ def test_status_works_after_a_crash_in_the_middle_of_a_commit(
     assert "P01" in run.out and "HELD" not in run.out
     assert before.differences(world.snapshot(world.db_path.parent)) == []
     world.run_pass(check=0)
+
+
+def test_a_command_that_waits_says_for_whom_and_gives_up(world: World) -> None:
+    """On standard error, with the process and since when it runs; after ten minutes exit 1, with
+    nothing changed. (One second here.)"""
+    world.generate()
+    impatient = with_constant(app, "WAIT_AT_MOST_S", 1.0)
+    turn = f"{world.db_path}.turn"
+    with subprocess.Popen(["flock", turn, "sleep", "60"]) as process:
+        while str(process.pid) not in Path("/proc/locks").read_text():
+            assert process.poll() is None
+        run = world.run_pass("hold", "P02", "--why", "test", check=1, prefix=impatient)
+        process.kill()
+    who = f"process {process.pid} (flock {turn} sleep 60), which began 20"
+    assert run.err.startswith(f"Waiting for {who}")
+    assert f"It took too long to wait for {who}" in run.err and "Nothing was changed." in run.err
+    assert world.sql("SELECT * FROM disks WHERE held_by IS NOT NULL") == []
+    subprocess.run(["pkill", "--parent", str(process.pid)], check=False)

@@ -191,7 +191,7 @@ class Station:
         script = [*ROOT_CRON, sys.executable, str(REPO / "get_SMART_status.py")]
         config = ["--config", str(BASE / "station.config"), "--json"]
         run = self.guest.run([*script, *config, *args], check=None)
-        assert run.code == check, f"{run}\n{self.guest.run(f'cat {BASE}/db/*.log').out}"
+        assert run.code == check, run
         return {row["label"] or row["serial"]: row for row in json.loads(run.out)}
 
     def archive(self, name: str, check: int = 0) -> set[str]:
@@ -206,7 +206,7 @@ class Station:
     def manage(self, *args: str, check: int = 0) -> Run:
         script = [*CRON_USER, sys.executable, str(REPO / "data_manager.py")]
         run = self.guest.run([*script, "--config", f"{BASE}/station.config", *args], check=None)
-        assert run.code == check, f"{run}\n{self.guest.run(f'cat {BASE}/db/*.log').out}"
+        assert run.code == check, run
         return run
 
     def told(self) -> list[tuple[str, str]]:
