@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,13 +30,30 @@ from tests.helpers.owned_site import (
 )
 
 
+LONG = pytest.mark.long
+
+
+def commands(*in_short_form: str) -> list[Any]:
+    """Every command; those that are not named here only with ``make test-long``."""
+    return [
+        pytest.param(each, marks=() if each in in_short_form else LONG, id=each)
+        for each in COMMANDS
+    ]
+
+
 @pytest.fixture
 def site() -> Iterator[OwnedSite]:
     with owned_site() as station:
         yield station
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    commands(
+        "pass", "dry run", "status", "verify", "restore", "hold", "close", "notify",
+        "generate_db", "generate_db --from-disks", "SMART", "SMART --history", "drive IDs",
+    ),
+)  # fmt: skip
 def test_before_root_opens_a_file_of_the_archive_it_is_the_owner(
     site: OwnedSite, command: str
 ) -> None:
@@ -89,7 +107,9 @@ def test_no_command_of_root_leaves_a_file_of_root(site: OwnedSite) -> None:
 # --- the owner of the archive attacks root --------------------------------------------------
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command", commands("pass", "status", "check", "restore", "generate_db", "SMART --history")
+)
 def test_a_planted_journal_makes_root_delete_nothing(site: OwnedSite, command: str) -> None:
     """SQLite deletes the file that a journal names as its super-journal: not as root."""
     before = site.roots_secrets()
@@ -140,11 +160,10 @@ FILES = (
     "spt_disks/P01/data/a.g3",
     "restored/a.g3",
 )
-LONG = pytest.mark.long
 KINDS = (
     "symlink",
-    "hard link",
-    "FIFO",
+    pytest.param("FIFO", marks=LONG),
+    pytest.param("hard link", marks=LONG),
     pytest.param("dangling symlink", marks=LONG),
     pytest.param("directory", marks=LONG),
     pytest.param("device", marks=LONG),
