@@ -392,7 +392,7 @@ def test_a_pause_with_a_time_ends_by_itself(world: World) -> None:
     """``--for``: a pass after that works, and the notice is over; a later pause replaces it."""
     world.generate()
     order(world, "pause", "--why", "lunch", "--for", "4h")
-    assert "Paused until 20" in order(world, "pause", "--why", "tea", "--for", "2 s").out
+    assert "Paused now until 20" in order(world, "pause", "--why", "tea", "--for", "2 s").out
     assert notice(world, "paused", "archive").startswith("tea (until 20")
     world.put("a.g3")
     time.sleep(2.1)
