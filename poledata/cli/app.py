@@ -63,9 +63,10 @@ def load_config() -> Config:
     path = config_path()
     try:
         was_root = os.geteuid() == 0
-        privileges.become_archive_owner(
-            path, lambda content: database_directory(path.absolute(), content, os.environ)
-        )
+        if is_utf8(str(path.absolute())):  # load refuses any other, before it opens it
+            privileges.become_archive_owner(
+                path, lambda content: database_directory(path.absolute(), content, os.environ)
+            )
         config = load(path)
         if was_root:
             privileges.must_own(config.db_path.parent, path)
