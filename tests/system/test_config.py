@@ -39,6 +39,7 @@ def test_root_runs_no_command_of_an_env_file_that_root_does_not_own(
     config = load(write(), {})
     assert config.secrets == Secrets(heartbeat_url="http://h")
     assert config.warnings == (
-        f"{env}: root does not own it, so root does not run POLE_PAGER_COMMAND; the next pass does",
+        f"{env}: belongs to another user, so its command is not run; give it to the cron user "
+        "(POLE_PAGER_COMMAND)",
     )
     assert load(write(), {"POLE_PAGER_COMMAND": "y"}).secrets.pager_command == "y"

@@ -400,7 +400,8 @@ def test_the_buffers_and_the_databases_own_drives_are_no_disks(
         assert beneath.differences(world.snapshot(below)) == []
     ours = {own / "b.g3"} if what == "buffer" else set()
     marker = {own / MARKER} if what == "buffer" else set()
-    logs = {world.db_path.with_name(f"pole.sqlite.{end}") for end in ("lock", "turn", "door")}
+    ends = ("lock", "turn", "door", "ended")
+    logs = {world.db_path.with_name(f"pole.sqlite.{end}") for end in ends}
     assert before - ours <= set(own.iterdir()) <= before | logs | marker | {world.log_path}
     assert world.notices() == {("disk-wrong", "P01")}
     assert f"is on the same file system as {own}" in notice_text(world, "disk-wrong", "P01")

@@ -114,11 +114,12 @@ def test_an_inode_that_is_larger_than_any_integer_of_sqlite(world: World) -> Non
 
 def test_a_lock_of_an_absurd_time_is_no_defect(world: World) -> None:
     """The status says since when no pass has run, whatever that file's time is."""
-    with mounted("-t", "tmpfs", "tmpfs", world.db_path.parent):
+    with mounted("-t", "tmpfs", "-o", "mode=700", "tmpfs", world.db_path.parent):
         world.generate()
         world.run_pass(check=0)
         world.put(NAME)
-        date(world.db_path.with_name(f"{world.db_path.name}.lock"), 2**62)
+        for suffix in ("lock", "ended"):
+            date(world.db_path.with_name(f"{world.db_path.name}.{suffix}"), 2**62)
         assert "no pass has run since 9999" in world.status(check=0).out
         world.run_pass(check=0)
         world.check()

@@ -79,7 +79,7 @@ class Station:
         self._make_database()
         devices = " ".join(self.device(label) for label in DISKS)
         guest.run(
-            f"mkdir -p {BASE} && mount -t tmpfs x {BASE} && mkdir -m 700 {BASE}/db && "
+            f"mkdir -p {BASE} && mount -t tmpfs -o mode=755 x {BASE} && mkdir -m 700 {BASE}/db && "
             f"mkdir -p {BASE}/buffer {' '.join(str(self.place(label)) for label in DISKS)} && "
             f"cp {directory}/station.config {BASE}/ && cp {self.db_path} {BASE}/db/ && "
             f"for d in {devices}; do mkfs.ext4 -q -F $d || exit 1; done"
