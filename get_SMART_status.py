@@ -81,7 +81,7 @@ def _check(
     checked = check.check(context, disks, found, time.time())
     check.tell(context, checked)
     if check.may_change_holds(context, checked):
-        with locks.between_batches(config.db_path):
+        with app.person_s_turn(config.db_path):
             check.change_holds(context, checked, utc_now())
         check.tell(context, checked)
     _print(_rows(context, checked, [] if labels else check.unregistered(every, found)), as_json)

@@ -39,7 +39,8 @@ def opened_by_another_user(path: Path, copy_to: Path | None = None) -> Iterator[
     """
     with _locked(Path(os.path.realpath(path))) as (fd, file):
         if copy_to is None:
-            with closing(_opened(file, fd)) as conn:
+            with closing(sqlite.open_at(file, "ro", is_immutable=True)) as conn:
+                _must_have_opened(conn, file, fd)
                 yield conn
             return
         copy = copy_to / path.name
@@ -63,20 +64,21 @@ def _locked(path: Path) -> Iterator[tuple[int, Path]]:
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             raise DatabaseTrouble(path, "the database is not a regular file")
-        _lock_shared(fd, path)
+        try:
+            _lock_shared(fd, path)
+        except OSError as fault:  # a file system without locks
+            raise DatabaseTrouble(path, f"it can't be locked ({fault.strerror})") from fault
         _must_be_consistent(fd, path)
         yield fd, path
     finally:
         os.close(fd)  # and with it the lock
 
 
-def _opened(path: Path, fd: int) -> Connection:
-    conn = sqlite.open_at(path, "ro", is_immutable=True)
-    conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # SQLite has opened it
+def _must_have_opened(conn: Connection, path: Path, fd: int) -> None:
+    """Raise DatabaseTrouble if SQLite, which takes paths only, did not open the file of ``fd``."""
+    conn.execute("SELECT count(*) FROM sqlite_schema").fetchone()  # it opens the file only now
     if not os.path.samestat(os.stat(path), os.fstat(fd)):
-        conn.close()
         raise DatabaseTrouble(path, "the database was replaced just now. Try again")
-    return conn
 
 
 def _copy(from_fd: int, to_fd: int) -> None:

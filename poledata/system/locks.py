@@ -79,9 +79,7 @@ class PassLock:
     def note_end(self) -> None:
         """Note that this pass came to its end, with all of its checks: no commit is needed."""
         try:
-            fd = _open(_path(self._db_path, _ENDED))
-            os.utime(fd)
-            os.close(fd)
+            _path(self._db_path, _ENDED).touch(0o600)
         except OSError as fault:  # the pass did its work; status says that none has ended
             log.warning("the end of this pass can't be noted: %s", fault)
 
@@ -246,9 +244,8 @@ def _holder(info: os.stat_result) -> LockHolder | None:
         _, kind, _, _, pid, where, *_ = line.split()
         if kind == "FLOCK" and where == file:
             holder_pid = int(pid)
-            if os.access(f"/proc/{pid}", os.F_OK) and not os.access(f"/proc/{pid}/fd", os.R_OK):
-                pass  # another user's: what /proc/locks says is believed
-            elif not _has_open(holder_pid, info):
+            is_hidden = os.path.exists(f"/proc/{pid}") and not os.access(f"/proc/{pid}/fd", os.R_OK)
+            if not is_hidden and not _has_open(holder_pid, info):
                 holder_pid = _pid_with(info)  # it has ended, and left the lock to a child
             return LockHolder(holder_pid, _arguments_of(holder_pid))
     return None

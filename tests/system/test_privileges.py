@@ -29,7 +29,6 @@ from tests.helpers.owned_site import (
     replace_by,
 )
 
-
 LONG = pytest.mark.long
 
 
