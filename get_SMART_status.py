@@ -16,13 +16,14 @@ import click
 
 from poledata import db
 from poledata.cli import app
+from poledata.cli.common import end_command
 from poledata.config import Config
 from poledata.context import Context, must_fit_together
 from poledata.disks import lifecycle
 from poledata.errors import ExitCode, UsageFault
 from poledata.formatting import utc_now
 from poledata.models import Disk
-from poledata.notices.store import Board
+from poledata.notices.findings import Findings
 from poledata.smart import check, rules, table
 from poledata.smart.check import Checked
 from poledata.smart.table import DriveRow
@@ -75,7 +76,7 @@ def _check(
     as_json: bool,
 ) -> ExitCode:
     every = db.disks.disks(conn)
-    disks = _disks_to_check(Context(config, conn, Board(conn)), every, labels)
+    disks = _disks_to_check(Context(config, conn, Findings(conn)), every, labels)
     found = _query_drives(smartctl, disks)
     context = Context.create(config, conn)  # with the notices as they are after the long query
     checked = check.check(context, disks, found, time.time())
@@ -84,6 +85,7 @@ def _check(
         with app.person_s_turn(config.db_path):
             check.change_holds(context, checked, utc_now())
         check.tell(context, checked)
+    end_command(config, conn)
     _print(_rows(context, checked, [] if labels else check.unregistered(every, found)), as_json)
     return ExitCode.LOOK if any(one.needs_a_look for one in checked) else ExitCode.DONE
 
@@ -129,7 +131,7 @@ def _print(rows: Sequence[DriveRow], as_json: bool) -> None:
 
 def _history(config: Config, label: str, as_json: bool) -> ExitCode:
     with db.connect(config.db_path, read_only=True) as conn:
-        disk = lifecycle.the_disk(Context(config, conn, Board(conn, is_dry=True)), label)
+        disk = lifecycle.the_disk(Context(config, conn, Findings(conn, is_dry=True)), label)
         found = rules.changes(db.smart.smart_history(conn, disk))
     if as_json:
         click.echo(json.dumps([asdict(change) for change in found], indent=2))

@@ -1,4 +1,4 @@
-"""What every command works with: the configuration, the database connection, the notices."""
+"""What every command works with: the configuration, the database connection, the findings."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ from poledata import db
 from poledata.config import Config
 from poledata.errors import UsageFault
 from poledata.models import Disk
-from poledata.notices.send import configured_channels
-from poledata.notices.store import Board
+from poledata.notices.findings import Findings
 from poledata.system import mounts
 
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """The archive: its configuration, its database, its notices."""
+    """The archive: its configuration, its database, what runs found in it."""
 
     config: Config
     conn: db.Connection
-    board: Board
+    findings: Findings
 
     @classmethod
     def create(cls, config: Config, conn: db.Connection, is_dry: bool = False) -> Context:
-        """Return a context whose notices go to all configured channels."""
-        return cls(config, conn, Board(conn, configured_channels(config.secrets), is_dry))
+        """Return the context of one pass or command; in a dry run nothing found is stored."""
+        return cls(config, conn, Findings(conn, is_dry))
 
     def place(self, disk: Disk) -> Path:
         """Return where the disk belongs."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 import time
 from datetime import UTC, datetime
@@ -160,3 +161,9 @@ def text_in(path: Path) -> str:
         line = text.count("\n", 0, text.index("\0")) + 1
         raise ValueError(f"line {line} holds a NUL byte; this is not a text file")
     return text
+
+
+def label_key(label: str) -> tuple[str, int]:
+    """Sort P2 before P10."""
+    match = re.fullmatch(r"(\D*)(\d*).*", label)
+    return (match[1], int(match[2] or 0)) if match else (label, 0)

@@ -185,6 +185,9 @@ class CopyOnDisk:
     state: CopyState | None
 
 
+MANIFEST = "manifest-sha512.txt"  # on each disk (RFC 8493, 2.1.3)
+
+
 @dataclass(frozen=True, slots=True)
 class ManifestLine:
     """One line of a disk's manifest, and where it begins."""
@@ -288,6 +291,33 @@ class Severity(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Finding:
+    """One row of ``findings``: what a run learned about ``key``, until the next look at it."""
+
+    kind: str
+    key: str
+    severity: Severity
+    text: str
+    value: float | None
+    found_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveCondition:
+    """Something that is wrong now: an open notice, unless ``kind`` is empty.
+
+    ``headline`` is its reason in the status, if that says more than the headline of its kind.
+    """
+
+    kind: str
+    key: str
+    severity: Severity
+    text: str
+    value: float | None = None  # grows as it gets worse
+    headline: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """One row of ``notices``: something a person should know; open until ``resolved_at``."""
 
@@ -312,6 +342,7 @@ class Delivery:
     attempts: int
     tried_at: str | None
     sent_at: str | None  # when it was last sent as open
+    sent_as: str | None  # its severity then; None: it was not sent as open so far
     last_error: str | None
 
     @property

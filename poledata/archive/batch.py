@@ -18,7 +18,7 @@ from poledata.archive.copier import Result, copy_batch
 from poledata.archive.pass_state import PassState
 from poledata.archive.planner import Batch, Planner, Work
 from poledata.archive.removal import ArchivedFile, Removal, RemovalResult, give_name_back
-from poledata.disks import lifecycle
+from poledata.disks import lifecycle, manifest
 from poledata.disks.free_space import BATCH_FILES
 from poledata.disks.identity import HeldDisk
 from poledata.disks.mounted_disks import MountedDisks
@@ -155,7 +155,7 @@ class Batches:
         if not batch.jobs:
             return
         todo.extendleft(reversed([self._once_more(work) for work in again]))
-        with state.context.board.isolated("full disks"):
+        with state.context.findings.isolated("full disks"):
             written = {role for result in copied for role in result.written()}
             state.disks.close_full(
                 batch.full, {role: batch.disks[role].disk.id for role in written}
@@ -166,7 +166,7 @@ class Batches:
         planner = Planner(
             db.disks.disks(state.context.conn),
             mounted,
-            state.context.board,
+            state.context.findings,
             state.disks.out,
             self._promised_bytes,
             state.is_dry,
@@ -189,7 +189,7 @@ class Batches:
     def _note_lost_copies(self, batch: Batch) -> None:
         context = self.state.context
         for known, copy, judged in batch.lost_copies:
-            with context.board.isolated(f"{copy.disk.label}: noting a lost copy"):
+            with context.findings.isolated(f"{copy.disk.label}: noting a lost copy"):
                 with db.transaction(context.conn):
                     db.copies.set_copy_state(context.conn, known.id, copy.disk, judged)
                 _report_bad_copy(self.state, known, copy.disk.label, judged)
@@ -234,13 +234,13 @@ class Batches:
             archived = [result for result in results if result.is_archived]
             size_bytes = sum(result.job.waiting.stat.size_bytes for result in archived)
             for held in batch.disks.values():
-                with context.board.isolated(f"{held.disk.label}: measuring"):
+                with context.findings.isolated(f"{held.disk.label}: measuring"):
                     self._measure(held)
                 state.disks.used(held.disk)
             db.passes.count_in_pass(context.conn, row, len(archived), size_bytes)
             self._end_notices([shown(result.job.name) for result in archived])
-        with context.board.isolated("files without a good copy"):
-            lifecycle.settle_no_good_copy(context)
+        with context.findings.isolated("files without a good copy"):
+            lifecycle.clear_no_good_copy(context)
         state.tally.archived_files += len(archived)
         state.tally.archived_bytes += size_bytes
         log.info(
@@ -264,10 +264,10 @@ class Batches:
 
     def _end_notices(self, names: list[str]) -> None:
         """In the transaction that archives the files: no kill leaves a notice behind."""
-        board = self.state.context.board
+        findings = self.state.context.findings
         self.state.failures.forget(names)
-        for name in set(board.open_keys("copy-damaged")) & set(names):
-            board.settle(["copy-damaged"], name)
+        for name in set(findings.keys("copy-damaged")) & set(names):
+            findings.clear(["copy-damaged"], name)
 
     def _measure(self, held: HeldDisk) -> None:
         try:
@@ -275,6 +275,7 @@ class Batches:
         except OSError as fault:
             log.warning("%s can't be measured: %s", held.disk.label, fault)
             return
+        manifest.note_size(self.state.context.conn, held.disk, held.root_fd)
         db.disks.measure(
             self.state.context.conn,
             held.disk,
@@ -324,7 +325,8 @@ class Batches:
         tally = self.state.tally
         if isinstance(fault, SourceBusy):
             tally.busy_files += 1
-            log.info("%s", fault)
+            log.debug("%s", fault)
+            self.state.context.findings.note("file-open-long", shown(waiting.path), f"{fault}.")
         elif isinstance(fault, SourceVanished):
             tally.vanished_files += 1
             log.warning("%s", fault)
@@ -334,18 +336,18 @@ class Batches:
     def _judge_copy(self, work: Work, held: HeldDisk, fault: Exception) -> FileFault | None:
         """Return the file's own fault; None: try it once more, because the disk was at fault."""
         name, label = shown(work.waiting.name), held.disk.label
-        board, disks, is_first = self.state.context.board, self.state.disks, work.tries == 0
+        findings, disks, is_first = self.state.context.findings, self.state.disks, work.tries == 0
         number = fault.errno if isinstance(fault, OSError) else None
         if isinstance(fault, OSError) and number in DISK_ERRNOS | FULL_ERRNOS:
             disks.leave_out(held.disk, fault)
             return None
         if isinstance(fault, OSError) and number in OBSTACLE_ERRNOS and is_first:
             obstacle = f"on {label} something stands in its way, in data/ ({fault.strerror})."
-            board.tell("name-conflict", f"{label} {name}", obstacle)
+            findings.note("name-conflict", f"{label} {name}", obstacle)
             disks.pass_by(held.disk)
             return None
         if isinstance(fault, SetAside) and is_first:
-            board.tell("name-conflict", f"{label} {name}", f"{fault.why}.")
+            findings.note("name-conflict", f"{label} {name}", f"{fault.why}.")
             return None
         if isinstance(fault, FileFault):
             return fault
@@ -434,7 +436,7 @@ def _report(state: PassState, result: RemovalResult) -> None:
     """Report what kept a file in the buffer, or went wrong when it was removed."""
     waiting, why = result.file.waiting, "; ".join(result.refusals)
     if result.was_opened:
-        state.context.board.tell("opened-at-removal", shown(waiting.name), OPENED)
+        state.context.findings.note("opened-at-removal", shown(waiting.name), OPENED)
     if result.stays_as:
         _note_stays(state, result.stays_as, result.file.sha512, why)
     elif why:
@@ -478,7 +480,7 @@ def _read_copy(
 
 def _report_bad_copy(state: PassState, known: KnownFile, label: str, judged: CopyState) -> None:
     """Open a notice about a copy whose file is still in the buffer."""
-    state.context.board.tell(
+    state.context.findings.note(
         "copy-damaged",
         shown(known.name),
         f"Its copy on {label} is {judged.value}; the file is in the buffer and is copied anew.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from dataclasses import dataclass
 
-from poledata.archive.buffer import Buffer
+from poledata.archive.buffer import Buffer, Seen
 from poledata.archive.retry import Failures
 from poledata.context import Context
 from poledata.disks.disk_faults import DiskFaults
@@ -22,14 +22,13 @@ class Tally:
     archived_bytes: int = 0
     failed_files: int = 0
     without_disk_files: int = 0
-    unsettled_files: int = 0  # too young when the pass began
-    arrived_in_a_day_bytes: int = 0  # of the files that wait, those of the last day
     busy_files: int = 0  # still open for writing
     vanished_files: int = 0
     pending_files: int = 0  # failed now or before, and still in the buffer
     failed_disks: int = 0
     interrupted: bool = False
     paused_why: str | None = None
+    idle_scan: Seen | None = None  # what a pass saw that then did nothing
     buffer_fault: str | None = None  # it is not the one that is meant, or has no marker
 
     @property

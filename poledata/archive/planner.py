@@ -27,8 +27,8 @@ from poledata.models import (
     Role,
     Waiting,
 )
+from poledata.notices.findings import Findings
 from poledata.notices.kinds import DISK_KINDS
-from poledata.notices.store import Board
 from poledata.system import paths
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class Planner:
 
     disks: list[Disk]
     mounted: MountedDisks
-    board: Board
+    findings: Findings
     out: set[int]
     promised_bytes: dict[int, int]  # by disk id; in a dry run: what would have been written
     is_dry: bool
@@ -203,7 +203,7 @@ class Planner:
             raise FileFault(
                 shown(waiting.name), f"its {size_bytes} bytes fit on no empty {role.value} disk"
             )
-        self.board.tell(
+        self.findings.note(
             "no-disk",
             role.value,
             f"No {role.value} disk can take {shown(waiting.name)} ({size_text(size_bytes)}). "
@@ -229,9 +229,9 @@ class Planner:
         except DiskRefused as refusal:
             if disk.state is DiskState.ACTIVE or refusal.kind != "disk-missing":
                 self._batch.refused.append((disk, refusal))
-                self.board.tell_refused(refusal)
+                self.findings.note_refused(refusal)
             return None
-        self.board.settle(DISK_KINDS, disk.label)
+        self.findings.clear(DISK_KINDS, disk.label)
         return held
 
     def _for_writing(self, disk: Disk) -> HeldDisk:
@@ -246,7 +246,7 @@ class Planner:
             return claimed
         except DiskRefused as refusal:
             self._batch.refused.append((held.disk, refusal))
-            self.board.tell_refused(refusal)
+            self.findings.note_refused(refusal)
             return None
 
     def _room(self, held: HeldDisk) -> free_space.Room:

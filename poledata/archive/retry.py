@@ -1,4 +1,4 @@
-"""Files that failed: recorded, retried later, reported, and forgotten once they left."""
+"""Files that failed: recorded, retried later, and forgotten once they left."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from poledata.errors import FileFault, HitBug
 from poledata.formatting import seconds, shown, unshown
 from poledata.models import FileStat, Waiting
 from poledata.notices.defects import caught
-from poledata.notices.kinds import FILE_KINDS
-from poledata.notices.store import COPY_FAILED_FROM, Board
 
 log = logging.getLogger(__name__)
 
@@ -22,8 +20,8 @@ log = logging.getLogger(__name__)
 class Failures:
     """The pending files of one pass. A directory that can't be listed is one, with a ``/``."""
 
-    def __init__(self, conn: db.Connection, board: Board, is_dry: bool) -> None:
-        self._conn, self._board, self._is_dry = conn, board, is_dry
+    def __init__(self, conn: db.Connection, is_dry: bool) -> None:
+        self._conn, self._is_dry = conn, is_dry
         self.failed_files = 0  # in this pass
         self._pending = db.passes.pending(conn)  # as they were when the pass began
         self._noted: set[str] = set()
@@ -42,21 +40,16 @@ class Failures:
         return len(self._pending.keys() | self._noted)
 
     def note(self, name: str, stat: FileStat | None, fault: FileFault) -> None:
-        """Record that a file could not be archived; report it once it failed often enough."""
+        """Record that a file could not be archived."""
         log.warning("%s", fault)
         self.failed_files += 1
         self._noted.add(shown(name))
         if self._is_dry:
             return
         with db.transaction(self._conn):
-            attempts = db.passes.note_failure(
+            db.passes.note_failure(
                 self._conn, shown(name), stat, fault.kind, fault.why, time.time()
             )
-        if fault.kind != "copy-failed" or attempts >= COPY_FAILED_FROM:
-            stays = "what is in it stays" if name.endswith("/") else "the file stays"
-            tried = "once" if attempts == 1 else f"{attempts} times"
-            text = f"{fault.why}; {stays} in the buffer (tried {tried})."
-            self._board.tell(fault.kind, shown(name), text)
 
     @contextmanager
     def isolated(self, waiting: Waiting) -> Iterator[None]:
@@ -78,14 +71,13 @@ class Failures:
         self.forget([name for name in before if not unshown(name).startswith(unseen)])
 
     def forget(self, shown_names: list[str]) -> None:
-        """Drop files that are archived or gone: they are no longer pending, their notices end."""
+        """Drop files that are archived or gone: they are no longer pending."""
         ended = [n for n in shown_names if n in self._pending or n in self._noted]
         if self._is_dry or not ended:
             return
         with db.transaction(self._conn):
             for name in ended:
                 db.passes.forget_failure(self._conn, name)
-                self._board.settle((*FILE_KINDS, "defect"), name)
         for name in ended:
             self._pending.pop(name, None)
             self._noted.discard(name)

@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from poledata import db
-from poledata.archive import buffer_marker, buffer_writers, monitor
+from poledata.archive import buffer_marker, buffer_writers
 from poledata.archive.buffer import Buffer, Presence
 from poledata.archive.pass_state import PassState, Tally, Watcher
 from poledata.archive.retry import Failures
@@ -24,13 +24,11 @@ from poledata.config import Config
 from poledata.context import Context, must_fit_together
 from poledata.disks.disk_faults import DiskFaults
 from poledata.errors import UsageFault
-from poledata.formatting import DAY_S, utc, utc_now
-from poledata.models import Severity
+from poledata.formatting import utc_now
 from poledata.system import file_descriptors
 
 if TYPE_CHECKING:
     from poledata.archive.batch import Batches
-    from poledata.system.locks import LockHolder
 
 SCAN_FILES = 20_000  # how many waiting files are in memory at a time
 
@@ -53,42 +51,20 @@ def run_pass(
     must_fit_together(config, db.disks.disks(conn))
     file_descriptors.require_enough()
     context = Context.create(config, conn, is_dry)
-    try:
-        buffer_fd = _open_buffer(config)
-    except UsageFault as fault:
-        if not is_dry:
-            monitor.look(context, Tally(), str(fault))
-        raise
+    buffer_fd = _open_buffer(config)
     try:
         may_adopt = not is_dry and db.passes.current_pause(conn, utc_now()) is None
         proof = buffer_marker.prove(config, conn, buffer_fd, may_adopt)
         rule = buffer_writers.look(buffer_fd, config.remote_writers)
         settled_s = _settle_s(config, buffer_fd)
         buffer = Buffer(buffer_fd, config.extensions, settled_s, rule.trusts_leases)
-        failures = Failures(conn, context.board, is_dry)
+        failures = Failures(conn, is_dry)
         state = PassState(
             context, buffer, stop, watcher, Tally(), failures, DiskFaults(context), is_dry
         )
         return _Pass(state, proof, give_way).run()
     finally:
         os.close(buffer_fd)
-
-
-def tell_that_it_is_stuck(
-    config: Config, conn: db.Connection, since_s: float, stranger: LockHolder | None
-) -> None:
-    """Another pass holds the lock and has moved no byte for hours, or another program holds it."""
-    if stranger:
-        text = (
-            f"{config.db_path}.lock is held by a process that is no pass: {stranger.pid} "
-            f"({stranger.command}). Until it ends nothing is archived."
-        )
-    else:
-        text = (
-            f"The pass at work has not got on since {utc(since_s)}. "
-            "Its number: pgrep -f data_manager.py"
-        )
-    Context.create(config, conn).board.tell("pass-stuck", "data_manager", text)
 
 
 def _open_buffer(config: Config) -> int:
@@ -118,7 +94,7 @@ class _Pass:
     ) -> None:
         self._state, self._proof, self._give_way = state, proof, give_way
         self._config, self._conn = state.context.config, state.context.conn
-        self._board = state.context.board
+        self._findings = state.context.findings
         self._row: int | None = None
         self._saw_everything = True
 
@@ -126,10 +102,8 @@ class _Pass:
         """The whole pass; its outcome is recorded also if it could not go on."""
         outcome = "failed"
         try:
-            if not self._state.is_dry:
-                self._board.settle(["pass-stuck"], "data_manager")
             if self._may_go_on():  # in a pause somebody may be at work there
-                self._tell_of_buffer()
+                self._note_the_buffer()
                 if not self._state.is_dry:
                     self._begin_with_what_was_left()
                 if not self._proof.wrong:
@@ -138,7 +112,7 @@ class _Pass:
                 self._look_after_disks()
             self._count_what_is_left()
             if not (self._state.is_dry or self._state.tally.interrupted):
-                self._look_at_the_whole()
+                self._see_whether_disks_suffice()
             outcome = "interrupted" if self._state.tally.interrupted else "done"
         finally:
             self._end(outcome)
@@ -149,7 +123,6 @@ class _Pass:
             return False
         pause = db.passes.current_pause(self._conn, utc_now())
         if pause is None:
-            self._board.settle(["paused"], "archive")
             return True
         log.debug("paused, so nothing is done: %s", pause.why)
         self._state.tally.paused_why = pause.why
@@ -157,26 +130,21 @@ class _Pass:
 
     # --- before: what earlier passes left ---------------------------------------------------
 
-    def _tell_of_buffer(self) -> None:
-        proof = self._proof
-        if proof.wrong:
-            self._board.tell("buffer-wrong", "buffer", proof.wrong)
-        elif proof.unmarked and self._config.delete_from_buffer and not proof.is_full:
-            text = buffer_marker.without_marker(self._config, proof.unmarked)
-            self._board.tell("buffer-wrong", "buffer", text, Severity.WARNING)
-        else:
-            self._board.settle(["buffer-wrong"], "buffer")
-            return
-        self._state.tally.buffer_fault = self._board.text("buffer-wrong", "buffer")
+    def _note_the_buffer(self) -> None:
+        proof, fault = self._proof, self._proof.wrong
+        if proof.unmarked and self._config.delete_from_buffer and not proof.is_full:
+            fault = buffer_marker.without_marker(self._config, proof.unmarked)
+        if fault:
+            log.warning("buffer-wrong: %s", fault)
+            self._state.tally.buffer_fault = f"{fault} See buffer-wrong in docs/operators.md."
 
     def _begin_with_what_was_left(self) -> None:
         for about, step in (
             ("the last pass", self._note_a_crash),
-            ("old notices", lambda: self._board.settle_old("opened-at-removal", DAY_S)),
             ("disks with notices", self._state.disks.look_again),
             ("half closed disks", self._state.disks.finish_closes),
         ):
-            with self._board.isolated(about):
+            with self._findings.isolated(about):
                 step()
 
     def _note_a_crash(self) -> None:
@@ -186,14 +154,14 @@ class _Pass:
         if last and last.outcome == "failed":
             self._tell_of_crash(last.started_at, "was ended by a fault; the log says which")
         elif not crashed:
-            self._board.settle(["pass-crashed"], "data_manager")
+            self._findings.clear(["pass-crashed"], "data_manager")
         for row in crashed:
             with db.transaction(self._conn):
                 db.passes.end_pass(self._conn, row.id, utc_now(), "crashed", row.files_failed)
             self._tell_of_crash(row.started_at, "ended without saying so")
 
     def _tell_of_crash(self, started_at: str, how: str) -> None:
-        self._board.tell(
+        self._findings.note(
             "pass-crashed",
             "data_manager",
             f"The pass that began {started_at} {how}. "
@@ -205,7 +173,7 @@ class _Pass:
     def _archive(self) -> None:
         if not self._state.is_dry:
             self._forget_what_left()
-        with self._board.isolated("the buffer"):
+        with self._findings.isolated("the buffer"):
             self._work_through_the_buffer()
 
     def _forget_what_left(self) -> None:
@@ -214,7 +182,7 @@ class _Pass:
             ("files that left", self._note_what_left),
             ("failed files", self._state.failures.forget_gone),
         ):
-            with self._board.isolated(about):
+            with self._findings.isolated(about):
                 step(presence)
 
     def _note_what_left(self, presence: Presence) -> None:
@@ -230,9 +198,7 @@ class _Pass:
         after, state = None, self._state
         while self._may_go_on():
             seen = state.buffer.scan(time.time(), SCAN_FILES, after)
-            if after is None:
-                state.tally.unsettled_files = seen.unsettled_files
-                state.tally.arrived_in_a_day_bytes = seen.settled_in_a_day_bytes
+            state.tally.idle_scan = None if seen.waiting else seen
             state.failures.note_unlistable(seen.unlistable)
             self._saw_everything = self._saw_everything and not seen.unlistable
             if seen.waiting:
@@ -251,10 +217,17 @@ class _Pass:
 
     def _look_after_disks(self) -> None:
         if self._may_go_on():
-            with self._board.isolated("copies of the database"):
+            with self._findings.isolated("copies of the database"):
                 self._state.disks.keep_catalogs()
-        with self._board.isolated("failing disks"):
+        with self._findings.isolated("failing disks"):
             self._state.disks.end_of_pass()
+
+    def _forget_what_was_closed(self) -> None:
+        """Clear the findings of files that are no longer open for writing, or gone."""
+        findings = self._findings
+        for path in findings.keys("file-open-long"):
+            if not findings.was_noted("file-open-long", path):
+                findings.clear(["file-open-long"], path)
 
     def _count_what_is_left(self) -> None:
         state = self._state
@@ -263,12 +236,12 @@ class _Pass:
         state.tally.failed_files = state.failures.failed_files
         state.tally.pending_files = state.failures.pending_files
 
-    def _look_at_the_whole(self) -> None:
-        wrong, tally = self._proof.wrong, self._state.tally
-        if self._saw_everything and not (wrong or tally.paused_why):
-            with self._board.isolated("roles without a disk"):
-                self._state.disks.settle_no_disk()
-        monitor.look(self._state.context, tally, wrong)
+    def _see_whether_disks_suffice(self) -> None:
+        if self._saw_everything and not (self._proof.wrong or self._state.tally.paused_why):
+            with self._findings.isolated("roles without a disk"):
+                self._state.disks.clear_no_disk()
+            with self._findings.isolated("open files"):
+                self._forget_what_was_closed()
 
     # --- its row in the database ------------------------------------------------------------
 

@@ -89,11 +89,11 @@ WAIT_AT_MOST_S = 600.0  # for the end of a pass's batch
 
 def person_s_turn(db_path: Path) -> contextlib.AbstractContextManager[None]:
     """Return a person's turn: it says for whom it waits, and gives up after ten minutes."""
-    return locks.between_batches(db_path, _echo_waiting, WAIT_AT_MOST_S)
+    return locks.between_batches(db_path, echo_error, WAIT_AT_MOST_S)
 
 
-def _echo_waiting(text: str) -> None:
-    """Print on standard error for whom a command waits, unless --quiet was given."""
+def echo_error(text: str) -> None:
+    """Print ``text`` on standard error, unless --quiet was given."""
     if not options().quiet:
         click.echo(text, err=True)
 

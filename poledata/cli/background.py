@@ -21,6 +21,7 @@ from poledata.errors import PoleError
 from poledata.notices import delivery_queue
 from poledata.notices.defects import caught
 from poledata.notices.send import heartbeat
+from poledata.status.evaluate import update_notices
 
 LOOK_EVERY_S = 60.0
 BEAT_EVERY_S = 300.0
@@ -78,8 +79,9 @@ class _Background(Watcher):
         try:
             with (
                 db.connect(self._config.db_path) as conn,
-                Context.create(self._config, conn).board.isolated("sending"),
+                Context.create(self._config, conn).findings.isolated("sending"),
             ):
+                update_notices(self._config, conn)
                 delivery_queue.deliver(self._config, conn, state_lines)
         except PoleError as fault:
             log.warning("notices can't be sent now: %s", fault)  # the pass itself reports it

@@ -20,7 +20,9 @@ from poledata.context import Context, must_fit_together
 from poledata.errors import ExitCode, UsageFault
 from poledata.formatting import size_text
 from poledata.models import Job
+from poledata.notices import delivery_queue
 from poledata.settings import duration_s, lacks_unit
+from poledata.status.evaluate import update_notices
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -71,10 +73,10 @@ def duration_option(text: str, default: str | None = None) -> Callable[[_Command
 
 
 @contextmanager
-def context_of_command(turn: bool = True) -> Iterator[Context]:
+def context_of_command(turn: bool = True, is_dry: bool = False) -> Iterator[Context]:
     """Yield the archive to a command that changes its state; with ``turn`` it waits for its turn.
 
-    Only the user who runs the archive may do so. Raises UsageFault.
+    Only the user who runs the archive may do so; a dry run changes nothing. Raises UsageFault.
     """
     config = app.load_config()
     app.must_be_archive_owner(config.db_path.parent)
@@ -82,9 +84,19 @@ def context_of_command(turn: bool = True) -> Iterator[Context]:
     waiting = app.person_s_turn(config.db_path) if turn else nullcontext()
     with waiting, db.connect(config.db_path) as conn:
         must_fit_together(config, db.disks.disks(conn))
-        if not app.options().quiet:
-            click.echo(f"Database {config.db_path}", err=True)
-        yield Context.create(config, conn)
+        app.echo_error(f"Database {config.db_path}")
+        yield Context.create(config, conn, is_dry)
+        if not is_dry:
+            end_command(config, conn)
+
+
+def end_command(config: Config, conn: db.Connection) -> None:
+    """Update the notices; if no pass runs, say and send that, for no pass will."""
+    status = update_notices(config, conn)
+    for notice in status.notices:
+        if notice.kind == "no-pass":
+            app.echo_error(f"WARNING {notice.text}")
+            delivery_queue.deliver(config, conn, state_lines)
 
 
 def changes_archive(

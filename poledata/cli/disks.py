@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 
+from poledata import db
 from poledata.archive import buffer_marker
+from poledata.cli import app
 from poledata.cli.common import (
     LABEL,
     LABELS,
@@ -18,13 +22,39 @@ from poledata.context import Context
 from poledata.disks import closing, lifecycle
 from poledata.errors import ExitCode
 
+YES = click.option(
+    "--yes", "is_sure", is_flag=True, help="Also if it is the last disk of its role with room."
+)
+
+
+def _must_be_sure(label: str, what: str) -> None:
+    """Ask before the last disk of a role is taken out of use; passes go on. Raises Refused."""
+    config = app.load_config()
+    app.must_be_archive_owner(config.db_path.parent)
+    with db.connect(config.db_path, read_only=True) as conn:
+        context = Context.create(config, conn, is_dry=True)
+        disk = lifecycle.the_disk(context, label)
+        if not lifecycle.is_last_usable(context, disk):
+            return
+    role = disk.role.value
+    why = f"{disk.label} is the last {role} disk that can take files: without it they all wait"
+    if not app.is_terminal(sys.stdin):
+        way = f"Mount a spare {role} disk first; or, if you mean it: {what} {disk.label} --yes"
+        raise lifecycle.refused(why, way)
+    if not click.confirm(f"{why}. Do it?"):
+        raise lifecycle.refused("It was not confirmed")
+
 
 @command()
 @LABEL
-@changes_archive()
-def close(context: Context, label: str) -> str:
+@YES
+def close(label: str, is_sure: bool) -> ExitCode:
     """Seal a disk in use, though it is not full: nothing is written to it any more."""
-    return closing.close_for_a_person(context, lifecycle.the_disk(context, label))
+    if not is_sure:
+        _must_be_sure(label, "close")
+    with context_of_command() as context:
+        click.echo(closing.close_for_a_person(context, lifecycle.the_disk(context, label)))
+    return ExitCode.DONE
 
 
 @command()
@@ -64,10 +94,14 @@ def forget(context: Context, labels: tuple[str, ...]) -> str:
 @command()
 @LABEL
 @WHY
-@changes_archive()
-def hold(context: Context, label: str, why: str) -> str:
+@YES
+def hold(label: str, why: str, is_sure: bool) -> ExitCode:
     """Take a disk out of use, until "unhold"; what is on it stays."""
-    return lifecycle.hold(context, lifecycle.the_disk(context, label), why)
+    if not is_sure:
+        _must_be_sure(label, "hold")
+    with context_of_command() as context:
+        click.echo(lifecycle.hold(context, lifecycle.the_disk(context, label), why))
+    return ExitCode.DONE
 
 
 @command()
@@ -83,6 +117,4 @@ def unhold(context: Context, label: str) -> str:
 @changes_archive()
 def adopt_buffer(context: Context, why: str) -> str:
     """Note that the buffer was moved or replaced on purpose: it gets its marker again."""
-    done = buffer_marker.adopt(context.config, context.conn, why)
-    context.board.settle(["buffer-wrong"], "buffer")
-    return done
+    return buffer_marker.adopt(context.config, context.conn, why)

@@ -137,7 +137,7 @@ def repair(label: str | None, dry_run: bool) -> ExitCode:
     is deleted, and no closed disk is altered.
     """
     stop = app.stop_on_signals()
-    with context_of_command(turn=False) as context, watcher() as watching:
+    with context_of_command(turn=False, is_dry=dry_run) as context, watcher() as watching:
         emptied = lifecycle.the_disk(context, label) if label else None
         seen = DryRunPrinter() if dry_run else watching
         outcome = repairing.repair(context, stop, seen, emptied, is_dry=dry_run)

@@ -30,7 +30,6 @@ def pause(context: Context, why: str, how_long: float | None) -> str:
     before = db.passes.current_pause(context.conn, utc_now())
     with db.transaction(context.conn):
         db.passes.pause(context.conn, why, until, utc_now())
-    context.board.tell("paused", "archive", f"{why} (until {until or 'somebody resumes'}).")
     was = f"It was paused before, {_until(before.until)}: {before.why}.\n" if before else ""
     return (
         f"{was}Paused {'now ' if was else ''}{_until(until)}.\n"
@@ -48,7 +47,6 @@ def resume(context: Context) -> str:
     """Passes go on."""
     with db.transaction(context.conn):
         was_paused = db.passes.resume(context.conn, utc_now())
-    context.board.settle(["paused"], "archive")
     return "The next pass works again." if was_paused else "It was not paused."
 
 

@@ -27,6 +27,7 @@ from poledata.maintenance.read_bags import BagReport
 from poledata.maintenance.rebuild import BY_LIST, Packed, Rebuilt, rebuild
 from poledata.maintenance.verify import VerifyResult, verify
 from poledata.models import Disk
+from poledata.status.evaluate import update_notices
 
 
 def from_disks(map_path: Path | None, and_verify: bool, is_dry: bool, as_json: bool) -> ExitCode:
@@ -63,7 +64,10 @@ def _rebuilt(config: Config, map_path: Path | None, stop: threading.Event, is_dr
                 )
             spares = _spares(known, there, entries, map_path)
             context = Context.create(config, conn, is_dry)
-            return replace(rebuild(context, there, spares, stop, is_dry), begun_with=begun_with)
+            done = rebuild(context, there, spares, stop, is_dry)
+            if not is_dry:
+                update_notices(config, conn)
+            return replace(done, begun_with=begun_with)
 
 
 def _spares(
@@ -121,7 +125,9 @@ def _verify(config: Config, done: Rebuilt, stop: threading.Event) -> list[Verify
         context = Context.create(config, conn)
         disks = [the_disk(context, report.serial) for report in done.disks]
         watching.reading({disk.label: db.copies.due_bytes(conn, disk) for disk in disks})
-        return [verify(context, disk, stop, watching.moved) for disk in disks]
+        verdicts = [verify(context, disk, stop, watching.moved) for disk in disks]
+        update_notices(config, conn)
+        return verdicts
 
 
 # --- the screen ---------------------------------------------------------------------------

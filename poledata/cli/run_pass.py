@@ -10,6 +10,7 @@ import click
 
 from poledata import db
 from poledata.archive import run
+from poledata.archive.buffer import Seen
 from poledata.cli import app, background
 from poledata.cli.common import DryRunPrinter, is_watched, state_lines, watcher
 from poledata.config import Config
@@ -27,9 +28,9 @@ from poledata.notices import delivery_queue
 from poledata.notices.defects import record
 from poledata.notices.send import heartbeat
 from poledata.status import publish
+from poledata.status.conditions import PASS_STUCK_AFTER_S
+from poledata.status.evaluate import update_from_findings, update_notices
 from poledata.system import locks
-
-STUCK_AFTER_S = 3 * 3600.0
 
 
 def run_pass() -> ExitCode:
@@ -48,12 +49,20 @@ def run_pass() -> ExitCode:
     except (DatabaseTrouble, DatabaseUnusable) as trouble:
         delivery_queue.tell_of_database(config, trouble)
         raise
-    # Last: while passes fail, the page gets old, which is true.
-    faults = publish.rewrite(config)
-    delivery_queue.note_settings(
-        config, [*config.warnings, *app.log_faults(), *faults], state_lines
-    )
+    _publish(config)
     return code
+
+
+def _publish(config: Config) -> None:
+    """Rewrite the page last: while passes fail, it gets old, which is true."""
+    try:
+        with db.connect_again(config.db_path) as conn:
+            faults = publish.rewrite(config, conn)
+            delivery_queue.note_settings(conn, [*config.warnings, *app.log_faults(), *faults])
+            if conn.total_changes:  # a finding is new, or over
+                _notify(config, conn)
+    except PoleError as fault:  # archiving goes on without them
+        app.log.warning("the status page and the notices are not up to date: %s", fault)
 
 
 def _archive_and_notify(config: Config) -> ExitCode:
@@ -71,15 +80,28 @@ def _archive_and_notify(config: Config) -> ExitCode:
         if not tally.interrupted:
             turns.note_end()
     _echo_if_watched(tally.in_words())
-    if not tally.interrupted:
-        with db.connect_again(config.db_path) as conn:
-            board = Context.create(config, conn).board
-            board.settle(["defect"], "the pass")
-            with board.isolated("heartbeat"):
+    with db.connect_again(config.db_path) as conn:
+        if not tally.interrupted:
+            findings = Context.create(config, conn).findings
+            findings.clear(["defect"], "the pass")
+            with findings.isolated("heartbeat"):
                 heartbeat(config.secrets)
-            with board.isolated("sending"):
-                delivery_queue.deliver(config, conn, state_lines)
+        _notify(config, conn, not tally.interrupted, tally.idle_scan)
     return tally.exit_code
+
+
+def _notify(
+    config: Config, conn: db.Connection, is_over: bool = True, seen: Seen | None = None
+) -> None:
+    """Update the notices, and send what is due; a bug in either is one more condition."""
+    findings = Context.create(config, conn).findings
+    with findings.isolated("the conditions"):
+        update_notices(config, conn, seen)
+    if findings.was_noted("defect", "the conditions"):
+        update_from_findings(config, conn)
+    if is_over:
+        with findings.isolated("sending"):
+            delivery_queue.deliver(config, conn, state_lines)
 
 
 @contextmanager
@@ -94,13 +116,13 @@ def _notified_of_a_fault(config: Config) -> Iterator[None]:
         why = record("the pass", fault) if is_bug else str(fault).rstrip(".")
         try:
             with db.connect_again(config.db_path) as conn:
-                board = Context.create(config, conn).board
+                findings = Context.create(config, conn).findings
                 if is_bug:
-                    board.tell("defect", "the pass", f"It could not go on. {why}.")
+                    findings.note("defect", "the pass", f"It could not go on. {why}.")
                 elif not isinstance(fault, Stopped):
                     text = f"The pass could not go on. {why}."
-                    board.tell("pass-crashed", "data_manager", text, Severity.CRITICAL)
-                delivery_queue.deliver(config, conn, state_lines)
+                    findings.note("pass-crashed", "data_manager", text, Severity.CRITICAL)
+                _notify(config, conn)
         except PoleError as other:  # less important than what ended the pass
             app.log.warning("notices can't be sent now: %s", other)
         raise
@@ -109,12 +131,11 @@ def _notified_of_a_fault(config: Config) -> Iterator[None]:
 def _while_another_runs(config: Config, turns: locks.PassLock) -> ExitCode:
     """Do nothing, except if the other pass has made no progress for hours, or is none."""
     stranger = turns.stranger()
-    if stranger is None and abs(time.time() - turns.last_progress_at_s) < STUCK_AFTER_S:
+    if stranger is None and abs(time.time() - turns.last_progress_at_s) < PASS_STUCK_AFTER_S:
         _echo_if_watched("Another pass is at work; nothing to do here.")
         return ExitCode.DONE
     with db.connect(config.db_path) as conn:
-        run.tell_that_it_is_stuck(config, conn, turns.last_progress_at_s, stranger)
-        delivery_queue.deliver(config, conn, state_lines)
+        _notify(config, conn)
     _echo_if_watched(
         "Another pass, or another program, holds the lock: see pass-stuck in docs/operators.md."
     )

@@ -14,11 +14,12 @@ from poledata.cli.common import JSON, command, context_of_command, print_json, s
 from poledata.config import Config, page_faults
 from poledata.context import must_fit_together
 from poledata.errors import ExitCode, NotWritten, UsageFault
-from poledata.formatting import utc
+from poledata.formatting import counted, utc
 from poledata.notices import delivery_queue
 from poledata.status import check as checks
 from poledata.status import publish
 from poledata.status.collect import collect
+from poledata.status.facts import ArchiveVerdict, Status
 from poledata.status.text import as_text, headline
 
 
@@ -84,11 +85,21 @@ def check(as_json: bool) -> ExitCode:
     with _read_only(config) as conn:
         must_fit_together(config, db.disks.disks(conn))
         findings = list(checks.check_everything(config, conn))
+        now = collect(config, conn)
     faults = sum(not finding.is_well for finding in findings)
     if as_json:
         print_json(findings)
     else:
         for finding in findings:
             click.echo(f"{'ok   ' if finding.is_well else 'FAULT'} {finding.what}")
-        click.echo(f"{faults} faults: mend them first." if faults else "All is well.")
+        click.echo(_check_result(faults, now))
     return ExitCode.LOOK if faults else ExitCode.DONE
+
+
+def _check_result(faults: int, now: Status) -> str:
+    """Return the last line: it never says that all is well while ``status`` does not."""
+    is_well = now.verdict is ArchiveVerdict.ALL_WELL
+    verdict = "" if is_well else f"\nThe status now: {headline(now)}"
+    if faults:
+        return f"{counted(faults, 'fault', 'faults')}. Correct what is called FAULT.{verdict}"
+    return "All is well." if is_well else f"No fault was found in what this looks at.{verdict}"

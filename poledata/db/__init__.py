@@ -1,8 +1,8 @@
 """The database: all SQL is in this package, and no other module uses SQLite.
 
 ``db.transaction(conn)`` opens a transaction, one at a time. Each group of tables has a module:
-``db.files``, ``db.copies``, ``db.disks``, ``db.notices``, ``db.passes``, ``db.smart``. A function
-that changes rows is called inside a transaction; none is open while a file is read or hashed.
+``db.files``, ``db.copies``, ``db.disks``, ``db.findings``, ``db.notices``, … A function that
+changes rows is called inside a transaction; none is open while a file is read or hashed.
 """
 
 from poledata.db import (
@@ -10,6 +10,7 @@ from poledata.db import (
     database_files,
     disks,
     files,
+    findings,
     notices,
     passes,
     rebuild,
@@ -20,4 +21,4 @@ from poledata.db.connection import connect, connect_again
 from poledata.db.sqlite import Connection, transaction
 
 __all__ = ["Connection", "connect", "connect_again", "copies", "database_files", "disks", "files"]
-__all__ += ["notices", "passes", "rebuild", "smart", "sqlite", "transaction"]
+__all__ += ["findings", "notices", "passes", "rebuild", "smart", "sqlite", "transaction"]

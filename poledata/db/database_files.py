@@ -234,14 +234,21 @@ def _copy_with_journal(path: Path, copy: Path) -> None:
 
 def must_be_sound(path: Path) -> None:
     """Raise DatabaseUnusable if the file is damaged inside, in any version."""
-    with sqlite.translated_faults(path), opened_to_read(path) as (conn, file):
-        if found := sqlite.cut_end(conn, file) or sqlite.faults(conn):
-            raise DatabaseUnusable(
-                path,
-                f"the database is damaged inside: {found[0]}",
-                "Nothing is built on that: put it aside first, as database-error in "
-                "docs/operators.md says.",
-            )
+    with sqlite.translated_faults(path):
+        try:
+            with opened_to_read(path) as (conn, file):
+                found = sqlite.cut_end(conn, file) or sqlite.faults(conn)
+        except sqlite3.OperationalError:
+            raise  # locked, or the drive: that says nothing about the content
+        except sqlite3.DatabaseError as fault:  # it can't even be opened
+            found = [sqlite.quoted(fault)]
+    if found:
+        raise DatabaseUnusable(
+            path,
+            f"the database is damaged inside: {found[0]}",
+            "Nothing is built on that: put it aside first, as database-error in "
+            "docs/operators.md says.",
+        )
 
 
 @contextmanager

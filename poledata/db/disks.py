@@ -179,6 +179,19 @@ def measure(
     )
 
 
+def note_manifest(conn: Connection, disk: Disk, size_bytes: int) -> None:
+    """Note the size of a disk's manifest, which agrees with the database now."""
+    conn.execute("UPDATE disks SET manifest_bytes = ? WHERE id = ?", (size_bytes, disk.id))
+
+
+def manifest_sizes(conn: Connection) -> dict[int, int]:
+    """Return for each disk in use how many bytes its manifest had when the two last agreed."""
+    rows = conn.execute(
+        "SELECT id, manifest_bytes FROM disks WHERE state = 'active' AND manifest_bytes NOT NULL"
+    )
+    return {row["id"]: row["manifest_bytes"] for row in rows}
+
+
 def note_event(
     conn: Connection, disk_id: int | None, at: str, event: str, reason: str | None
 ) -> None:

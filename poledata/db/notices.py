@@ -14,7 +14,8 @@ SAME_AGAIN_S = 86_400.0  # what returns so soon is the same notice
 NOTICE_COLUMNS = ", ".join(f"n.{field.name}" for field in fields(Notice))
 _FIELDS = len(fields(Notice))
 _DELIVERIES = (
-    f"SELECT {NOTICE_COLUMNS}, d.channel, d.attempts, d.tried_at, d.sent_at, d.last_error "
+    f"SELECT {NOTICE_COLUMNS}, d.channel, d.attempts, d.tried_at, d.sent_at, d.sent_as, "
+    "d.last_error "
     "FROM deliveries d JOIN notices n ON n.id = d.notice_id WHERE d.end_sent_at IS NULL"
 )
 
@@ -42,7 +43,7 @@ def open_notice(
     if before and before["resolved_at"] is None:
         notice_id, is_new = before["id"], False
     elif before and abs(seconds(at) - seconds(before["resolved_at"])) < SAME_AGAIN_S:
-        notice_id, is_new = _reopen(conn, before), True
+        notice_id, is_new = _reopen(conn, before, at), True
     else:
         notice_id, is_new, before = _insert(conn, kind, key, severity, text, at), True, None
     if before and _is_worse(before, severity, value):
@@ -64,19 +65,24 @@ def _insert(
     ).lastrowid
 
 
-def _reopen(conn: Connection, before: sqlite3.Row) -> int:
-    """Open a notice again; channels that reported its end report it as open, not acknowledged."""
+def _reopen(conn: Connection, before: sqlite3.Row, at: str) -> int:
+    """Open a notice again; channels that reported its end report it as open, not acknowledged.
+
+    It is open since now, except to those that did not hear of its end.
+    """
     conn.execute(
         "UPDATE notices SET acked_until = NULL, acked_value = NULL WHERE id = ? AND EXISTS ("
         "SELECT 1 FROM deliveries WHERE notice_id = notices.id AND end_sent_at IS NOT NULL)",
         (before["id"],),
     )
     conn.execute(
-        "UPDATE notices SET resolved_at = NULL, reopened = reopened + 1 WHERE id = ?",
-        (before["id"],),
+        "UPDATE notices SET opened_at = CASE WHEN EXISTS (SELECT 1 FROM deliveries "
+        "WHERE notice_id = notices.id AND end_sent_at IS NULL) THEN opened_at ELSE ? END, "
+        "resolved_at = NULL, reopened = reopened + 1 WHERE id = ?",
+        (at, before["id"]),
     )
     conn.execute(
-        "UPDATE deliveries SET sent_at = NULL, end_sent_at = NULL "
+        "UPDATE deliveries SET sent_at = NULL, sent_as = NULL, end_sent_at = NULL "
         "WHERE notice_id = ? AND end_sent_at IS NOT NULL",
         (before["id"],),
     )
@@ -194,10 +200,11 @@ def note_sent(conn: Connection, of: Delivery, at: str) -> None:
     is_back = was_over and now["resolved_at"] is None
     is_due = is_back or Severity(now["severity"]).is_graver_than(of.notice.severity)
     sent_at, end_sent_at = None if is_due else at, at if was_over and not is_due else None
+    sent_as = None if was_over else of.notice.severity.value
     conn.execute(
-        "UPDATE deliveries SET attempts = ?, tried_at = ?, sent_at = ?, end_sent_at = ?, "
-        "last_error = NULL WHERE notice_id = ? AND channel = ?",
-        (of.attempts_now, at, sent_at, end_sent_at, of.notice.id, of.channel),
+        "UPDATE deliveries SET attempts = ?, tried_at = ?, sent_at = ?, sent_as = ?, "
+        "end_sent_at = ?, last_error = NULL WHERE notice_id = ? AND channel = ?",
+        (of.attempts_now, at, sent_at, sent_as, end_sent_at, of.notice.id, of.channel),
     )
     conn.execute(
         "UPDATE notices SET times_sent = times_sent + 1, last_sent_at = ? WHERE id = ?",

@@ -18,7 +18,8 @@ CREATE TABLE disks (
     measured_at    TEXT,
     first_used_at  TEXT,
     last_used_at   TEXT,
-    errors_running INTEGER NOT NULL DEFAULT 0   -- passes running in which it failed
+    errors_running INTEGER NOT NULL DEFAULT 0,  -- passes running in which it failed
+    manifest_bytes INTEGER                      -- the size of its manifest when it last changed
 );
 
 -- Labels start again at P01 with each season's disk set.
@@ -118,6 +119,18 @@ CREATE TABLE notices (
 CREATE UNIQUE INDEX one_open_notice ON notices (kind, key) WHERE resolved_at IS NULL;
 CREATE INDEX notices_by_key ON notices (kind, key, resolved_at);
 
+-- What only a run can learn, until the next look at the same thing. status/conditions.py decides
+-- what is wrong because of it.
+CREATE TABLE findings (
+    kind     TEXT NOT NULL,                       -- as of a notice
+    key      TEXT NOT NULL,
+    severity TEXT NOT NULL,
+    text     TEXT NOT NULL,
+    value    REAL,                                -- a number that grows as it gets worse
+    found_at TEXT NOT NULL,
+    PRIMARY KEY (kind, key)
+) WITHOUT ROWID;
+
 -- What has been sent about a notice through a channel. A row is made when the notice opens, so
 -- that what can't be sent now is sent later.
 CREATE TABLE deliveries (
@@ -128,6 +141,7 @@ CREATE TABLE deliveries (
     sent_at      TEXT,                            -- when it was last told as open
     end_sent_at  TEXT,                            -- when its end was told: nothing more is due
     last_error   TEXT,                            -- of the last try; NULL: that went well
+    sent_as      TEXT,                            -- its severity at sent_at; NULL: not sent as open
     PRIMARY KEY (notice_id, channel)
 ) WITHOUT ROWID;
 CREATE INDEX deliveries_not_ended ON deliveries (channel) WHERE end_sent_at IS NULL;

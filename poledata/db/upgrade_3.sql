@@ -7,3 +7,32 @@ CREATE TABLE buffers (
     adopted_at TEXT NOT NULL,
     why        TEXT NOT NULL
 );
+
+-- What only a run can learn, until the next look at the same thing. status/conditions.py decides
+-- what is wrong because of it.
+CREATE TABLE findings (
+    kind     TEXT NOT NULL,                       -- as of a notice
+    key      TEXT NOT NULL,
+    severity TEXT NOT NULL,
+    text     TEXT NOT NULL,
+    value    REAL,                                -- a number that grows as it gets worse
+    found_at TEXT NOT NULL,
+    PRIMARY KEY (kind, key)
+) WITHOUT ROWID;
+INSERT INTO findings (kind, key, severity, text, value, found_at)
+    SELECT kind, key, severity, replace(text, ' See ' || kind || ' in docs/operators.md.', ''), value,
+        opened_at
+    FROM notices WHERE resolved_at IS NULL AND (kind IN (
+        'no-disk', 'copy-damaged', 'no-good-copy', 'opened-at-removal', 'disk-closed', 'pass-crashed',
+        'disk-missing', 'disk-wrong', 'disk-read-only', 'disk-error', 'config-error',
+        'smart-failing', 'smart-warning', 'drive-missing')
+        OR kind = 'database-error' AND key NOT IN ('journal', 'database')
+        OR kind = 'name-conflict' AND key NOT IN (SELECT name FROM pending));
+
+-- The size of its manifest when it last changed.
+ALTER TABLE disks ADD COLUMN manifest_bytes INTEGER;
+
+-- Its severity when it was last sent as open.
+ALTER TABLE deliveries ADD COLUMN sent_as TEXT;
+UPDATE deliveries SET sent_as = (SELECT severity FROM notices WHERE id = notice_id)
+    WHERE sent_at IS NOT NULL AND end_sent_at IS NULL;

@@ -14,13 +14,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from poledata.formatting import utc, why_not_carried
-from poledata.models import Disk, Role
+from poledata.models import MANIFEST, Disk, Role
 from poledata.system import paths
 
 DATA = "data"
 INCOMING = ".incoming"
 ASIDE = ".aside"
-MANIFEST = "manifest-sha512.txt"
 MARK = "bag-info.txt"
 DECLARATION = "bagit.txt"
 README = "README.txt"

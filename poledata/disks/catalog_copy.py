@@ -47,9 +47,9 @@ def keep(context: Context, held: HeldDisk, room_bytes: int) -> None:
         log.warning("%s on a disk is not ours: it is left as it is", bag.CATALOGUE)
         return
     if why := why_kept(context, held):
-        context.board.tell(INCOMPLETE, key_of(held), why, Severity.WARNING)
+        context.findings.note(INCOMPLETE, key_of(held), why, Severity.WARNING)
         return
-    context.board.settle([INCOMPLETE], key_of(held))
+    context.findings.clear([INCOMPLETE], key_of(held))
     size_bytes = db_path.stat().st_size
     here = os.statvfs(db_path.parent)
     if size_bytes > min(room_bytes, here.f_bavail * here.f_frsize):

@@ -22,7 +22,7 @@ from poledata.disks.lifecycle import must_be, refused, the_disk
 from poledata.disks.mounted_disks import MountedDisks, seal_bytes
 from poledata.errors import FULL_ERRNOS, CannotClose, ManifestDamaged
 from poledata.formatting import seconds, shown, size_text, utc_now, why_not_carried
-from poledata.models import CopyOnDisk, CopyState, Disk, DiskState, ManifestLine, Written
+from poledata.models import MANIFEST, CopyOnDisk, CopyState, Disk, DiskState, ManifestLine, Written
 from poledata.notices.kinds import DISK_KINDS
 from poledata.system import direct_io, mounts, paths
 
@@ -43,7 +43,7 @@ def close(context: Context, disk: Disk, reason: str) -> str:
     with MountedDisks(context.config, context.conn) as mounted:
         held = mounted.hold_for_writing(disk, new_copies=False)
         _nothing_may_be_aside(held.root_fd)
-        context.board.settle_about("name-conflict", f"{disk.label} ")
+        context.findings.clear_about("name-conflict", f"{disk.label} ")
         _reconcile(context, held)
         _sort_manifest(held.root_fd)  # without room for it nothing has changed yet
         with db.transaction(context.conn):
@@ -101,8 +101,8 @@ def _finish(context: Context, held: HeldDisk, reason: str) -> str:
         raise CannotClose(f"its packing list can't be kept in {lists}: {fault.strerror}") from fault
     room = mounts.space(held.root_fd)
     text = _how_to_remove(context, held, sizes, packing_list, reason)
-    context.board.settle(("copy-damaged", *DISK_KINDS), disk.label)
-    context.board.tell("disk-closed", disk.label, text)  # before "sealed": then it is not repeated
+    context.findings.clear(("copy-damaged", *DISK_KINDS), disk.label)
+    context.findings.note("disk-closed", disk.label, text)  # before "sealed", to be noted once
     at = disk.last_used_at or closed_at
     with db.transaction(context.conn):
         db.disks.measure(
@@ -269,7 +269,7 @@ def _sort_manifest(root_fd: int) -> list[str]:
     This takes the space of a second manifest for a moment.
     """
     lines = sorted(manifest.read(root_fd), key=lambda line: line.name.encode())
-    bag.write_file(root_fd, bag.MANIFEST, b"".join(line.text for line in lines))
+    bag.write_file(root_fd, MANIFEST, b"".join(line.text for line in lines))
     os.fsync(root_fd)
     return [line.name for line in lines]
 
@@ -284,7 +284,7 @@ def _closed_mark(root_fd: int, closed_at: str, sizes: dict[str, int]) -> bytes:
 
 
 def _tag_manifest(root_fd: int) -> bytes:
-    names = [bag.DECLARATION, bag.MARK, bag.MANIFEST, bag.README]
+    names = [bag.DECLARATION, bag.MARK, MANIFEST, bag.README]
     if paths.stat(root_fd, bag.CATALOGUE) is not None:
         names.append(bag.CATALOGUE)
     lines = []
@@ -314,12 +314,12 @@ def keep_packing_list(context: Context, held: HeldDisk, closed_at: str) -> Path:
     directory = packing_lists(context)
     directory.mkdir(exist_ok=True)
     path = directory / f"{packing_list_stem(held.disk)}.sha512"
-    if path.exists() and not _holds(path, bag.blocks(held.root_fd, bag.MANIFEST)):
+    if path.exists() and not _holds(path, bag.blocks(held.root_fd, MANIFEST)):
         # The list of the drive's earlier use is kept.
         path = path.with_stem(f"{path.stem}-{closed_at.replace(':', '')}")
     fresh = path.with_name(f".{path.name}")
     with fresh.open("wb") as out:
-        out.writelines(bag.blocks(held.root_fd, bag.MANIFEST))
+        out.writelines(bag.blocks(held.root_fd, MANIFEST))
         out.flush()
         os.fsync(out.fileno())
     fresh.rename(path)

@@ -62,7 +62,7 @@ class DiskFaults:
             log.info("%s is full (%s)", disk.label, fault.strerror)
             return
         self._failed[disk.id] = disk
-        self._context.board.tell_refused(
+        self._context.findings.note_refused(
             DiskRefused(
                 "disk-error",
                 disk.label,
@@ -88,8 +88,8 @@ class DiskFaults:
 
     def look_again(self) -> None:
         """Settle the notices about disks that are well again."""
-        board = self._context.board
-        if labels := {label for kind in DISK_KINDS for label in board.open_keys(kind)}:
+        findings = self._context.findings
+        if labels := {label for kind in DISK_KINDS for label in findings.keys(kind)}:
             self._upkeep.look_again(labels)
 
     def finish_closes(self) -> None:
@@ -118,10 +118,10 @@ class DiskFaults:
             for disk, fault in self._upkeep.keep_catalogs(used):
                 self.leave_out(disk, fault)
 
-    def settle_no_disk(self) -> None:
+    def clear_no_disk(self) -> None:
         """Settle ``no-disk`` at the end of a pass that came to every file."""
-        if self._context.board.open_keys("no-disk"):
-            self._upkeep.settle_no_disk()
+        if self._context.findings.keys("no-disk"):
+            self._upkeep.clear_no_disk()
 
     def end_of_pass(self) -> None:
         """Count the passes in a row in which a disk failed; after three it is held."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
+from poledata.formatting import label_key
 from poledata.models import Disk, DiskState, Role
 
 # What one more file may take besides its bytes: its inode, directory entries, manifest line.
@@ -31,12 +31,6 @@ class Room:
     def takes(self, size_bytes: int, inodes: int = 1) -> bool:
         """True if a file of this size fits, with the directories it may need."""
         return self.room_bytes >= cost_bytes(size_bytes) and self.room_inodes >= inodes
-
-
-def label_key(label: str) -> tuple[str, int]:
-    """Sort P2 before P10."""
-    match = re.fullmatch(r"(\D*)(\d*).*", label)
-    return (match[1], int(match[2] or 0)) if match else (label, 0)
 
 
 def in_order_of_use(disks: Iterable[Disk], role: Role) -> list[Disk]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from poledata.config import Config
 from poledata.disks import bag
 from poledata.errors import DiskRefused, ManifestDamaged
-from poledata.models import CopyTarget, Disk, DiskState, KnownFile, ReadBack, VerifiedBy
+from poledata.models import MANIFEST, CopyTarget, Disk, DiskState, KnownFile, ReadBack, VerifiedBy
 from poledata.notices.defects import caught
 from poledata.system import direct_io, file_descriptors, file_systems, mounts, paths
 from poledata.system.direct_io import HashingReader
@@ -305,8 +305,8 @@ def must_be_writable(held: HeldDisk, new_copies: bool = True, by_this_user: bool
             "know: an older one was put back",
             "Complete it from the disks: generate_db.py --from-disks",
         )
-    if held.mark and paths.stat(held.root_fd, bag.MANIFEST) is None:
-        raise _without_manifest(disk, f"there is no {path / bag.MANIFEST}")
+    if held.mark and paths.stat(held.root_fd, MANIFEST) is None:
+        raise _without_manifest(disk, f"there is no {path / MANIFEST}")
     if mounts.space(held.root_fd).read_only:
         raise _read_only(
             disk,

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from poledata import db
 from poledata.context import Context
-from poledata.disks.free_space import in_order_of_use, label_key
+from poledata.disks.free_space import in_order_of_use
 from poledata.disks.identity import mounted_at
 from poledata.disks.mounted_disks import MountedDisks
 from poledata.errors import DiskRefused, Refused
-from poledata.formatting import counted, shown, size_text, utc_now
+from poledata.formatting import counted, label_key, shown, size_text, utc_now
 from poledata.models import GONE, Disk, DiskState, Role, Severity
 from poledata.notices.kinds import DISK_KINDS, SMART_KINDS
 
@@ -73,7 +73,7 @@ def ship(context: Context, disks: Iterable[Disk]) -> str:
         for disk in disks:
             db.disks.set_state(context.conn, disk, DiskState.SHIPPED, None, utc_now())
             _end_notices(context, disk)
-            context.board.pass_on("copy-damaged", disk.label, disk.serial)  # the label is free now
+            context.findings.pass_on("copy-damaged", disk.label, disk.serial)  # a free label now
     labels = ", ".join(disk.label for disk in disks)
     return f"{labels}: noted as shipped. The labels may be used again, by another drive."
 
@@ -100,8 +100,8 @@ def _may_be_shipped(context: Context, disk: Disk) -> None:
 
 def _end_notices(context: Context, disk: Disk) -> None:
     """Settle the notices about the disk itself; those about its copies are another matter."""
-    context.board.settle(_KINDS_OF_A_DISK, disk.label)
-    context.board.settle_about("defect", f"{disk.label}: ")
+    context.findings.clear(_KINDS_OF_A_DISK, disk.label)
+    context.findings.clear_about("defect", f"{disk.label}: ")
 
 
 def _still_mounted_at(context: Context, disk: Disk) -> Path | None:
@@ -138,9 +138,9 @@ def lose(context: Context, disk: Disk, why: str) -> str:
         db.disks.set_state(context.conn, disk, DiskState.LOST, why, utc_now())
         if disk.state is not DiskState.SHIPPED:  # else another drive may have the label by now
             _end_notices(context, disk)
-            context.board.settle(["copy-damaged"], disk.label)
-        context.board.settle(["copy-damaged", *DISK_KINDS], disk.serial)
-        gone = tell_no_good_copy(context, disk)
+            context.findings.clear(["copy-damaged"], disk.label)
+        context.findings.clear(["copy-damaged", *DISK_KINDS], disk.serial)
+        gone = note_no_good_copy(context, disk)
     return (
         f"{named} is lost: {files} copies ({size_text(size_bytes)}) are "
         f"noted as missing; {counted(gone, 'file has', 'files have')} no good copy left. Make the "
@@ -159,7 +159,7 @@ def undo_loss(context: Context, label_or_serial: str) -> str:
         why = f"it is {state.value} again"
         db.disks.set_state(context.conn, disk, state, why, utc_now(), "not lost")
         db.copies.restore_states(context.conn, disk, bad)
-        settle_no_good_copy(context)
+        clear_no_good_copy(context)
     files, size_bytes = db.copies.count_on(context.conn, disk)
     read = f" Read them: data_manager.py verify {disk.serial}" if bad is None else ""
     return (
@@ -230,6 +230,11 @@ def hold(context: Context, disk: Disk, why: str) -> str:
     )
 
 
+def is_last_usable(context: Context, disk: Disk) -> bool:
+    """True if files can go to this disk now, and to no other one of its role."""
+    return _has_usable(context, disk.role) and not _has_usable(context, disk.role, {disk.id})
+
+
 def unhold(context: Context, disk: Disk) -> str:
     """Return a held disk to use. Raises Refused."""
     if disk.state in GONE:
@@ -238,7 +243,7 @@ def unhold(context: Context, disk: Disk) -> str:
         raise refused(f"{disk.label} is not held")
     with db.transaction(context.conn):
         db.disks.unhold(context.conn, disk, "by a person", utc_now())
-    context.board.settle(["disk-error"], disk.label)
+    context.findings.clear(["disk-error"], disk.label)
     if disk.state is DiskState.CLOSED:
         return f"{disk.label} is not held any more. It is closed: nothing is written to it."
     return f"{disk.label} may be used again ({disk.state.value}), once it is mounted."
@@ -263,7 +268,7 @@ def hold_failing(
     ]
     if failing and len(failing) + len(held_now) > HELD_AT_ONCE:
         labels = ", ".join(disk.label for disk in (*failing, *held_now))
-        context.board.tell(
+        context.findings.note(
             kind,
             "several",
             f"{labels} fail at once: look for a common cause (cable, power, controller). None "
@@ -271,7 +276,7 @@ def hold_failing(
             Severity.CRITICAL,
         )
         return
-    context.board.settle([kind], "several")
+    context.findings.clear([kind], "several")
     for disk in failing:
         if _has_usable(context, disk.role, {other.id for other in failing}):
             with db.transaction(context.conn):
@@ -299,12 +304,12 @@ def _has_usable(context: Context, role: Role, out: Collection[int] = ()) -> bool
 # --- notices about files and roles --------------------------------------------------------
 
 
-def tell_no_good_copy(context: Context, disk: Disk) -> int:
+def note_no_good_copy(context: Context, disk: Disk) -> int:
     """Report the files of a disk that have no good copy left; return how many there are."""
     gone = db.copies.without_good_copy(context.conn, disk)
     if gone:
         one, many = f"file that was on {disk.label} has", f"files that were on {disk.label} have"
-        context.board.tell(
+        context.findings.note(
             "no-good-copy",
             disk.serial,
             f"{counted(len(gone), one, many)} no good copy left, {shown(gone[0])} among them. "
@@ -314,23 +319,23 @@ def tell_no_good_copy(context: Context, disk: Disk) -> int:
     return len(gone)
 
 
-def settle_repaired(context: Context) -> None:
+def clear_repaired(context: Context) -> None:
     """Settle the notices of bad copies whose files have two good ones by now."""
-    for name in context.board.open_keys("copy-damaged"):
+    for name in context.findings.keys("copy-damaged"):
         if db.copies.has_both_copies(context.conn, name):
-            context.board.settle(["copy-damaged"], name)
-    settle_no_good_copy(context)
+            context.findings.clear(["copy-damaged"], name)
+    clear_no_good_copy(context)
 
 
-def settle_no_good_copy(context: Context) -> None:
+def clear_no_good_copy(context: Context) -> None:
     """Settle the notices of files that were copied again from the buffer."""
-    for serial in context.board.open_keys("no-good-copy"):
+    for serial in context.findings.keys("no-good-copy"):
         if not db.copies.without_good_copy(context.conn, the_disk(context, serial)):
-            context.board.settle(["no-good-copy"], serial)
+            context.findings.clear(["no-good-copy"], serial)
 
 
-def settle_no_disk(context: Context) -> None:
+def clear_no_disk(context: Context) -> None:
     """Settle ``no-disk`` if every file of this run found a disk, and the next one would too."""
-    for role in context.board.open_keys("no-disk"):
-        if not context.board.was_told("no-disk", role) and _has_usable(context, Role(role)):
-            context.board.settle(["no-disk"], role)
+    for role in context.findings.keys("no-disk"):
+        if not context.findings.was_noted("no-disk", role) and _has_usable(context, Role(role)):
+            context.findings.clear(["no-disk"], role)

@@ -7,6 +7,7 @@ may return anything: no line is read into memory that is longer than ours can be
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 import stat
@@ -17,11 +18,13 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+from poledata import db
 from poledata.disks import bag
 from poledata.errors import ManifestDamaged
-from poledata.models import ManifestLine
+from poledata.models import MANIFEST, Disk, ManifestLine
 from poledata.system import paths
 
+log = logging.getLogger(__name__)
 _LONGEST_LINE_BYTES = 8192
 _SKIP_BYTES = 1 << 20
 _NAMED = 20  # bad lines
@@ -41,7 +44,7 @@ class BadLines:
 
     def texts(self) -> list[str]:
         more = self.count - len(self.first)
-        return [*self.first, *([f"{bag.MANIFEST}: {more} more bad lines"] if more else [])]
+        return [*self.first, *([f"{MANIFEST}: {more} more bad lines"] if more else [])]
 
 
 def cut_torn_line(root_fd: int) -> None:
@@ -89,15 +92,15 @@ def _opened(root_fd: int, flags: int = os.O_RDONLY) -> Iterator[int]:
     """Raises ManifestDamaged if there is none; then the drive itself responds. Raises OSError."""
     with ExitStack() as stack:
         try:
-            fd = stack.enter_context(paths.opened(root_fd, bag.MANIFEST, flags))
+            fd = stack.enter_context(paths.opened(root_fd, MANIFEST, flags))
         except FileNotFoundError as fault:
-            raise ManifestDamaged(f"there is no {bag.MANIFEST}") from fault
+            raise ManifestDamaged(f"there is no {MANIFEST}") from fault
         except OSError as fault:
             if fault.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):  # link, directory, pipe
                 raise
-            raise ManifestDamaged(f"{bag.MANIFEST} is not a file") from fault
+            raise ManifestDamaged(f"{MANIFEST} is not a file") from fault
         if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise ManifestDamaged(f"{bag.MANIFEST} is not a file")
+            raise ManifestDamaged(f"{MANIFEST} is not a file")
         yield fd
 
 
@@ -112,6 +115,17 @@ def append(root_fd: int, entries: Sequence[tuple[str, str]]) -> list[ManifestLin
         bag.write_all(fd, b"".join(line.text for line in lines))
         os.fsync(fd)
     return lines
+
+
+def note_size(conn: db.Connection, disk: Disk, root_fd: int) -> None:
+    """Note the size of a manifest that agrees with the database now."""
+    try:
+        info = paths.stat(root_fd, MANIFEST)
+    except OSError as fault:
+        log.warning("%s: the size of its manifest is not known: %s", disk.label, fault)
+        return
+    with db.transaction(conn):
+        db.disks.note_manifest(conn, disk, info.st_size if info else 0)
 
 
 def has_line(root_fd: int, line: ManifestLine) -> bool:
@@ -142,7 +156,7 @@ def read_on(root_fd: int, bad: BadLines) -> Iterator[ManifestLine]:
     """
     for line in _read(root_fd, bad):
         if why := bag.why_no_name(line.name):
-            bad.note(f"{bag.MANIFEST}: the line at byte {line.offset_bytes} names no file: {why}")
+            bad.note(f"{MANIFEST}: the line at byte {line.offset_bytes} names no file: {why}")
         else:
             yield line
 
@@ -155,7 +169,7 @@ def read(root_fd: int) -> Iterator[ManifestLine]:
 def _read(root_fd: int, bad: BadLines | None) -> Iterator[ManifestLine]:
     with _opened(root_fd) as fd, os.fdopen(os.dup(fd), "rb") as file:
         size_bytes = os.fstat(fd).st_size
-        at = yield from _parsed(file, bag.MANIFEST, bad)
+        at = yield from _parsed(file, MANIFEST, bad)
         bag.must_not_end(at, size_bytes)
 
 
@@ -192,11 +206,11 @@ def drop_line(root_fd: int, name: str) -> None:
 def drop_lines(root_fd: int, names: Collection[str]) -> None:
     """Remove several names at once. Raises ManifestDamaged: a bad line is not rewritten."""
     kept = b"".join(line.text for line in read(root_fd) if line.name not in names)
-    bag.write_file(root_fd, bag.MANIFEST, kept)
+    bag.write_file(root_fd, MANIFEST, kept)
     os.fsync(root_fd)
 
 
-def _parse_line(raw: bytes, at: int, where: str = bag.MANIFEST) -> ManifestLine:
+def _parse_line(raw: bytes, at: int, where: str = MANIFEST) -> ManifestLine:
     match = re.fullmatch(rb"([0-9a-f]{128})  data/([^\n\0]+)\n", raw)
     try:
         if match:

@@ -27,7 +27,7 @@ from poledata.disks.identity import (
 )
 from poledata.errors import DiskRefused
 from poledata.formatting import utc_now
-from poledata.models import Disk, DiskState
+from poledata.models import MANIFEST, Disk, DiskState
 from poledata.system import mounts, paths
 
 # Always kept free, so that a full disk can still be closed.
@@ -37,7 +37,7 @@ SEAL_INODES = 8
 
 def seal_bytes(held: HeldDisk) -> int:
     """Return the free space that closing a disk takes. Raises OSError."""
-    info = paths.stat(held.root_fd, bag.MANIFEST)
+    info = paths.stat(held.root_fd, MANIFEST)
     return SEAL_BYTES + (info.st_size if info else 0)
 
 

@@ -26,18 +26,18 @@ class Upkeep:
     """The work on disks of one pass; what failed is reported, and returned."""
 
     def __init__(self, context: Context) -> None:
-        self._context, self._conn, self._board = context, context.conn, context.board
+        self._context, self._conn, self._findings = context, context.conn, context.findings
 
     def look_again(self, labels: set[str]) -> None:
         """Settle the notices about those of these disks that are well again."""
         with MountedDisks(self._context.config, self._conn) as mounted:
             well = set()
             for disk in db.disks.disks(self._conn):  # of all: two may be on one drive
-                with self._board.isolated(f"{disk.label}: looking again"):
+                with self._findings.isolated(f"{disk.label}: looking again"):
                     if not (_is_at_fault(mounted, disk) or self._must_stay_open(disk)):
                         well.add(disk.label)
         for label in labels & well:
-            self._board.settle(DISK_KINDS, label)
+            self._findings.clear(DISK_KINDS, label)
 
     def _must_stay_open(self, disk: Disk) -> bool:
         """True if a disk's notice stays although the disk looks well.
@@ -62,18 +62,18 @@ class Upkeep:
 
     def _close(self, disk: Disk, close: Callable[[], str]) -> DiskRefused | OSError | None:
         found: DiskRefused | OSError | None = None
-        with self._board.isolated(f"{disk.label}: closing"):
+        with self._findings.isolated(f"{disk.label}: closing"):
             try:
                 close()
             except DiskRefused as refusal:
                 log.info("%s can't be closed now: %s", disk.label, refusal)
                 if refusal.kind != "disk-missing":  # on the shelf it is not at fault
                     found = refusal
-                    self._board.tell_refused(refusal)
+                    self._findings.note_refused(refusal)
             except (CannotClose, ManifestDamaged, OSError) as fault:
                 if isinstance(fault, OSError) and fault.errno not in FULL_ERRNOS:
                     found = fault
-                    self._board.tell("disk-error", disk.label, f"it can't be closed: {fault}")
+                    self._findings.note("disk-error", disk.label, f"it can't be closed: {fault}")
                 else:
                     self._tell_not_closed(disk, fault)
         return found
@@ -83,7 +83,7 @@ class Upkeep:
             with db.transaction(self._conn):
                 db.disks.note_event(self._conn, disk.id, utc_now(), REFUSED_TO_CLOSE, str(fault))
         text = f"{disk.label} is full but can't be closed: {fault}."
-        self._board.tell("copy-damaged", disk.label, text)
+        self._findings.note("copy-damaged", disk.label, text)
 
     def keep_catalogs(self, ids: Collection[int]) -> Iterator[tuple[Disk, OSError]]:
         """Put a daily copy of the database on each of these disks in use; yield those at fault."""
@@ -92,7 +92,7 @@ class Upkeep:
                 if disk.id not in ids or disk.state is not DiskState.ACTIVE:
                     continue
                 fault = None
-                with self._board.isolated(f"{disk.label}: copying the database"):
+                with self._findings.isolated(f"{disk.label}: copying the database"):
                     fault = self._keep_catalog(mounted, disk)
                 if fault:
                     yield disk, fault
@@ -111,9 +111,9 @@ class Upkeep:
             log.info("%s has no room for a copy of the database", disk.label)
         return None
 
-    def settle_no_disk(self) -> None:
-        """See :func:`lifecycle.settle_no_disk`."""
-        lifecycle.settle_no_disk(self._context)
+    def clear_no_disk(self) -> None:
+        """See :func:`lifecycle.clear_no_disk`."""
+        lifecycle.clear_no_disk(self._context)
 
     def count_errors(self, well: Iterable[Disk], failed: Iterable[Disk]) -> None:
         """Count the passes in a row in which a disk failed; after three it is held."""

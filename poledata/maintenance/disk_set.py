@@ -16,9 +16,9 @@ from poledata.archive import buffer
 from poledata.config import Config
 from poledata.disk_map import Entry
 from poledata.disks import bag
-from poledata.disks.free_space import label_key
 from poledata.disks.identity import chown_command, opened_place
 from poledata.errors import DiskMapFault, Refused
+from poledata.formatting import label_key
 from poledata.maintenance import inventory
 from poledata.models import GONE, Disk, DiskState
 from poledata.system import file_systems, mounts

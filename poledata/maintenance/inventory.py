@@ -15,11 +15,10 @@ from pathlib import Path
 
 from poledata.config import Config
 from poledata.disks import bag
-from poledata.disks.free_space import label_key
 from poledata.disks.identity import HeldDisk, must_be_alone, opened_place, prove
 from poledata.errors import DISK_ERRNOS, DiskRefused, UsageFault
-from poledata.formatting import seconds, utc
-from poledata.models import GONE, Disk, DiskState, Role
+from poledata.formatting import label_key, seconds, utc
+from poledata.models import GONE, MANIFEST, Disk, DiskState, Role
 from poledata.settings import LABEL, fixed_part
 from poledata.system import paths
 
@@ -119,9 +118,9 @@ def _look_at(root_fd: int, place: Path) -> Marked | NotUsed | None:
     if mark is None:
         foreign = ", ".join(bag.foreign_entries(root_fd)[:3])
         return NotUsed(str(place), f"it has no mark, but holds {foreign}") if foreign else None
-    manifest, seal = paths.stat(root_fd, bag.MANIFEST), paths.stat(root_fd, bag.TAG_MANIFEST)
+    manifest, seal = paths.stat(root_fd, MANIFEST), paths.stat(root_fd, bag.TAG_MANIFEST)
     if manifest is None:
-        raise ValueError(f"it has no {bag.MANIFEST}")
+        raise ValueError(f"it has no {MANIFEST}")
     for at in (mark.opened_at, mark.closed_at or mark.opened_at):
         seconds(at)  # raises ValueError
     last_used_at = (seal and mark.closed_at) or utc(manifest.st_mtime)
@@ -174,7 +173,7 @@ def _looks_like_ours(root_fd: int) -> bool:
     with contextlib.suppress(FileNotFoundError):
         if b"Pole-" in bag.read_small(root_fd, bag.MARK):
             return True
-    return bool({bag.MANIFEST, bag.CATALOGUE} & set(bag.foreign_entries(root_fd)))
+    return bool({MANIFEST, bag.CATALOGUE} & set(bag.foreign_entries(root_fd)))
 
 
 # --- how it fits the database -------------------------------------------------------------

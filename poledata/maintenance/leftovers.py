@@ -77,6 +77,7 @@ class Leftovers:
             still_bad = [k for k in bad if not self._may_stay(held, k, lines.get(k.name))]
             if still_bad:
                 manifest.drop_lines(held.root_fd, {known.name for known in still_bad})
+                manifest.note_size(self.context.conn, held.disk, held.root_fd)
             for known in still_bad:
                 self._set_aside(held, known)
         except OSError as fault:

@@ -80,7 +80,7 @@ def _read(context: Context, held: HeldDisk, stop: threading.Event) -> BagReport:
     report = BagReport(disk.label, disk.role, disk.serial, disk.state.value)
     reading = _BagReading(context, held, report)
     try:
-        with context.board.isolated(f"{disk.label}: reading its bag", passes=(OSError,)):
+        with context.findings.isolated(f"{disk.label}: reading its bag", passes=(OSError,)):
             reading.read_manifest(stop)
             reading.find_files_without_line()
     except OSError as fault:
@@ -128,7 +128,7 @@ class _BagReading:
     def _isolated(self, listed: Listed) -> AbstractContextManager[None]:
         """Keep a bug to this line; faults of the disk pass."""
         about = f"{self.report.label}: the line of {shown(listed.name)}"
-        return self.context.board.isolated(about, passes=(OSError,))
+        return self.context.findings.isolated(about, passes=(OSError,))
 
     def _row(self, name: str) -> CopyOnDisk | None:
         return db.copies.file_on(self.context.conn, self.held.disk, name)

@@ -121,6 +121,8 @@ def _read_bags(
             except OSError as fault:
                 report.faults.append(f"its packing list can't be kept: {fault.strerror or fault}")
         _tell(context, held.disk, report)
+        if report.is_well and not is_dry:
+            manifest.note_size(context.conn, held.disk, held.root_fd)
     return reports
 
 
@@ -139,12 +141,12 @@ def _tell(context: Context, disk: Disk, report: BagReport) -> None:
     """Report a disk; the notice ends with a run that finds nothing, or by ``verify``."""
     about = disk.known_as
     if report.is_well:
-        is_ours = FOUND_BY in context.board.text("copy-damaged", about)
-        if is_ours and not db.copies.bad_copies_on(context.conn, disk):
-            context.board.settle(["copy-damaged"], about)
+        found = context.findings.get("copy-damaged", about)
+        if found and FOUND_BY in found.text and not db.copies.bad_copies_on(context.conn, disk):
+            context.findings.clear(["copy-damaged"], about)
         return
     bad = len(report.missing) + len(report.damaged) + len(report.lost)
-    context.board.tell(
+    context.findings.note(
         "copy-damaged",
         about,
         f"By its manifest {bad} files are missing or damaged there, {len(report.differences)} are "
@@ -291,7 +293,7 @@ def _add_copy(conn: db.Connection, disk: Disk, line: ManifestLine, at: str) -> b
 
 def _note_begin(context: Context) -> None:
     """Stored before the first row, so that a killed run does not look complete."""
-    context.board.tell(
+    context.findings.note(
         INCOMPLETE,
         "rebuild",
         f"{COMMAND} began at {utc_now()} and has not ended: the database does not know all that is "
@@ -303,11 +305,11 @@ def _note_begin(context: Context) -> None:
 def _note_end(context: Context, inventory: Inventory, closed: Collection[str]) -> None:
     """Report what this run could not read, until another run reads it."""
     lacking = dict(_not_read(context, inventory, closed))
-    for key in context.board.open_keys(INCOMPLETE):
+    for key in context.findings.keys(INCOMPLETE):
         if key not in (*lacking, *_OTHER_KEYS):
-            context.board.settle([INCOMPLETE], key)
+            context.findings.clear([INCOMPLETE], key)
     for key, why in lacking.items():
-        context.board.tell(INCOMPLETE, key, why, Severity.WARNING)
+        context.findings.note(INCOMPLETE, key, why, Severity.WARNING)
 
 
 def _not_read(

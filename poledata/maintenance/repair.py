@@ -50,7 +50,7 @@ from poledata.models import (
     Written,
 )
 from poledata.notices.defects import caught
-from poledata.notices.store import Board
+from poledata.notices.findings import Findings
 from poledata.system import locks, paths
 from poledata.system.direct_io import HashingReader
 
@@ -90,14 +90,14 @@ def repair(
     if emptied:
         _must_be_held(emptied)
     if is_dry:
-        context = replace(context, board=Board(context.conn, is_dry=True))
+        context = replace(context, findings=Findings(context.conn, is_dry=True))
     outcome = RepairResult()
     bad = {disk.id for disk in db.disks.disks(context.conn) if _is_about_copies(context, disk)}
     for role in Role:
         if emptied is None or emptied.role is role:
             _Repair(context, stop, watcher, role, emptied, is_dry, outcome).run()
     if not is_dry:
-        lifecycle.settle_no_disk(context)
+        lifecycle.clear_no_disk(context)
         _tell_how_disks_are(context, bad)
     return outcome
 
@@ -122,19 +122,20 @@ def _is_about_copies(context: Context, disk: Disk) -> bool:
     use; and of bad copies that a verification counted and a killed repair made again.
     """
     is_swept = disk.state is DiskState.ACTIVE and db.copies.ids_made_again(context.conn, disk)
-    was_counted = context.board.value("copy-damaged", disk.known_as)
+    found = context.findings.get("copy-damaged", disk.known_as)
+    was_counted = found and found.value
     return bool(db.copies.bad_copies_on(context.conn, disk) or is_swept or was_counted)
 
 
 def _tell_how_disks_are(context: Context, were_bad: set[int]) -> None:
     """Settle the notices of disks that had bad copies, if each was made again."""
     for disk in db.disks.disks(context.conn):
-        with context.board.isolated(f"{disk.label}: telling of its copies"):
+        with context.findings.isolated(f"{disk.label}: telling of its copies"):
             if db.copies.bad_copies_on(context.conn, disk):
-                lifecycle.tell_no_good_copy(context, disk)
+                lifecycle.note_no_good_copy(context, disk)
             elif disk.id in were_bad:
-                context.board.settle(["copy-damaged"], disk.known_as)
-    lifecycle.settle_repaired(context)
+                context.findings.clear(["copy-damaged"], disk.known_as)
+    lifecycle.clear_repaired(context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +252,7 @@ class Chooser:
         with db.transaction(self.context.conn):
             db.copies.set_copy_state(self.context.conn, known.id, copy.disk, state)
         text = f"Its copy on {copy.disk.label} was to be copied from, and is {state.value}."
-        self.context.board.tell("copy-damaged", shown(known.name), text)
+        self.context.findings.note("copy-damaged", shown(known.name), text)
 
     def _note_that_none_is_here(self, known: KnownFile, there: list[KnownCopy]) -> None:
         good = [
@@ -364,7 +365,7 @@ class _Repair:
         if len(todo) == 1:
             name = shown(db.files.file_by_id(self._context.conn, todo[0].file_id).name)
             self._outcome.failed[name] = bugs[0]
-            self._context.board.tell("defect", f"repair: {name}", f"{bugs[0]}.")
+            self._context.findings.note("defect", f"repair: {name}", f"{bugs[0]}.")
             return []
         middle = len(todo) // 2
         return [*self._in_isolation(todo[:middle]), *self._in_isolation(todo[middle:])]
@@ -397,7 +398,7 @@ class _Repair:
         return Planner(
             db.disks.disks(self._context.conn),
             mounted,
-            self._context.board,
+            self._context.findings,
             self._disks.out.union(out),
             self._promised_bytes,
             self._is_dry,
@@ -456,6 +457,7 @@ class _Repair:
         with db.transaction(self._context.conn):
             for result in results:
                 self._register(held.disk, result)
+            manifest.note_size(self._context.conn, held.disk, held.root_fd)
         again = (self._judge(result, held, chosen[result.job.name]) for result in results)
         return [todo for todo in again if todo]
 
@@ -473,11 +475,11 @@ class _Repair:
     def _judge(self, result: Result, held: HeldDisk, one: Chosen) -> Todo | None:
         """Return what must be tried again of a file that was not copied."""
         name = shown(one.known.name)
-        self._context.board.settle(["defect"], f"repair: {name}")
+        self._context.findings.clear(["defect"], f"repair: {name}")
         fault = result.fault or result.copies.get(self._role)
         if fault is None or isinstance(fault, Written):
             if one.known.id not in {file_id for file_id, _ in self._chooser.found_bad}:
-                self._context.board.settle(["copy-damaged"], name)
+                self._context.findings.clear(["copy-damaged"], name)
             return None
         if result.fault is not None or isinstance(fault, Stopped):
             return self._from_another(one, fault)

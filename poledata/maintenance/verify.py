@@ -25,7 +25,7 @@ from poledata.disks.mounted_disks import MountedDisks
 from poledata.errors import DiskRefused, Refused, Stopped
 from poledata.formatting import counted, shown, utc_now
 from poledata.maintenance.copy_check import OF_US_ERRNOS, CopyReading, examine
-from poledata.models import CopyOnDisk, CopyState, Disk, DiskState
+from poledata.models import MANIFEST, CopyOnDisk, CopyState, Disk, DiskState
 from poledata.notices.kinds import DISK_KINDS
 from poledata.system import mounts, paths
 from poledata.system.direct_io import HashingReader
@@ -33,7 +33,7 @@ from poledata.system.direct_io import HashingReader
 GIVEN_UP = (DiskState.LOST, DiskState.SPARE)
 AT_ONCE = 8  # disks that are read at the same time: more than the processors can hash
 Tick = Callable[[str, str, int], None]  # label, file name, bytes read
-_PARTS = (bag.DATA, bag.MANIFEST, bag.MARK)  # without one of these it is not an archive disk
+_PARTS = (bag.DATA, MANIFEST, bag.MARK)  # without one of these it is not an archive disk
 log = logging.getLogger(__name__)
 
 
@@ -110,7 +110,7 @@ def verify_all(
 
     def one(disk: Disk) -> VerifyResult:
         with _own_context(config) as context:
-            with context.board.isolated(f"{disk.label}: verifying"):
+            with context.findings.isolated(f"{disk.label}: verifying"):
                 return verify(context, disk, stop, tick, not_since)
             return VerifyResult(
                 disk.label, fault="a bug of this program; the log has its traceback"
@@ -131,10 +131,10 @@ def _own_context(config: Config) -> Iterator[Context]:
 
 def _tell_again(context: Context, found: Iterable[tuple[Disk, VerifyResult]]) -> None:
     """Report bad copies again: the reading of another disk may have changed what is true."""
-    lifecycle.settle_repaired(context)
+    lifecycle.clear_repaired(context)
     for disk, verdict in found:
         if verdict.damaged or verdict.missing:
-            with context.board.isolated(f"{disk.label}: telling of its copies"):
+            with context.findings.isolated(f"{disk.label}: telling of its copies"):
                 now = the_disk(context, disk.serial)
                 if now.state not in GIVEN_UP:
                     _tell_bad_copies(context, now, verdict)
@@ -175,6 +175,8 @@ def verify(
             reading.verify_copies(not_since)
             reading.find_unregistered()
             reading.compare_with_manifest()
+            if not verdict.bad_lines:  # else they are the reason
+                _note_differences(context, disk, verdict)
     except Stopped:
         pass  # ``left`` has how many
     except DiskRefused as fault:
@@ -220,7 +222,7 @@ class _Reading:
         for file_id in ids:
             self._go_on()
             about = f"{disk.label}: verifying file {file_id}"
-            with self.context.board.isolated(about, passes=(OSError,)):
+            with self.context.findings.isolated(about, passes=(OSError,)):
                 if copy := db.copies.copy_on(conn, disk, file_id):
                     self.verify_one(copy)
                 self.verdict.left -= 1
@@ -277,6 +279,8 @@ class _Reading:
             for name in sorted(lines.keys() - {copy.name for copy in copies})
             if paths.stat(root_fd, f"{bag.DATA}/{name}") is None
         ]
+        if not (self.verdict.unlisted or self.verdict.nowhere or self.verdict.unregistered):
+            manifest.note_size(self.context.conn, self.held.disk, root_fd)
 
 
 # --- notices ------------------------------------------------------------------------------
@@ -299,11 +303,26 @@ def _tell(
         _note_that_it_was_read(context, disk)
     if not verdict.is_well or verdict.left or db.copies.bad_copies_on(context.conn, disk):
         return
-    context.board.settle(["copy-damaged"], disk.known_as)
+    context.findings.clear(["copy-damaged"], disk.known_as)
     if _is_held_for_errors(disk):
         with db.transaction(context.conn):
             db.disks.unhold(context.conn, disk, "all its copies read well", utc_now())
-        context.board.settle(["disk-error"], disk.known_as)
+        context.findings.clear(["disk-error"], disk.known_as)
+
+
+def _note_differences(context: Context, disk: Disk, verdict: VerifyResult) -> None:
+    """Note that a disk and the database do not know the same files, or that they do."""
+    counts = {
+        "unregistered": verdict.unregistered,
+        "unlisted": verdict.unlisted,
+        "nowhere": verdict.nowhere,
+    }
+    found = [f"{len(names)} {what} ({names[0]})" for what, names in counts.items() if names]
+    if found:
+        text = f"{disk.label} and the database do not know the same files: {', '.join(found)}."
+        context.findings.note("disk-differs", disk.known_as, text)
+    else:
+        context.findings.clear(["disk-differs"], disk.known_as)
 
 
 def _is_held_for_errors(disk: Disk) -> bool:
@@ -325,7 +344,7 @@ def _tell_refused(context: Context, disk: Disk, refusal: DiskRefused, was_held: 
         with db.transaction(context.conn):
             at = utc_now()
             db.disks.note_event(context.conn, disk.id, at, db.disks.NOT_READ, refusal.why)
-    context.board.tell(refusal.kind, disk.known_as, f"{refusal.why}. {refusal.what_next}")
+    context.findings.note(refusal.kind, disk.known_as, f"{refusal.why}. {refusal.what_next}")
 
 
 def _note_that_it_was_read(context: Context, disk: Disk) -> None:
@@ -335,7 +354,8 @@ def _note_that_it_was_read(context: Context, disk: Disk) -> None:
             db.disks.note_event(context.conn, disk.id, utc_now(), db.disks.READ, None)
     if not _is_held_for_errors(disk):  # else its notice stays until the hold ends
         of_writing = {"disk-read-only"} if disk.state is DiskState.ACTIVE else set()
-        context.board.settle([kind for kind in DISK_KINDS if kind not in of_writing], disk.known_as)
+        over = [kind for kind in DISK_KINDS if kind not in of_writing]
+        context.findings.clear(over, disk.known_as)
 
 
 def _tell_bad_copies(context: Context, disk: Disk, verdict: VerifyResult) -> None:
@@ -356,8 +376,8 @@ def _tell_bad_copies(context: Context, disk: Disk, verdict: VerifyResult) -> Non
         )
     if texts:
         value = float(len(bad)) if bad else None
-        context.board.tell("copy-damaged", disk.known_as, " ".join(texts), value=value)
-    lifecycle.tell_no_good_copy(context, disk)
+        context.findings.note("copy-damaged", disk.known_as, " ".join(texts), value=value)
+    lifecycle.note_no_good_copy(context, disk)
 
 
 def _io_errors_text(verdict: VerifyResult) -> str:

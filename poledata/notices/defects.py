@@ -1,7 +1,7 @@
 """Contain a bug to the one thing that hit it: the work on everything else goes on.
 
 Around each unit of work (a file, a disk, a drive, a channel, a check) is ``caught``, or
-``Board.isolated``, which opens the notice too. A script that hit a bug ends with exit code 3
+``Findings.isolated``, which opens the notice too. A script that hit a bug ends with exit code 3
 (cli/app.py), once everything else is done.
 """
 

@@ -10,7 +10,7 @@ import os
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,9 +20,9 @@ from poledata.errors import ConfigFault, PoleError
 from poledata.formatting import seconds, utc, utc_now
 from poledata.models import Channel, Delivery, Message, Notice, Severity
 from poledata.notices.defects import caught
+from poledata.notices.findings import Findings
 from poledata.notices.kinds import DIGEST
 from poledata.notices.send import configured_channels, send_through
-from poledata.notices.store import Board
 from poledata.system import locks, privileges
 
 if TYPE_CHECKING:  # message.py is loaded only when there is something to send
@@ -75,7 +75,7 @@ def _send(
     send: Send,
 ) -> None:
     state = ["How the archive stands can't be told: see the log."]
-    with Board(conn).isolated("the state of the archive"):  # the notices go out without it
+    with Findings(conn).isolated("the state of the archive"):  # the notices go out without it
         state = state_lines(config, conn)
     messages = [_composed(one, state, now_s) for one in due]
     faults = send_all([one.channel for one in due], messages, send)
@@ -89,7 +89,10 @@ def _composed(due: _DueMessage, state: list[str], now_s: float) -> Message:
     from poledata.notices import message
 
     with caught(f"the message through {due.channel.name}"):
-        return message.compose(due.items, state, now_s)
+        whole = message.compose(due.items, state, now_s)
+        if due.channel.is_pager:
+            return replace(whole, body=message.whole_lines(whole.body, message.PAGER_CHARACTERS))
+        return whole
     subject = f"{message.PREFIX} {len(due.items)} notices: data_manager.py status"
     return Message(subject, "They can't be written out: the log says why.")
 
@@ -135,9 +138,9 @@ def _due_messages(
     config: Config, conn: db.Connection, channels: Sequence[Channel], now_s: float
 ) -> list[_DueMessage]:
     due = []
-    board = Board(conn, channels)
+    findings = Findings(conn)
     for channel in channels:
-        with board.isolated(f"channel {channel.name}"):
+        with findings.isolated(f"channel {channel.name}"):
             _queue_what_is_open(conn, channel)
             waiting = db.notices.deliveries(conn, channel.name)
             items = _due_items(config, conn, channel, waiting, now_s) if waiting else ()
@@ -182,23 +185,16 @@ def _must_wait(items: Sequence[Item], now_s: float) -> bool:
     return abs(now_s - max(seconds(str(one.tried_at)) for one in failed)) < wait_s
 
 
-def note_settings(config: Config, faults: Sequence[str], state_lines: StateLines) -> None:
-    """Open a notice for each setting that can't be used (``Key: why``); resolve the others."""
+def note_settings(conn: db.Connection, faults: Sequence[str]) -> None:
+    """Note each setting that can't be used (``Key: why``), and clear the others."""
     why: dict[str, dict[str, None]] = {}
     for key, _, text in (fault.partition(": ") for fault in faults):
         why.setdefault(Path(key).name, {})[text.rstrip(".")] = None
-    try:
-        with db.connect_again(config.db_path) as conn:
-            board = Board(conn, configured_channels(config.secrets))
-            before = set(board.open_keys("config-error"))
-            for key in before - why.keys():
-                board.settle(["config-error"], key)
-            for key, texts in why.items():
-                board.tell("config-error", key, f"{'; '.join(texts)}.")
-            if before != why.keys():
-                deliver(config, conn, state_lines)
-    except PoleError as fault:
-        log.warning("notices of settings can't be stored now: %s", fault)
+    findings = Findings(conn)
+    for key in set(findings.keys("config-error")) - why.keys():
+        findings.clear(["config-error"], key)
+    for key, texts in why.items():
+        findings.note("config-error", key, f"{'; '.join(texts)}.")
 
 
 # --- when no database can store a notice --------------------------------------------------
@@ -206,13 +202,22 @@ def note_settings(config: Config, faults: Sequence[str], state_lines: StateLines
 
 def tell_of_database(config: Config, trouble: PoleError) -> None:
     """Send what can't be stored: through each channel once per RepeatNotices."""
+    kind, about, text = "database-error", config.db_path, str(trouble)
+    if holders := locks.record_lock_holders(config.db_path):
+        kind, about = "database-locked", _while_locked(config)
+        text = f"{text}. It is locked by {' and '.join(map(str, holders))}."
     _send_unstored(
         config.secrets,
-        config.db_path,
-        Notice("database-error", "database", Severity.CRITICAL, str(trouble), utc_now()),
+        about,
+        Notice(kind, "database", Severity.CRITICAL, text, utc_now()),
         f"The archive {config.db_path}: how it stands can't be told without its database.",
         config.repeat_notices_s,
     )
+
+
+def _while_locked(config: Config) -> Path:
+    """Return what the stamps are about while another program locks the database."""
+    return config.db_path.with_name(f"{config.db_path.name}-locked")
 
 
 def tell_of_config(path: Path, fault: ConfigFault) -> None:
@@ -239,7 +244,7 @@ def _send_unstored(
     from poledata.notices.message import Item, News, compose
 
     channels = [c for c in configured_channels(secrets) if not _is_stamped(about, c, repeat_s)]
-    item = Item(News.NEW, Delivery(notice, "", 0, None, None, None))
+    item = Item(News.NEW, Delivery(notice, "", 0, None, None, None, None))
     message = compose([item], [state], time.time())
     faults = send_all(channels, [message] * len(channels))
     for channel, fault in zip(channels, faults, strict=True):
@@ -253,21 +258,26 @@ def _note_that_database_is_back(
     config: Config, conn: db.Connection, channels: Sequence[Channel]
 ) -> None:
     """Send the end of a notice that was not stored to the channels that got it."""
-    board = Board(conn, channels)
     for about, kind, key, failed, now in (
         (config.db_path, "database-error", "database", "It did not answer at", "it does now"),
+        (_while_locked(config), "database-locked", "database", "It was locked at", "it is free"),
         (config.path, "config-error", "configuration", "It could not be used at", "it can be now"),
     ):
         if stamps := _stamps_of(about):
             since = utc(min(stamp.lstat().st_mtime for stamp in stamps))
-            board.tell(kind, key, f"{failed} {since}; {now}.", Severity.CRITICAL)
-            board.settle([kind], key)
+            text = f"{failed} {since}; {now}. See {kind} in docs/operators.md."
+            names, at = [channel.name for channel in channels], utc_now()
+            with db.transaction(conn):
+                critical = Severity.CRITICAL
+                db.notices.open_notice(conn, kind, key, critical, text, at, None, names)
+                db.notices.resolve_notice(conn, kind, key, at)
         for stamp in stamps:
             stamp.unlink(missing_ok=True)
 
 
 def _all_stamps(config: Config) -> list[Path]:
-    return [*_stamps_of(config.db_path), *_stamps_of(config.path)]
+    abouts = (config.db_path, _while_locked(config), config.path)
+    return [stamp for about in abouts for stamp in _stamps_of(about)]
 
 
 def _stamps_of(about: Path) -> list[Path]:

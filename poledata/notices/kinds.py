@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from poledata.models import Notice, Severity
+from poledata.models import ArchiveCondition, Notice, Severity
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +154,54 @@ KINDS = {
         ("Mount a new disk of this role: format it, mount it, generate_db.py.",
          "No drive is left? Tell the people up north until when the room lasts."),
     ),
+    "no-pass": Kind(
+        _C, "no pass runs", "archives without a pass",
+        _IN_BUFFER,
+        ("Is cron running? systemctl status cron; crontab -l as the user who runs the archive.",
+         "Start one by hand: data_manager.py --config and the configuration. What does it print?",
+         "The machine was off? Then the next pass ends this."),
+    ),
+    "clock": Kind(
+        _W, "the clock is behind the database", "the clock is behind the database",
+        "Everything. Times in the database may be wrong.",
+        ("What time is it? date -u",
+         "Set the clock; then look at the program that sets it (chrony, ntp).",
+         "The clock was ahead for a while and is right now? ack it."),
+    ),
+    "file-open-long": Kind(
+        _W, "has been open for writing for a day", "files have been open for writing for a day",
+        "The file is in the buffer, untouched. It is archived once its writer closes it.",
+        ("Who has it open? sudo fuser -v and its path in the buffer.",
+         "Is that program stuck? Ask its owner before you end it.",),
+    ),
+    "disk-differs": Kind(
+        _W, "is not what the database knows", "disks are not what the database knows",
+        "Nothing was changed or removed. Files on the disk stay.",
+        ("Was an older database put back, or another image of a disk mounted? Then put the right "
+         "one back.",
+         "What differs? data_manager.py verify and the label.",
+         "Files there are not in the database? generate_db.py --from-disks, then verify again."),
+    ),
+    "smart-stale": Kind(
+        _W, "nobody has asked the drives for a week", "nobody has asked the drives for a week",
+        "Everything. But a drive that begins to fail would not be noticed.",
+        ("sudo get_SMART_status.py",
+         "Is its line in root's crontab? sudo crontab -l"),
+    ),
+    "not-told": Kind(
+        _W, "nothing gets through this channel", "nothing gets through these channels",
+        "Everything. But people may not hear of what comes next.",
+        ("data_manager.py notify --test: what does it say?",
+         "Is the network or the mail server down? Messages wait, and are sent later.",
+         "Is the address in .env still right?"),
+    ),
+    "database-locked": Kind(
+        _C, "another program keeps the database locked", "the database is locked",
+        _IN_BUFFER,
+        ("Close the program in the text: a database browser, an editor, a backup.",
+         "It does not close? kill -TERM and its number.",
+         "Nobody knows it? sudo fuser -v and the database."),
+    ),
     "no-new-files": Kind(
         _W, "nothing was archived for too long", "nothing was archived for too long",
         _IN_BUFFER,
@@ -215,8 +263,8 @@ SMART_KINDS = ("smart-failing", "smart-warning", "drive-missing")
 FILE_KINDS = ("copy-failed", "not-removed", "name-conflict", "bad-name")
 
 
-def own_headline(notice: Notice) -> str | None:
-    """Return the first sentence of a notice that says more than its kind's headline, else None.
+def own_headline(notice: Notice | ArchiveCondition) -> str | None:
+    """Return the first sentence of one that says more than its kind's headline, else None.
 
     If the database itself can be used, that is what an incomplete one lacks.
     """

@@ -20,7 +20,8 @@ SUBJECT_CHARACTERS = 80
 NAMED = 10  # of many notices of one kind
 PREFIX = "[pole-data]"
 _KEY_CHARACTERS = 30
-_TEXT_CHARACTERS = 1500  # of one notice
+PAGER_CHARACTERS = 1000
+_REST = "\n… the rest: data_manager.py status"
 _ONE_LINE_CHARACTERS = 150  # of one among many
 QUIET_FIRST_S, QUIET_LAST_S = 3600.0, 86_400.0
 OF_FILES = (*FILE_KINDS, "copy-damaged")  # there may be thousands of them
@@ -31,7 +32,8 @@ class News(Enum):
     """What is new about a notice, in the order of the message."""
 
     NEW = "new"
-    BACK = "again"
+    WORSE = "worse"
+    BACK = "back"
     STILL = "still open"
     OVER = "resolved"
 
@@ -64,8 +66,11 @@ def due(delivery: Delivery, now_s: float, repeat_s: float) -> Item | None:
         return Item(News.OVER, delivery) if is_due else None
     if notice.acked_until and notice.acked_until > utc(now_s):
         return None
+    if delivery.sent_at is None and delivery.sent_as:
+        return Item(News.WORSE, delivery)
     if delivery.sent_at is None:
-        return Item(News.BACK if notice.reopened else News.NEW, delivery)
+        was_heard_of = notice.reopened and delivery.tried_at
+        return Item(News.BACK if was_heard_of else News.NEW, delivery)
     is_due = abs(now_s - seconds(delivery.sent_at)) >= repeat_s
     return Item(News.STILL, delivery) if is_due else None
 
@@ -107,7 +112,7 @@ def _subject(items: Sequence[Item]) -> str:
     rest = len(items) - len(alike)
     more = f" (+{rest} more)" if rest else ""
     word = "resolved" if first.news is News.OVER else first.notice.severity.value.upper()
-    return f"{_cut(f'{PREFIX} {word} {_what(alike)}', SUBJECT_CHARACTERS - len(more))}{more}"
+    return f"{cut_text(f'{PREFIX} {word} {_what(alike)}', SUBJECT_CHARACTERS - len(more))}{more}"
 
 
 def _what(alike: Sequence[Item]) -> str:
@@ -129,8 +134,20 @@ def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def _cut(text: str, at_most: int) -> str:
-    return text if len(text) <= at_most else f"{text[: at_most - 1]}…"
+def cut_text(text: str, at_most: int) -> str:
+    """Return the whole words that fit, and an ellipsis for the rest; a single word is cut."""
+    if len(text) <= at_most:
+        return text
+    words, _, _ = text[:at_most].rpartition(" ")
+    return f"{(words or text)[: at_most - 1].rstrip()}…"
+
+
+def whole_lines(text: str, at_most: int) -> str:
+    """Return the first lines that fit, and where the rest is: for a pager."""
+    if len(text) <= at_most:
+        return text
+    room = text[: at_most - len(_REST)].rpartition("\n")[0]
+    return f"{room}{_REST}"
 
 
 # --- the body -----------------------------------------------------------------------------
@@ -144,11 +161,12 @@ def _paragraph(news: News, items: Sequence[Item], now_s: float) -> Iterator[str]
         yield notice.text
         return
     yield f"{news.value.upper()}  {notice.severity.value.upper()} {notice.kind}: {_what(items)}"
-    if len(items) == 1:
-        yield textwrap.indent(notice.text[:_TEXT_CHARACTERS], "  ")
-        yield f"  {_when(notice, now_s)}"
-    else:
+    if len(items) > 1:
         yield from _named(items, now_s)
+    elif news is not News.OVER:
+        yield textwrap.indent(notice.text, "  ")
+    if len(items) == 1:
+        yield f"  {_when(notice, now_s)}"
     if news is News.OVER or not kind.steps:
         return
     yield f"  What is safe: {kind.safe}"
@@ -159,8 +177,10 @@ def _paragraph(news: News, items: Sequence[Item], now_s: float) -> Iterator[str]
 
 def _named(items: Sequence[Item], now_s: float) -> Iterator[str]:
     for item in items[:NAMED]:
-        text = " ".join(item.notice.text.split())[:_ONE_LINE_CHARACTERS]
-        yield f"  {item.notice.key} ({_when(item.notice, now_s)}): {text}"
+        line = f"  {item.notice.key} ({_when(item.notice, now_s)})"
+        if item.news is not News.OVER:
+            line += f": {cut_text(' '.join(item.notice.text.split()), _ONE_LINE_CHARACTERS)}"
+        yield line
     if len(items) > NAMED:
         yield f"  … and {len(items) - NAMED} more: data_manager.py status --json lists all"
 

@@ -61,6 +61,19 @@ def send_through(channel: Channel, message: Message) -> str | None:
     return _run_child(order, SEND_TIMEOUT_S)
 
 
+def why_unusable(channel: Channel) -> str | None:
+    """Return why nothing can be sent through a channel, as far as that shows without sending."""
+    if not channel.is_command:
+        return _run_child({"check": channel.target}, SEND_TIMEOUT_S)
+    import shutil
+
+    try:
+        program, *_ = shlex.split(channel.target)
+    except ValueError as why:
+        return f"its command can't be read ({why})"
+    return None if shutil.which(program) else "there is no such program, or it can't be run"
+
+
 def heartbeat(secrets: Secrets) -> list[str]:
     """Send the heartbeat to the watchdog; return what failed."""
     faults = []

@@ -1,4 +1,4 @@
-"""The child process that sends one message, or fetches one URL: see send.py.
+"""The child process that sends one message, checks or fetches one URL: see send.py.
 
 It reads one JSON object from standard input. If it fails, it prints why, in one line without any
 part of the URL, and ends with exit code 1.
@@ -15,17 +15,29 @@ from urllib.parse import unquote
 from urllib.request import Request, urlopen
 
 _SOCKET_TIMEOUT_S = 20.0
+_NOT_UNDERSTOOD = "apprise does not understand this URL"
 
 
 def main() -> None:
     order = json.load(sys.stdin)
     try:
-        fault = get(order["get"]) if "get" in order else notify(**order)
+        if "check" in order:
+            fault = check(order["check"])
+        else:
+            fault = get(order["get"]) if "get" in order else notify(**order)
     except Exception as defect:  # a bug of apprise, or an apprise that can't be imported
         fault = f"it broke with {type(defect).__name__}"  # its text may hold secrets
     if fault:
         sys.stdout.write(f"{fault}\n")
         sys.exit(1)
+
+
+def check(url: str) -> str | None:
+    """Return why apprise could not send to a URL, as far as it knows without sending."""
+    import apprise
+
+    logging.getLogger("apprise").propagate = False
+    return None if apprise.Apprise.instantiate(url) else _NOT_UNDERSTOOD
 
 
 def notify(notify: str, subject: str, body: str) -> str | None:
@@ -37,7 +49,7 @@ def notify(notify: str, subject: str, body: str) -> str | None:
     logging.getLogger("apprise").propagate = False
     sender = apprise.Apprise(asset=apprise.AppriseAsset(app_id="pole-data"))
     if not sender.add(notify):
-        return "apprise does not understand this URL"
+        return _NOT_UNDERSTOOD
     if sender.notify(title=subject, body=body, body_format=apprise.NotifyFormat.TEXT):
         return None
     return without_secrets(warnings.last or "not delivered", notify)

@@ -89,7 +89,7 @@ def check(
     """Judge every disk, and record what was seen."""
     checked = []
     for disk in disks:
-        with context.board.isolated(f"{disk.label}: its SMART check"):
+        with context.findings.isolated(f"{disk.label}: its SMART check"):
             checked.append(_check(context.conn, disk, found, now_s))
     return checked
 
@@ -145,7 +145,7 @@ def _record(conn: db.Connection, checked: Checked, past: Past, at: str) -> None:
 
 def may_change_holds(context: Context, checked: Iterable[Checked]) -> bool:
     """True if a hold may begin or end: only then is it worth waiting for the turn."""
-    were_several = "several" in context.board.open_keys("smart-failing")
+    were_several = "several" in context.findings.keys("smart-failing")
     is_well_again = any(_is_well_again(context, one) for one in checked)
     return were_several or is_well_again or bool(_to_hold(context))
 
@@ -188,18 +188,18 @@ def _is_well_again(context: Context, one: Checked) -> bool:
 def tell(context: Context, checked: Iterable[Checked]) -> None:
     """Open, renew and resolve the notices about these disks."""
     for one in checked:
-        with context.board.isolated(f"{one.disk.label}: telling of its drive"):
+        with context.findings.isolated(f"{one.disk.label}: telling of its drive"):
             _tell(context, one)
 
 
 def _tell(context: Context, one: Checked) -> None:
     now = replace(one, disk=lifecycle.the_disk(context, one.disk.serial))
     kind, what = _NOTICES.get(one.verdict.health, ("", ""))
-    context.board.settle(_resolved(one.verdict, kind), one.disk.label)
+    context.findings.clear(_resolved(one.verdict, kind), one.disk.label)
     if kind:
         text = f"{_name(now)} {what}: {'; '.join(one.verdict.reasons)}. "
         text += f"{_files_text(context.conn, now.disk)} {_next_step(now)}"
-        context.board.tell(kind, one.disk.label, text, _severity(now), one.verdict.value)
+        context.findings.note(kind, one.disk.label, text, _severity(now), one.verdict.value)
 
 
 def _resolved(verdict: DriveVerdict, kind: str) -> Iterable[str]:

@@ -17,14 +17,14 @@ from pathlib import Path
 from poledata import db
 from poledata.archive import buffer, buffer_marker, buffer_writers
 from poledata.archive.buffer_writers import WriterRule
-from poledata.config import Config
+from poledata.config import Config, Secrets
 from poledata.disks import free_space
 from poledata.disks.identity import HeldDisk
 from poledata.disks.mounted_disks import MountedDisks
 from poledata.errors import DiskRefused, TooFewDescriptors
 from poledata.formatting import seconds, shown, size_text, utc_now
 from poledata.models import Disk, DiskState, Role, Waiting
-from poledata.notices.send import configured_channels
+from poledata.notices.send import configured_channels, why_unusable
 from poledata.system import file_descriptors, paths
 from poledata.system.privileges import user_name
 
@@ -135,9 +135,11 @@ def _damaged(config: Config, damage: Sequence[str]) -> CheckFinding:
 
 def _known_gaps(conn: db.Connection) -> Iterator[CheckFinding]:
     """Return what is on the disks but not in the database, as far as that is known."""
-    for notice in db.notices.open_notices(conn):
-        if notice.kind == "database-error":
-            yield _fault(f"the database, {notice.key}: {notice.text}")
+    if db.sqlite.is_wal(conn):
+        yield _fault("the database is in WAL mode: another program has it open; close that")
+    for found in db.findings.findings(conn):
+        if found.kind == "database-error":
+            yield _fault(f"the database, {found.key}: {found.text}")
 
 
 def _clock(conn: db.Connection) -> CheckFinding:
@@ -149,14 +151,27 @@ def _clock(conn: db.Connection) -> CheckFinding:
 
 
 def _channels(config: Config) -> Iterator[CheckFinding]:
-    names = [channel.name for channel in configured_channels(config.secrets)]
-    if names:
-        text = f"{', '.join(names)} (data_manager.py notify --test tries them)"
+    channels = configured_channels(config.secrets)
+    for channel in channels:
+        if why := why_unusable(channel):
+            yield _fault(f"channel {channel.name}: {why}: correct it in .env")
+    if channels:
+        names = ", ".join(channel.name for channel in channels)
+        text = f"{names} (data_manager.py notify --test tries them)"
     else:
-        text = "none is set in .env, so nobody is told of anything: see .env.example"
-    yield CheckFinding(bool(names) or not config.require_mount, f"channels: {text}")
-    fed = config.secrets.heartbeat_command or config.secrets.heartbeat_url
-    yield CheckFinding(True, f"watchdog: {'gets a heartbeat' if fed else 'none is set in .env'}")
+        text = "none is set in .env, so nobody is notified: see .env.example"
+    is_demo = not config.require_mount
+    yield CheckFinding(bool(channels) or is_demo, f"channels: {text}")
+    yield _watchdog(config.secrets, is_demo)
+
+
+def _watchdog(secrets: Secrets, is_demo: bool) -> CheckFinding:
+    if secrets.is_without_watchdog:
+        return CheckFinding(True, "watchdog: none, on purpose")
+    if secrets.heartbeat_command or secrets.heartbeat_url:
+        return CheckFinding(True, "watchdog: gets a heartbeat")
+    text = "watchdog: none is set in .env: POLE_HEARTBEAT_URL, or none on purpose"
+    return CheckFinding(is_demo, text)
 
 
 # --- buffer -------------------------------------------------------------------------------

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import groupby
 
 from poledata import db
 from poledata.archive import buffer, buffer_marker, buffer_writers
+from poledata.archive.buffer import Seen
 from poledata.config import Config
-from poledata.context import is_here
+from poledata.context import is_here, places_here
 from poledata.db.sqlite import Connection
-from poledata.disks import free_space
-from poledata.formatting import DAY_S, utc
-from poledata.models import GONE, Disk, DiskState, Role
+from poledata.formatting import DAY_S, label_key, utc
+from poledata.models import GONE, MANIFEST, Disk, DiskState, Role
 from poledata.notices.send import configured_channels
 from poledata.status.facts import (
     ArchivedAmount,
+    ArchiveEvidence,
     BufferStatus,
     DiskStatus,
+    Limits,
+    ManifestSize,
     Status,
     Undelivered,
 )
@@ -29,6 +34,11 @@ from poledata.system import locks, mounts
 
 def collect(config: Config, conn: Connection) -> Status:
     """Return the state of everything, with the verdict."""
+    return judged(*gather(config, conn, look_at_buffer(config, conn)))
+
+
+def gather(config: Config, conn: Connection, seen: BufferLook) -> tuple[Status, ArchiveEvidence]:
+    """Return what the database knows and what can be seen now, without a verdict."""
     now_s = time.time()
     archived = _archived(conn, now_s)
     passes = locks.pass_times(config.db_path)
@@ -41,7 +51,7 @@ def collect(config: Config, conn: Connection) -> Status:
         db_path=str(config.db_path),
         stand_ins=not config.require_mount,
         unidentified_drives=config.require_mount and config.accept_unidentified,
-        buffer=_buffer(config, conn),
+        buffer=seen.status,
         disks=tuple(_disks(config, conn, archived, now_s)),
         archived=archived,
         lacking_copies=buffer_marker.count_lacking(config, conn),
@@ -65,7 +75,27 @@ def collect(config: Config, conn: Connection) -> Status:
         channels=tuple(c.name for c in configured_channels(config.secrets)) if is_owner else None,
         has_watchdog=config.secrets.has_watchdog if is_owner else None,
     )
-    return judged(status)
+    return status, _evidence(config, conn, seen, status)
+
+
+def _evidence(
+    config: Config, conn: Connection, seen: BufferLook, status: Status
+) -> ArchiveEvidence:
+    is_owner = os.geteuid() == _cron_uid(config)
+    return ArchiveEvidence(
+        findings=tuple(db.findings.findings(conn)),
+        limits=Limits(
+            config.no_new_files_after_s, config.buffer_full_percent, config.spare_disks_low
+        ),
+        buffer_path=str(config.buffer),
+        buffer_free_bytes=seen.free_bytes,
+        arrived_in_a_day_bytes=seen.arrived_in_a_day_bytes,
+        without_marker=seen.without_marker,
+        made_at=db.disks.made_at(conn),
+        is_wal=is_owner and db.sqlite.is_wal(conn),
+        rooms_bytes={item.disk.id: _room_bytes(config, item) for item in status.disks},
+        manifests=tuple(_manifests(config, conn, status.disks)),
+    )
 
 
 def _archived(conn: Connection, now_s: float) -> ArchivedAmount:
@@ -114,7 +144,7 @@ def _full_at_s(config: Config, disk: Disk, archived: ArchivedAmount, now_s: floa
 
 
 def _primaries_first(disk: Disk) -> tuple[bool, tuple[str, int]]:
-    return disk.role is Role.COPY, free_space.label_key(disk.label)
+    return disk.role is Role.COPY, label_key(disk.label)
 
 
 def _cron_uid(config: Config) -> int:
@@ -134,26 +164,81 @@ def _undelivered(config: Config, conn: Connection) -> Iterator[Undelivered]:
         yield Undelivered(channel, len(ones), last.attempts, str(last.last_error))
 
 
-def _buffer(config: Config, conn: Connection) -> BufferStatus:
+def _manifests(
+    config: Config, conn: Connection, disks: Iterable[DiskStatus]
+) -> Iterator[ManifestSize]:
+    """Yield the sizes of the manifests of the disks in use that are here and respond."""
+    mounted = mounts.mounted_places() if config.require_mount else None
+    known = db.disks.manifest_sizes(conn)
+    for item in disks:
+        for place in places_here(config, item.disk, mounted) if item.disk.id in known else ():
+            try:
+                info = os.stat(place / MANIFEST, follow_symlinks=False)
+            except OSError:
+                continue  # it is not there or does not respond: who uses the disk notes that
+            if stat.S_ISREG(info.st_mode):
+                yield ManifestSize(item.disk.label, info.st_size, known[item.disk.id])
+
+
+def _room_bytes(config: Config, item: DiskStatus) -> int:
+    """Return how much still fits on a disk that may take files; 0 if it can't be measured."""
+    free_bytes = item.disk.free_bytes
+    is_ours = item.disk.state in (DiskState.ACTIVE, DiskState.SPARE) and item.is_mounted
+    if free_bytes is None and is_ours:
+        free_bytes = _measured_bytes(config, item.disk)
+    return max(0, (free_bytes or 0) - config.min_free_bytes)
+
+
+def _measured_bytes(config: Config, disk: Disk) -> int:
+    mounted = mounts.mounted_places() if config.require_mount else None
+    for place in places_here(config, disk, mounted):
+        try:
+            vfs = os.statvfs(place)
+        except OSError:
+            continue  # it does not respond
+        return vfs.f_bavail * vfs.f_frsize
+    return 0
+
+
+@dataclass(frozen=True, slots=True)
+class BufferLook:
+    """What can be seen in the buffer now."""
+
+    status: BufferStatus
+    free_bytes: int | None = None
+    arrived_in_a_day_bytes: int = 0
+    without_marker: str | None = None
+
+
+def look_at_buffer(config: Config, conn: Connection, seen: Seen | None = None) -> BufferLook:
+    """Look at the whole buffer; nothing is changed. ``seen``: what was just seen there."""
     try:
         fd = os.open(config.buffer, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as fault:
-        return BufferStatus(fault=fault.strerror)
+        return BufferLook(BufferStatus(fault=fault.strerror))
     try:
-        if wrong := buffer_marker.prove(config, conn, fd, may_adopt=False).wrong:
-            return BufferStatus(fault=wrong, is_wrong=True)
-        return _buffer_content(config, fd)
+        proof = buffer_marker.prove(config, conn, fd, may_adopt=False)
+        if proof.wrong:
+            return BufferLook(BufferStatus(fault=proof.wrong, is_wrong=True))
+        without = None
+        if proof.unmarked and not proof.is_full:
+            without = buffer_marker.without_marker(config, proof.unmarked)
+        seen = seen or _scan(config, fd)
+        return _buffer_content(config, fd, seen, without)
     finally:
         os.close(fd)
 
 
-def _buffer_content(config: Config, fd: int) -> BufferStatus:
-    rule = buffer_writers.look(fd, config.remote_writers)
+def _scan(config: Config, fd: int) -> Seen:
     settle_s = buffer_marker.settle_s(config.settle_s, fd)
-    seen = buffer.scan(fd, config.extensions, settle_s, time.time(), at_most=1)
+    return buffer.scan(fd, config.extensions, settle_s, time.time(), at_most=1)
+
+
+def _buffer_content(config: Config, fd: int, seen: Seen, without_marker: str | None) -> BufferLook:
+    rule = buffer_writers.look(fd, config.remote_writers)
     space = mounts.space(fd)
     oldest = seen.waiting[0] if seen.waiting else None
-    return BufferStatus(
+    status = BufferStatus(
         fault="; ".join(f"{name}: {why}" for name, why in seen.unlistable.items()) or None,
         finished_files=seen.settled_files,
         finished_bytes=seen.settled_bytes,
@@ -167,3 +252,4 @@ def _buffer_content(config: Config, fd: int) -> BufferStatus:
         writer_rule=rule.why,
         used_percent=100 * space.used_bytes / max(1, space.used_bytes + space.free_bytes),
     )
+    return BufferLook(status, space.free_bytes, seen.settled_in_a_day_bytes, without_marker)

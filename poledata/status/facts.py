@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from poledata.models import (
     Disk,
+    Finding,
     HealthCheck,
     Notice,
     PassRow,
@@ -112,3 +114,37 @@ class Status:
     has_watchdog: bool | None = None  # True also if it is "none" on purpose
     verdict: ArchiveVerdict = ArchiveVerdict.ALL_WELL
     reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """From where on something is a condition: settings of the configuration; 0: never."""
+
+    no_new_files_after_s: float = 0.0
+    buffer_full_percent: float = 101.0
+    spare_disks_low: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestSize:
+    """How long the manifest of a disk is, and was when a copy there was last registered."""
+
+    label: str
+    is_bytes: int
+    known_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveEvidence:
+    """What the conditions need besides the status that people see."""
+
+    findings: tuple[Finding, ...] = ()
+    limits: Limits = Limits()
+    buffer_path: str = ""
+    buffer_free_bytes: int | None = None
+    arrived_in_a_day_bytes: int = 0  # of the files that wait, those of the last day
+    without_marker: str | None = None  # the buffer has none, though nothing speaks against it
+    made_at: str | None = None  # when the database was made
+    is_wal: bool = False
+    rooms_bytes: Mapping[int, int] = field(default_factory=dict)  # by disk id: what still fits
+    manifests: tuple[ManifestSize, ...] = ()

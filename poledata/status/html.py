@@ -15,15 +15,14 @@ from pathlib import Path
 import jinja2
 
 from poledata import __version__, db
-from poledata.archive.monitor import CRITICAL_PERCENT
 from poledata.formatting import DAY_S, people_time, seconds, size_text, utc
 from poledata.models import GONE, DayDone, Disk, DiskState, Role, SmartCheck
 from poledata.notices.kinds import KINDS
 from poledata.smart import rules
 from poledata.status import text
+from poledata.status.conditions import BUFFER_CRITICAL_PERCENT, NO_PASS_FOR_S
 from poledata.status.facts import DiskStatus, Status
 from poledata.status.text import Fact
-from poledata.status.verdict import NO_PASS_FOR_S
 
 BEGINNING = "<!DOCTYPE html>\n<!-- the status page of Pole Data Manager -->\n"
 DAYS = 28
@@ -121,7 +120,7 @@ def render(status: Status, trends: Trends, full_percent: float) -> str:
         notices=status.notices[: text.NOTICES_LISTED],
         kinds=KINDS,
         pending=status.pending[: text.FILES_LISTED],
-        levels=(full_percent, CRITICAL_PERCENT),
+        levels=(full_percent, BUFFER_CRITICAL_PERCENT),
         days=trends.days,
         columns=columns([day.size_bytes for day in trends.days]),
         columns_width=len(trends.days) * COLUMN_WIDTH,

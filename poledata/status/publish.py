@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING
 from poledata import db
 from poledata.config import INSTALL_PAGE, Config
 from poledata.errors import NotWritten, PoleError
-from poledata.notices.send import configured_channels
-from poledata.notices.store import Board
+from poledata.notices.findings import Findings
 from poledata.system import locks
 
 if TYPE_CHECKING:
@@ -29,34 +28,33 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def rewrite(config: Config) -> list[str]:
+def rewrite(config: Config, conn: db.Connection) -> list[str]:
     """Rewrite the files that StatusPage and MetricsFile name; return which can't be written."""
     if config.status_page is None and config.metrics_file is None:
         return []
     try:
         with locks.only_one(config.db_path, locks.Task.PAGE) as is_ours:
             if is_ours:
-                return _rewrite(config)
+                return _rewrite(config, conn)
             log.warning("the status page is not written: another pass is still writing it")
     except PoleError as fault:
         log.warning("the status page is not written: %s", fault)
     return []
 
 
-def _rewrite(config: Config) -> list[str]:
+def _rewrite(config: Config, conn: db.Connection) -> list[str]:
     from poledata.status.collect import collect
 
     faults: list[str] = []
-    with db.connect(config.db_path) as conn:
-        board = Board(conn, configured_channels(config.secrets))
-        with board.isolated("the status page and the metrics"):
-            status = collect(config, conn)
-            if config.status_page:
-                with _logged("StatusPage", faults), board.isolated("status page"):
-                    write_page(config.status_page, config, conn, status)
-            if config.metrics_file:
-                with _logged("MetricsFile", faults), board.isolated("metrics"):
-                    write_metrics(config.metrics_file, status)
+    findings = Findings(conn)
+    with findings.isolated("the status page and the metrics"):
+        status = collect(config, conn)
+        if config.status_page:
+            with _logged("StatusPage", faults), findings.isolated("status page"):
+                write_page(config.status_page, config, conn, status)
+        if config.metrics_file:
+            with _logged("MetricsFile", faults), findings.isolated("metrics"):
+                write_metrics(config.metrics_file, status)
     return faults
 
 

@@ -51,6 +51,9 @@ class LockHolder:
     def command(self) -> str:
         return shown(" ".join(self.arguments))
 
+    def __str__(self) -> str:
+        return f"process {self.pid} ({self.command or 'unknown'})"
+
     @property
     def is_expected(self) -> bool:
         """True if it is one of our scripts, or if the system does not show what it is."""
@@ -238,17 +241,38 @@ def _try_lock(fd: int) -> bool:
 
 
 def _holder(info: os.stat_result) -> LockHolder | None:
-    """Return who holds this lock, by proc_locks(5); None if nobody does."""
-    file = f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}:{info.st_ino}"
-    for line in Path("/proc/locks").read_text().splitlines():
-        _, kind, _, _, pid, where, *_ = line.split()
-        if kind == "FLOCK" and where == file:
-            holder_pid = int(pid)
+    """Return who holds this lock; None if nobody does."""
+    for kind, pid, file in _held_locks():
+        if kind == "FLOCK" and file == _key(info):
+            holder_pid = pid
             is_hidden = os.path.exists(f"/proc/{pid}") and not os.access(f"/proc/{pid}/fd", os.R_OK)
             if not is_hidden and not _has_open(holder_pid, info):
                 holder_pid = _pid_with(info)  # it has ended, and left the lock to a child
             return LockHolder(holder_pid, _arguments_of(holder_pid))
     return None
+
+
+def record_lock_holders(path: Path) -> list[LockHolder]:
+    """Return the other processes that hold record locks on a file, as SQLite takes them."""
+    info = _stat(path)
+    if info is None:
+        return []
+    pids = {pid for kind, pid, file in _held_locks() if kind != "FLOCK" and file == _key(info)}
+    if -1 in pids:  # locks of an open file description: /proc/locks names no process
+        pids = {*pids - {-1}, _pid_with(info)}
+    return [LockHolder(pid, _arguments_of(pid)) for pid in sorted(pids - {0, os.getpid()})]
+
+
+def _held_locks() -> Iterator[tuple[str, int, str]]:
+    """Yield the kind, process and file of each lock, by proc_locks(5)."""
+    for line in Path("/proc/locks").read_text().splitlines():
+        _, kind, *_, pid, file, _, _ = line.split()
+        if kind != "->":  # who waits for one holds none
+            yield kind, int(pid), file
+
+
+def _key(info: os.stat_result) -> str:
+    return f"{os.major(info.st_dev):02x}:{os.minor(info.st_dev):02x}:{info.st_ino}"
 
 
 def _has_open(pid: int, info: os.stat_result) -> bool:

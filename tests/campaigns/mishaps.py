@@ -64,7 +64,7 @@ def killed(winter: Winter) -> None:
 def killed_while_closing(winter: Winter) -> None:
     """A person closes a disk, and the power is gone."""
     quiet_day(winter)
-    winter.station.kill_halfway("close", winter.pick(winter.station.in_use()))
+    winter.station.kill_halfway("close", "--yes", winter.pick(winter.station.in_use()))
     winter.station.cron()
 
 
@@ -164,7 +164,7 @@ def falls_from_the_shelf(winter: Winter) -> None:
 def not_trusted(winter: Winter) -> None:
     """A disk in use rattles: what it holds is copied elsewhere, then it is given up."""
     station, label = winter.station, winter.pick(winter.station.in_use())
-    station.order("hold", label, "--why", "it rattles")
+    station.order("hold", "--yes", label, "--why", "it rattles")
     quiet_day(winter)
     winter.winterover.repair(label)
     winter.winterover.give_up(label, "it rattled")
@@ -188,7 +188,7 @@ def rots_on_the_shelf(winter: Winter) -> None:
 def held(winter: Winter) -> None:
     """A disk is taken out for a day, for its slot is dirty, and comes back."""
     station, label = winter.station, winter.pick(winter.station.in_use())
-    station.order("hold", label, "--why", "dirty slot")
+    station.order("hold", "--yes", label, "--why", "dirty slot")
     station.loops[label].umount()
     quiet_day(winter)
     station.loops[label].mount()

@@ -94,7 +94,7 @@ class Stage:
         for label, state in self.world.disk_states().items():
             if state == "active":
                 shutil.rmtree(self.world.disks[label] / ".aside", ignore_errors=True)
-                outcome = self.run("close", label)
+                outcome = self.run("close", "--yes", label)
                 assert outcome.code == 0 or self._is_refused(outcome), outcome.err
         self.world.check()  # … by now
 
@@ -171,7 +171,7 @@ def closing(world: World) -> tuple[str, ...]:
     world.put("adopted.g3", 700)
     source = world.buffer / "adopted.g3"
     leave_a_copy(world, "P01", "adopted.g3", source.read_bytes(), line_of(source, "adopted.g3"))
-    return ("close", "P01")
+    return ("close", "--yes", "P01")
 
 
 def verifying(world: World) -> tuple[str, ...]:

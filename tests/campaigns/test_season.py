@@ -27,7 +27,7 @@ from poledata.models import Channel, Message, Severity
 from poledata.notices import delivery_queue, send_child
 from poledata.notices.kinds import KINDS
 from poledata.notices.send import configured_channels
-from poledata.notices.store import Board
+from tests.helpers.notice_board import NoticeBoard
 from tests.helpers.post import Receiver, refused_port
 from tests.helpers.world import World
 
@@ -139,7 +139,7 @@ class Season:
 
     def one_pass(self, all_faults: list[Fault]) -> None:
         self.now_s += PASS_S
-        board = Board(self.conn, self.channels, clock=lambda: self.now_s)
+        board = NoticeBoard(self.conn, self.channels, clock=lambda: self.now_s)
         for fault in all_faults:
             self._live(fault)
             self._tell(board, fault)
@@ -158,7 +158,7 @@ class Season:
         elif fault.may_get_worse and not fault.is_worse and self.random.random() < 0.02:
             fault.is_worse = True
 
-    def _tell(self, board: Board, fault: Fault) -> None:
+    def _tell(self, board: NoticeBoard, fault: Fault) -> None:
         key = (fault.kind, fault.key)
         is_there = fault.until_s is not None
         is_there = is_there and not (fault.flaps and self.random.random() < 0.5)

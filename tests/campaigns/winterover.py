@@ -182,7 +182,7 @@ class Winterover:
         aside = self.station.disks[label] / ".aside"
         self.station.counts["emptied .aside"] += aside.exists()
         shutil.rmtree(aside, ignore_errors=True)
-        self.station.order("close", label)
+        self.station.order("close", "--yes", label)
 
     def close_all(self) -> None:
         for label in self.station.in_state("active"):

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from poledata import db
-from tests.helpers.world import REPO
+from tests.helpers.world import REPO, World
 
 
 def add_event(conn: db.Connection, event: str) -> None:
@@ -51,3 +51,12 @@ def structure(path: Path) -> list[tuple[str, str]]:
     with closing(sqlite3.connect(path)) as conn:
         rows = conn.execute("SELECT name, sql FROM sqlite_schema WHERE sql NOT NULL").fetchall()
     return sorted((name, re.sub(r"--[^\n]*|\s|\"", "", sql)) for name, sql in rows)
+
+
+def make_it_of_1_0_0(world: World) -> None:
+    """Take back what the upgrade to version 3 added."""
+    for table in ("buffers", "findings"):
+        world.sql(f"DROP TABLE {table}")
+    world.sql("ALTER TABLE disks DROP COLUMN manifest_bytes")
+    world.sql("ALTER TABLE deliveries DROP COLUMN sent_as")
+    world.sql("PRAGMA user_version = 2")

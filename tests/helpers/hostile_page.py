@@ -16,9 +16,8 @@ from poledata.models import (
 from poledata.status import html
 from poledata.status.facts import BufferStatus, DiskStatus, Undelivered
 from poledata.status.html import Curve, Point, Trends
-from poledata.status.verdict import judged
 from tests.helpers.sample_page import DAYS, SAMPLE
-from tests.helpers.sample_status import AT, NOON, disk
+from tests.helpers.sample_status import AT, NOON, disk, judged
 
 EVIL = "<script>document.title='owned'</script><img src=x onerror=alert(1)>\"'&amp;{{ 7*7 }}"
 HOSTILE = judged(

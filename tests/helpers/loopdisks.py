@@ -285,7 +285,9 @@ class LoopWorld(World):
         settings = {"AcceptUnidentifiedDrives": "yes", **settings}  # loop devices have no serial
         super().__init__(tmp_path, primaries, copies, **settings)
         secrets = self.root / ".env"
-        secrets.write_text("POLE_PAGER_COMMAND=true\n")  # somebody is told of real drives
+        secrets.write_text(
+            "POLE_PAGER_COMMAND=true\nPOLE_HEARTBEAT_URL=none\n"
+        )  # somebody is told of real drives
         secrets.chmod(0o600)
         self.loops: dict[str, LoopDisk] = {}
         self._down = ExitStack()

@@ -11,11 +11,12 @@ from typing import Any
 from poledata import config, db
 from poledata.context import Context
 from poledata.formatting import utc
-from poledata.notices.store import Board
+from poledata.notices.findings import Findings
 from poledata.smart import check as smart_check
 from poledata.smart.check import Checked
 from poledata.smart.report import read_report
 from poledata.smart.smartctl import FoundDrive
+from poledata.status.evaluate import update_notices
 from poledata.system import mounts
 from tests.helpers.world import REPO, World
 
@@ -89,7 +90,7 @@ def answer(world: World, label: str, name: str = "sata-good", *alter: Alter) -> 
 def house_of(world: World) -> Iterator[Context]:
     loaded = config.load(world.config_path, {})
     with db.connect(world.db_path) as conn:
-        yield Context(loaded, conn, Board(conn))
+        yield Context(loaded, conn, Findings(conn))
 
 
 def check(world: World, *found: FoundDrive, now_s: float | None = None) -> dict[str, Checked]:
@@ -102,6 +103,7 @@ def check(world: World, *found: FoundDrive, now_s: float | None = None) -> dict[
         if smart_check.may_change_holds(context, checked):
             smart_check.change_holds(context, checked, utc(now_s))
         smart_check.tell(context, checked)
+        update_notices(context.config, context.conn)
     return {one.disk.label: one for one in checked}
 
 

@@ -16,9 +16,8 @@ from poledata.models import DayDone, DiskState, HealthCheck, Notice, PassRow, Se
 from poledata.status import html
 from poledata.status.facts import ArchivedAmount, BufferStatus, DiskStatus, Status
 from poledata.status.html import Curve, DriveTrend, Point, Trends
-from poledata.status.verdict import judged
 from tests.helpers import browser
-from tests.helpers.sample_status import NOON, disk
+from tests.helpers.sample_status import NOON, disk, judged
 
 WIDTH, HEIGHT = 900, 1345
 TB = 10**12

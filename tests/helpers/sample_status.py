@@ -9,12 +9,15 @@ from poledata import db
 from poledata.models import (
     Disk,
     DiskState,
+    Finding,
     HealthCheck,
     PassRow,
     Role,
 )
+from poledata.status import verdict
 from poledata.status.facts import (
     ArchivedAmount,
+    ArchiveEvidence,
     BufferStatus,
     DiskStatus,
     Status,
@@ -88,3 +91,11 @@ def make_db(world: World, *labels: str) -> None:
             role = Role.PRIMARY if label.startswith("P") else Role.COPY
             is_stand_in = not world.require_mount
             db.disks.add_disk(conn, label, role, f"Z{label}", f"0x{number:016x}", is_stand_in, AT)
+
+
+def judged(status: Status) -> Status:
+    """The status with its verdict, if its open notices are what runs found."""
+    found = [
+        Finding(n.kind, n.key, n.severity, n.text, n.value, n.opened_at) for n in status.notices
+    ]
+    return verdict.judged(status, ArchiveEvidence(findings=tuple(found)))

@@ -36,13 +36,13 @@ def test_a_pass_with_nothing_to_do_loads_nothing_that_copies(world: World) -> No
     world.generate()
     world.run_pass(check=0)
     modules = loaded_by(world.run_pass(check=0, env={"PYTHONPROFILEIMPORTTIME": "1"}).err)
-    assert {"poledata.archive.run", "poledata.archive.monitor"} <= modules
+    assert {"poledata.archive.run", "poledata.status.conditions"} <= modules
     bare = [sys.executable, "-X", "importtime", "-c", "import click"]
     modules -= loaded_by(subprocess.run(bare, capture_output=True, text=True, check=True).stderr)
     idle = {"system.direct_io", "disk_map", "notices.send_child"}
     idle |= {f"archive.{m}" for m in ("batch", "copier", "disk_writer", "planner", "removal")}
     idle |= {f"disks.{m}" for m in ("bag", "closing", "identity", "lifecycle", "mounted_disks")}
-    idle |= {f"status.{m}" for m in ("facts", "html", "metrics", "text")}
+    idle |= {f"status.{m}" for m in ("check", "html", "metrics", "text")}
     idle |= {"disks.catalog_copy", "disks.manifest", "disks.free_space", "disks.upkeep"}
     assert {f"poledata.{m}" for m in idle} <= {module_of(path) for path in MODULES}
     assert modules & {"hashlib", "ctypes", "subprocess", *(f"poledata.{m}" for m in idle)} == set()

@@ -15,7 +15,7 @@ import pytest
 
 from poledata.archive.disk_writer import CopyWriter, Draft
 from poledata.disks import bag
-from poledata.models import CopyTarget, FileStat, Job, ManifestLine, Role, Waiting
+from poledata.models import MANIFEST, CopyTarget, FileStat, Job, ManifestLine, Role, Waiting
 from tests.helpers.damaged_copies import harm
 from tests.helpers.lost_database import lose_database
 from tests.helpers.verified_disks import filled, notice, states
@@ -36,7 +36,7 @@ PEAK = (
 
 
 def manifest_of(world: World, label: str) -> Path:
-    return world.disks[label] / bag.MANIFEST
+    return world.disks[label] / MANIFEST
 
 
 def bounded(world: World, script: str, *args: str, check: int) -> Run:
@@ -195,7 +195,7 @@ def test_a_wrong_line_on_a_damaged_manifest_is_the_fault_of_its_file_alone(tmp_p
     """What can't be taken out of a manifest with a bad line fails; other files get their lines."""
     (tmp_path / bag.INCOMING).mkdir()
     before = f"{ONE}  data/wrong.g3\noops\n".encode()
-    (tmp_path / bag.MANIFEST).write_bytes(before)
+    (tmp_path / MANIFEST).write_bytes(before)
     fd = os.open(tmp_path, os.O_RDONLY)
     waiting = Waiting("", FileStat(1, 1, 1, 1, 1), 0o644)
     group = [
@@ -214,7 +214,7 @@ def test_a_wrong_line_on_a_damaged_manifest_is_the_fault_of_its_file_alone(tmp_p
         None,
         ManifestLine(TWO, "new.g3", len(before)),
     )
-    assert (tmp_path / bag.MANIFEST).read_bytes() == before + f"{TWO}  data/new.g3\n".encode()
+    assert (tmp_path / MANIFEST).read_bytes() == before + f"{TWO}  data/new.g3\n".encode()
 
 
 def test_repair_goes_on_past_a_manifest_with_a_bad_line(world: World) -> None:
@@ -264,7 +264,7 @@ def huge(path: Path, content: bytes = b"") -> Path:
 def test_a_huge_packing_list_closes_nothing(world: World) -> None:
     """It is named with its byte; the run goes on, in bounded memory."""
     filled(world, "a.g3")
-    world.run_pass("close", "P01", check=0)
+    world.run_pass("close", "--yes", "P01", check=0)
     (packing_list,) = world.db_path.with_name("packing-lists").iterdir()
     huge(packing_list)
     world.sql("UPDATE disks SET state = 'active' WHERE label = 'P01'")
@@ -285,7 +285,7 @@ def test_an_earlier_list_of_any_size_is_compared_in_little_memory(world: World) 
     lists.mkdir()
     whole = manifest_of(world, "P01").read_bytes()
     old = huge(lists / "P01-ZTP01AA.sha512", whole)
-    bounded(world, "data_manager.py", "close", "P01", check=0)
+    bounded(world, "data_manager.py", "close", "--yes", "P01", check=0)
     assert old.stat().st_size == LONG_BYTES
     (new,) = set(lists.iterdir()) - {old}
     assert new.read_bytes() == whole

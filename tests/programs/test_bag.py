@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from poledata.disks import bag, manifest
 from poledata.formatting import why_not_carried
+from poledata.models import MANIFEST
 from tests.helpers.sample_disks import DISK, NAMES
 
 NOW_S = 1_795_458_057.9
@@ -73,7 +74,7 @@ def _tools_agree(root: Path, fd: int, names: list[str]) -> None:
     assert [line.name for line in manifest.read(fd)] == names
     for locale in ("C", "C.UTF-8"):
         subprocess.run(
-            ["sha512sum", "--check", "--strict", "--quiet", bag.MANIFEST],
+            ["sha512sum", "--check", "--strict", "--quiet", MANIFEST],
             cwd=root,
             env={"PATH": os.environ["PATH"], "LC_ALL": locale},
             check=True,

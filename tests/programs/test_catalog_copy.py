@@ -78,7 +78,7 @@ def test_a_closed_disk_has_the_last_one_and_vouches_for_it(loop_world: LoopWorld
     ready_world(loop_world)
     loop_world.put("b.g3")
     loop_world.run_pass(check=0)
-    loop_world.run_pass("close", "P01", check=0)
+    loop_world.run_pass("close", "--yes", "P01", check=0)
     disk = loop_world.disks["P01"]
     assert names_in(disk / NAME) == ["b.g3", "seed.g3"]
     assert "'P01','primary','ZTP01AA'" in "".join(rows(disk / NAME))
@@ -123,7 +123,7 @@ def test_without_room_it_is_left_out_and_nothing_else(
     loop_world.run_pass(check=0)
     assert not (loop_world.disks["P01"] / NAME).exists()
     assert "no room for a copy of the database" in loop_world.log()
-    loop_world.run_pass("close", "P01", check=0)  # what was kept free is for this too
+    loop_world.run_pass("close", "--yes", "P01", check=0)  # what was kept free is for this too
     assert names_in(loop_world.disks["P01"] / NAME) == ["a.g3"]
 
 

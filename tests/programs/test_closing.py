@@ -28,7 +28,7 @@ NAMES = ("z/RCW38/80296951/0000.g3", "a/0000.g3", "a.g3", "with blank/ü.g3", "a
 
 
 def close(world: World, label: str = "P01", check: int = 0, prefix: Sequence[str] = ()) -> Run:
-    return world.run_pass("close", label, check=check, prefix=prefix)
+    return world.run_pass("close", "--yes", label, check=check, prefix=prefix)
 
 
 def filled(world: World, *names: str) -> World:
@@ -115,9 +115,9 @@ def test_nothing_alters_a_closed_bag(loop_world: LoopWorld) -> None:
         ["verify", "P01"],
         ["check"],
         ["status"],
-        ["hold", "P01", "--why", "test"],
+        ["hold", "--yes", "P01", "--why", "test"],
         ["unhold", "P01"],
-        ["close", "S01"],
+        ["close", "--yes", "S01"],
         ["verify", "P01"],
     ):
         world.run_pass(*command, check=0)
@@ -214,14 +214,14 @@ def test_a_close_that_is_killed_anywhere_is_finished_or_was_not_begun(
     (world.disks["P01"] / ".aside").mkdir()
     paths = [world.db_path] if call in IN_DATABASE else []
     start = Rewound(world)
-    world.run_pass("close", "P01", check=0, prefix=strace(world, call, paths))
+    world.run_pass("close", "--yes", "P01", check=0, prefix=strace(world, call, paths))
     times = (world.root / "trace").read_text().count(f"{call}(")
     assert times > 0
     ends = set()
     for nth in range(1, times + 1):
         start.rewind()
         prefix = strace(world, call, paths, f"signal=SIGKILL:when={nth}")
-        world.run_pass("close", "P01", check=-9, prefix=prefix)
+        world.run_pass("close", "--yes", "P01", check=-9, prefix=prefix)
         world.check(finished=False)
         begun = world.disk_states()["P01"]
         world.run_pass(check=0)
@@ -244,7 +244,7 @@ SEALING = "renameat"  # of a close: sorted manifest, the same again, bag-info, t
 def half_closed(world: World) -> World:
     """P01 is closed in the database, its tag manifest is not written yet."""
     prefix = strace(world, SEALING, (), "signal=SIGKILL:when=4")
-    world.run_pass("close", "P01", check=-9, prefix=prefix)
+    world.run_pass("close", "--yes", "P01", check=-9, prefix=prefix)
     assert world.disk_states()["P01"] == "closed"
     assert not (world.disks["P01"] / "tagmanifest-sha512.txt").exists()
     return world
@@ -282,7 +282,7 @@ def test_a_disk_that_can_not_be_sealed_is_not_passed_over_in_silence(loop_world:
 def test_a_held_disk_is_not_even_sealed(world: World) -> None:
     """A hold means that nothing is written to it: the close is finished after ``unhold``."""
     half_closed(filled(world))
-    world.run_pass("hold", "P01", "--why", "it clicks", check=0)
+    world.run_pass("hold", "--yes", "P01", "--why", "it clicks", check=0)
     before = world.snapshot(world.disks["P01"])
     world.run_pass(check=0)
     assert before.differences(world.snapshot(world.disks["P01"])) == []

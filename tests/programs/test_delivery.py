@@ -18,7 +18,6 @@ from poledata.formatting import seconds, utc
 from poledata.models import Channel, Message, Severity
 from poledata.notices import delivery_queue, send_child
 from poledata.notices.send import SEND_TIMEOUT_S, configured_channels
-from poledata.notices.store import Board
 from tests.helpers.halted import ready_world
 from tests.helpers.link import (
     BAD_NAME,
@@ -30,6 +29,7 @@ from tests.helpers.link import (
     rested,
     take_away,
 )
+from tests.helpers.notice_board import NoticeBoard
 from tests.helpers.people import People, Story, heads, paragraph
 from tests.helpers.post import WORD, Receiver, black_hole, refused_port, wait_for
 from tests.helpers.world import REPO, World
@@ -272,7 +272,7 @@ class Office:
         self.config = config.load(world.config_path, urls)
         self.conn, self.now_s = conn, seconds("2026-06-21T00:00:00Z")
         self.channels = configured_channels(self.config.secrets)
-        self.board = Board(conn, self.channels, clock=lambda: self.now_s)
+        self.board = NoticeBoard(conn, self.channels, clock=lambda: self.now_s)
         self.is_up = True
         self.tried_s: list[float] = []
         self.got: list[tuple[str, Message]] = []
@@ -372,8 +372,10 @@ def test_what_comes_back_worse_is_told_at_once(open_office: Callable[..., Office
     ]
     office.board.tell("buffer-full", "buffer", "97 %.", Severity.CRITICAL, 97)
     office.minutes()
-    assert office.subjects()[-1] == office.subjects("pager-command")[-1]
-    assert office.subjects()[-1].startswith("[pole-data] CRITICAL buffer: ")
+    assert office.subjects()[-1] == "[pole-data] CRITICAL buffer: worse: the buffer is filling up"
+    assert office.subjects("pager-command")[-1] == (
+        "[pole-data] CRITICAL buffer: the buffer is filling up"
+    )
 
 
 def test_an_acknowledgement_ends_when_people_are_told_that_it_is_over(
@@ -393,10 +395,10 @@ def test_an_acknowledgement_ends_when_people_are_told_that_it_is_over(
     office.minutes(120, step=10)
     office.board.tell("disk-missing", "P01", "It is away.")
     office.minutes()
-    assert [re.findall("resolved|again", subject) for subject in office.subjects()] == [
+    assert [re.findall("resolved|back", subject) for subject in office.subjects()] == [
         [],
         ["resolved"],
-        ["again"],
+        ["back"],
     ]
 
 
@@ -508,6 +510,7 @@ def test_what_is_not_open_can_not_be_acknowledged(story: Story) -> None:
 def test_what_was_open_in_an_older_database_is_told_once(story: Story) -> None:
     """What it told is not told again; what was over then is told to nobody."""
     world = story.world
+    world.sql("ALTER TABLE disks DROP COLUMN manifest_bytes")
     rows = {t: world.sql(f"SELECT * FROM {t}") for t in ("disks", "disk_events", "files", "copies")}
     world.db_path.unlink()
     make_old(world, rows)

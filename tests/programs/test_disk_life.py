@@ -43,19 +43,19 @@ def station(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     world.generate()
     for label in ("P01", "P02", "P03"):
         archive(world, f"on-{label}.g3")
-        order(world, "close", label)
-    order(world, "hold", "P02", "--why", "packed")
+        order(world, "close", "--yes", label)
+    order(world, "hold", "--yes", "P02", "--why", "packed")
     order(world, "ship", "P02")
-    order(world, "hold", "P01", "--why", "smoke")
+    order(world, "hold", "--yes", "P01", "--why", "smoke")
     order(world, "lost", "P01", "--why", "burnt")
     for label in ("P04", "P05", "P06"):
-        order(world, "hold", label, "--why", "so that P07 is used")
+        order(world, "hold", "--yes", label, "--why", "so that P07 is used")
     archive(world, "on-P07.g3")
     for label in ("P04", "P05", "P06"):
         order(world, "unhold", label)
-    order(world, "hold", "P07", "--why", "bad cable")
+    order(world, "hold", "--yes", "P07", "--why", "bad cable")
     archive(world, "on-P04.g3")
-    order(world, "hold", "P06", "--why", "it clicks")
+    order(world, "hold", "--yes", "P06", "--why", "it clicks")
     yield world
     world.spoil("P01", None, "it burnt")
     world.close()
@@ -67,12 +67,12 @@ LABELS = "The labels are P01, P02, P03, P04, P05, P06, P07, S01"
 FORGET = "it can't be forgotten. Nothing was changed."
 WHY = ("--why", "because")
 REFUSALS: list[tuple[tuple[str, ...], str]] = [
-    (("close", "P05"), f"P05 is spare: {ONLY_ACTIVE}"),
-    (("close", "P03"), f"P03 is closed: {ONLY_ACTIVE}"),
-    (("close", "ZTP02AA"), f"P02 is shipped: {ONLY_ACTIVE}"),
-    (("close", "P01"), f"P01 is lost: {ONLY_ACTIVE}"),
+    (("close", "--yes", "P05"), f"P05 is spare: {ONLY_ACTIVE}"),
+    (("close", "--yes", "P03"), f"P03 is closed: {ONLY_ACTIVE}"),
+    (("close", "--yes", "ZTP02AA"), f"P02 is shipped: {ONLY_ACTIVE}"),
+    (("close", "--yes", "P01"), f"P01 is lost: {ONLY_ACTIVE}"),
     (
-        ("close", "P07"),
+        ("close", "--yes", "P07"),
         "P07 is held (bad cable): nothing is written to it. Nothing was changed. "
         "First: data_manager.py unhold P07\n",
     ),
@@ -89,14 +89,17 @@ REFUSALS: list[tuple[tuple[str, ...], str]] = [
     (("forget", "P01"), FORGET),
     (("forget", "P02"), FORGET),
     (("forget", "P04"), f"P04 is active and was used: {FORGET}"),
-    (("hold", "P01", *WHY), "P01 is lost: nothing to hold. Nothing was changed.\n"),
-    (("hold", "P02", *WHY), "P02 is shipped: nothing to hold. Nothing was changed.\n"),
-    (("hold", "P06", *WHY), "P06 is held already: it clicks. Nothing was changed.\n"),
+    (("hold", "--yes", "P01", *WHY), "P01 is lost: nothing to hold. Nothing was changed.\n"),
+    (("hold", "--yes", "P02", *WHY), "P02 is shipped: nothing to hold. Nothing was changed.\n"),
+    (("hold", "--yes", "P06", *WHY), "P06 is held already: it clicks. Nothing was changed.\n"),
     (("unhold", "P04"), "P04 is not held. Nothing was changed.\n"),
     (("unhold", "P01"), "P01 is lost: nothing to give back. Nothing was changed.\n"),
     (("unhold", "P02"), "P02 is shipped: nothing to give back. Nothing was changed.\n"),
     (("verify", "P01"), "P01 (ZTP01AA) is lost: nothing is expected on it.\n"),
-    (("close", "X1"), f"No disk has the label or serial X1. {LABELS}. Nothing was changed.\n"),
+    (
+        ("close", "--yes", "X1"),
+        f"No disk has the label or serial X1. {LABELS}. Nothing was changed.\n",
+    ),
     (
         ("verify", "P04", "X1"),
         f"No disk has the label or serial X1. {LABELS}. Nothing was changed.\n",
@@ -105,7 +108,7 @@ REFUSALS: list[tuple[tuple[str, ...], str]] = [
     (("lost", "P01", "--undo", *WHY), "--undo takes no --why. Nothing was changed."),
     (("lost", "P04", "--undo"), "P04 (ZTP04AA) is active, not lost. Nothing was changed.\n"),
     (("lost", "p01", "--undo"), f"No disk has the label or serial p01. {LABELS}. Nothing was"),
-    (("hold", "P04"), "Missing option '--why'"),
+    (("hold", "--yes", "P04"), "Missing option '--why'"),
     (("ship",), "Missing argument"),
     (("pause",), "Missing option '--why'"),
     (("pause", *WHY, "--for", "a while"), '--for: "a while" is not a time; write it like 90 s'),
@@ -132,7 +135,7 @@ def test_a_closed_disk_takes_no_more_and_the_next_one_goes_on(world: World) -> N
     """``close`` says what to do with the drive now; later files go to another disk."""
     world.generate()
     archive(world, "a.g3")
-    run = order(world, "close", "P01")
+    run = order(world, "close", "--yes", "P01")
     assert run.out.startswith("P01 is closed: a person closed it.\n")
     assert f"umount {world.disks['P01']} " in run.out
     assert world.disk_states()["P01"] == "closed"
@@ -145,8 +148,8 @@ def test_shipped_disks_leave_and_their_labels_are_free(world: World) -> None:
     """Both at once, one by its serial; their slips are over, new drives may have the labels."""
     world.generate()
     archive(world, "a.g3")
-    order(world, "close", "P01")
-    order(world, "close", "S01")
+    order(world, "close", "--yes", "P01")
+    order(world, "close", "--yes", "S01")
     assert {("disk-closed", "P01"), ("disk-closed", "S01")} <= world.notices()
     run = order(world, "ship", "P01", "zts01aa")
     assert run.out == (
@@ -168,10 +171,10 @@ def test_a_disk_stays_while_one_of_its_files_has_no_other_copy(world: World) -> 
     world.generate()
     archive(world, "a.g3")
     for label in ("S01", "S02"):
-        order(world, "hold", label, "--why", "test")
+        order(world, "hold", "--yes", label, "--why", "test")
     world.put("alone.g3")
     world.run_pass(check=1)
-    order(world, "close", "P01")
+    order(world, "close", "--yes", "P01")
     reason = refused(world, "ship", "P01")
     assert "1 files on P01 have no other copy, alone.g3 among them." in reason
     order(world, "unhold", "S01")
@@ -208,7 +211,7 @@ def test_files_of_a_lost_disk_that_are_in_the_buffer_are_copied_anew(world: Worl
     """No good copy is critical, with the way out; it is over once there is one again."""
     world.generate()
     for label in ("S01", "S02"):
-        order(world, "hold", label, "--why", "test")
+        order(world, "hold", "--yes", label, "--why", "test")
     world.put("a.g3")
     world.run_pass(check=1)
     assert copy_states(world, "ZTP01AA") == {"a.g3": "good"}
@@ -278,7 +281,7 @@ def test_a_held_disk_is_not_written_to_till_it_is_given_back(world: World) -> No
     """``hold`` keeps a disk as it is; after ``unhold`` it is filled before the next."""
     world.generate()
     archive(world, "a.g3")
-    run = order(world, "hold", "P01", "--why", "it clicks")
+    run = order(world, "hold", "--yes", "P01", "--why", "it clicks")
     assert run.out == (
         "P01 is held: nothing is written to it, and its copies are no ground for removing files. "
         f"It is free: umount {world.disks['P01']}\n"
@@ -290,7 +293,7 @@ def test_a_held_disk_is_not_written_to_till_it_is_given_back(world: World) -> No
     assert before.differences(world.snapshot(world.disks["P01"])) == []
     run = order(world, "unhold", "ZTP01AA")
     assert run.out == "P01 may be used again (active), once it is mounted.\n"
-    order(world, "close", "P02")
+    order(world, "close", "--yes", "P02")
     archive(world, "c.g3")
     assert world.archived("P01") == {"a.g3", "c.g3"}
 
@@ -299,8 +302,8 @@ def test_a_copy_on_a_held_disk_is_no_ground_for_removal(world: World) -> None:
     """The file comes again: it is copied to another disk of the role before it leaves."""
     world.generate()
     archive(world, "a.g3")
-    order(world, "hold", "P01", "--why", "it clicks")
-    order(world, "hold", "P02", "--why", "it clicks too")
+    order(world, "hold", "--yes", "P01", "--why", "it clicks")
+    order(world, "hold", "--yes", "P02", "--why", "it clicks too")
     world.put("a.g3")
     world.run_pass(check=1)
     assert world.waiting() == {"a.g3"}
@@ -315,7 +318,7 @@ def test_what_no_file_waits_for_any_more_is_over_with_the_next_pass(world: World
     world.generate()
     archive(world, "a.g3")
     for label in ("P01", "P02"):
-        order(world, "hold", label, "--why", "it clicks")
+        order(world, "hold", "--yes", label, "--why", "it clicks")
     world.put("a.g3")
     world.run_pass(check=1)
     assert ("no-disk", "primary") in world.notices()
@@ -328,7 +331,7 @@ def test_the_last_disk_of_a_role_can_be_held_and_files_wait(tmp_path: Path) -> N
     """A person may hold a role's only disk: the other role goes on, no-disk says what to do."""
     world = World(tmp_path, ["P01"], ["S01"])
     world.generate()
-    order(world, "hold", "S01", "--why", "slot is dirty")
+    order(world, "hold", "--yes", "S01", "--why", "slot is dirty")
     world.put("a.g3")
     world.run_pass(check=1)
     assert (world.archived("P01"), world.archived("S01")) == ({"a.g3"}, set())
@@ -345,13 +348,13 @@ def test_only_a_held_disk_that_could_take_files_is_offered_where_none_can(tmp_pa
     world = World(tmp_path, ["P01", "P02", "P03"], ["S01"])
     world.generate()
     archive(world, "a.g3")
-    order(world, "hold", "P01", "--why", "it burns")
+    order(world, "hold", "--yes", "P01", "--why", "it burns")
     order(world, "lost", "P01", "--why", "burnt")
     world.spoil("P01", None, "it burnt")
     archive(world, "b.g3")
-    order(world, "close", "P02")
-    order(world, "hold", "P02", "--why", "its bag is looked at")
-    order(world, "hold", "P03", "--why", "it rattles")
+    order(world, "close", "--yes", "P02")
+    order(world, "hold", "--yes", "P02", "--why", "its bag is looked at")
+    order(world, "hold", "--yes", "P03", "--why", "it rattles")
     world.put("c.g3")
     world.run_pass(check=1)
     text = notice(world, "no-disk", "primary")
@@ -421,7 +424,7 @@ def _lost(world: World) -> tuple[str, ...]:
 
 def _shipped(world: World) -> tuple[str, ...]:
     """Over: that it is to be taken out."""
-    order(world, "close", "P01")
+    order(world, "close", "--yes", "P01")
     return ("ship", "P01")
 
 
@@ -430,7 +433,7 @@ def _shipped(world: World) -> tuple[str, ...]:
 def test_what_a_killed_command_did_to_a_disk_it_has_told(
     world: World, prepare: Callable[[World], tuple[str, ...]]
 ) -> None:
-    """State and notices are one commit: all of it is done, or nothing."""
+    """All of it is done, or nothing: notices follow with what runs next."""
     world.generate()
     archive(world, "a.g3")
     args = prepare(world)
@@ -442,7 +445,9 @@ def test_what_a_killed_command_did_to_a_disk_it_has_told(
     before, found, code, nth = seen(), [], -9, 0
     while code == -9:
         nth += 1
-        code = world.run_pass(*args, prefix=_at_the_end_of_a_commit(world, nth), check={0, -9}).code
+        dies = _at_the_end_of_a_commit(world, nth)
+        code = world.run_pass(*args, prefix=dies, check={0, 2, -9}).code
+        order(world, "resume")
         found.append(seen())
     assert before[0] != found[-1][0]
     assert before[1] != found[-1][1]

@@ -61,13 +61,13 @@ def test_labels_start_again_each_season_and_files_know_their_drives(world: World
         archive(world, f"season{number}.g3")
         if number < 2:
             for label in ("P01", "S01"):
-                order(world, "close", label)
+                order(world, "close", "--yes", label)
             order(world, "ship", "P01", "S01")
             for label in ("P01", "S01"):
                 taken_out(world, label)
     assert locations(world) == {f"season{n}.g3": pair for n, pair in enumerate(seasons)}
     assert world.disk_states()["P01"] == "active"
-    order(world, "close", "P01")
+    order(world, "close", "--yes", "P01")
     assert drive(world, "THREEP01") == ("P01", "closed")  # the label is the one at the station
     archive(world, "season0.g3")  # the same file again: its drives are far away
     assert locations(world)["season0.g3"] == ("ZTP02AA", "THREES01")
@@ -95,13 +95,13 @@ def test_a_gone_drive_settles_no_notice_of_the_one_that_has_its_label_now(world:
     """What is done to last season's P01 changes nothing about this season's."""
     world.generate()
     archive(world, "old.g3")
-    order(world, "close", "P01")
+    order(world, "close", "--yes", "P01")
     order(world, "ship", "P01")
     taken_out(world, "P01")
     world.add_disk("P01", "TWOP01")
     world.generate()
     archive(world, "new.g3")
-    order(world, "close", "P01")
+    order(world, "close", "--yes", "P01")
     assert "TWOP01" in notice(world, "disk-closed", "P01")
     world.ledger.spoiled("ZTP01AA", None, "the plane lost it")
     order(world, "lost", "ZTP01AA", "--why", "never arrived")
@@ -118,7 +118,7 @@ def test_what_is_found_on_a_gone_drive_is_not_said_of_the_one_that_has_its_label
     world = loop_world
     world.generate()
     archive(world, "old-1.g3", "old-2.g3")
-    order(world, "close", "P01")
+    order(world, "close", "--yes", "P01")
     world.leave_unchecked("the test harms disks")
     (world.data("P01") / "old-1.g3").unlink()
     order(world, "verify", "P01", check=1)
@@ -158,7 +158,7 @@ def test_a_serial_that_comes_back_under_another_label_is_refused(
     if season != "spare":
         archive(world, "a.g3")
     if season in ("closed", "shipped"):
-        order(world, "close", "P01")
+        order(world, "close", "--yes", "P01")
     if season == "shipped":
         order(world, "ship", "P01")
     next_map = world.root / "next-season"
@@ -174,7 +174,7 @@ def test_a_shipped_drive_that_stands_in_the_map_is_not_called_ready(world: World
     """Under its old label, too, it takes no data till it is taken back: the table says so."""
     world.generate()
     archive(world, "a.g3")
-    order(world, "close", "P01")
+    order(world, "close", "--yes", "P01")
     order(world, "ship", "P01")
     run = world.generate()
     assert "3 of 4 drives are ready." in run.out
@@ -188,7 +188,7 @@ def shipped_and_wiped(world: LoopWorld) -> None:
     """P01 held a.g3, went north, and came back formatted."""
     world.generate()
     archive(world, "a.g3")
-    order(world, "close", "P01")
+    order(world, "close", "--yes", "P01")
     world.ship("P01")
     wipe(world, "P01")
 
@@ -238,12 +238,12 @@ def test_what_a_wiped_drive_held_before_is_no_fault_of_its_new_life(loop_world: 
     order(world, "lost", "P01", "--why", "wiped by mistake")
     world.disk_map_path.write_text(f"P01 ZTP01AA {world.logical_id('P01')}\n")
     world.generate("--returned")
-    order(world, "hold", "P02", "--why", "to use P01")
+    order(world, "hold", "--yes", "P02", "--why", "to use P01")
     archive(world, "b.g3")
     assert world.archived("P01") == {"b.g3"}
     run = order(world, "verify", "P01")
     assert run.out == "P01: 1 copies are good (1 kB), 0 damaged, 0 missing, 0 unregistered files\n"
-    order(world, "close", "P01")
+    order(world, "close", "--yes", "P01")
     world.ship("P01")
     assert "a.g3 among them" in notice(world, "no-good-copy", "ZTP01AA")  # still true
 
@@ -274,7 +274,7 @@ def test_a_drive_that_is_not_wiped_is_refused_by_what_is_on_it(
     world.loops["P01"].mount()
     if label == "P07":
         world.loops["P07"] = world.loops.pop("P01")
-    order(world, "hold", "P02", "--why", "test")
+    order(world, "hold", "--yes", "P02", "--why", "test")
     before = world.snapshot(world.mounts / label)
     world.put("b.g3")
     order(world, check=1)

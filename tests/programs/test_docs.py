@@ -99,7 +99,7 @@ def test_what_lies_on_a_disk_is_as_told(world: World) -> None:
     in_use = {name for name, what in told.items() if not what.startswith("only when")}
     assert entries(world.disks["P01"]) == in_use - {".aside"}
     assert (world.disks["P01"] / "data" / NAME).is_file()
-    world.run_pass("close", "P01", check=0)
+    world.run_pass("close", "--yes", "P01", check=0)
     closed = {name for name, what in told.items() if not what.startswith("only until")}
     assert entries(world.disks["P01"]) == closed
     assert entries(world.db_path.parent / "packing-lists")

@@ -316,7 +316,7 @@ def _not_empty(world: World) -> str:
 
 
 def _held(world: World) -> str:
-    world.run_pass("hold", "P02", "--why", "it rattles", check=0)
+    world.run_pass("hold", "--yes", "P02", "--why", "it rattles", check=0)
     return "it is held by a person: it rattles. When it is well: data_manager.py unhold P02"
 
 

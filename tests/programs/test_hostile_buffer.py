@@ -178,7 +178,7 @@ def test_whatever_the_clock_is_set_to_files_are_archived_and_none_is_lost(
     assert world.waiting() == set()
     assert len(world.archived("P01")) == len(world.manifest("S01")) == 3
     world.run_pass("verify", "P01", "S01", check=0)
-    world.run_pass("close", "P01", check=0)
+    world.run_pass("close", "--yes", "P01", check=0)
 
 
 def test_a_directory_that_comes_and_goes_stops_nothing(world: World) -> None:

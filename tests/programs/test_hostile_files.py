@@ -92,7 +92,7 @@ def test_a_day_old_database_put_back_loses_nothing_and_learns_the_rest(world: Wo
         run = world.run_pass("verify", label, check=1)
         said = {line.split()[-1] for line in run.out.splitlines() if "UNREGISTERED" in line}
         assert said == tuesdays
-        world.run_pass("close", label, check=0)
+        world.run_pass("close", "--yes", label, check=0)
         assert before[label] == world.snapshot(world.data(label) / "tuesday")
     rows = world.sql("SELECT name FROM files WHERE archived_at IS NOT NULL")
     assert {row["name"] for row in rows} == {"monday.g3", "wednesday.g3", *tuesdays}
@@ -187,7 +187,7 @@ def test_root_obeys_no_configuration_that_others_may_write(world: World, mode: i
     world.config_path.chmod(mode)
     os.chown(world.config_path, 0, 65534)  # not root's own group
     before = world.snapshot(world.root)
-    for args in ((), ("status",), ("close", "P01")):
+    for args in ((), ("status",), ("close", "--yes", "P01")):
         run = world.run_pass(*args, check=2)
         assert "root would do as it says; run: chmod go-w " in run.err
     assert before.differences(world.snapshot(world.root)) == []

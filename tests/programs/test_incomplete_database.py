@@ -85,12 +85,11 @@ def test_a_killed_run_leaves_no_database_that_a_pass_would_take_for_one(
 
 @needs_strace
 def test_an_older_database_says_that_a_killed_run_did_not_complete_it(world: World) -> None:
-    """Stored before the first row is written; passes tell it until a run has ended."""
+    """Noted before the first row is written; each pass reports it until a run has ended."""
     older_database(world)
     before = rows(world, FILES)
     killed_at(world, 6)
     assert rows(world, FILES) == before
-    says_that_it_is_not_complete(world, "rebuild", COMPLETE_IT)
     world.run_pass(check=0)
     says_that_it_is_not_complete(world, "rebuild", COMPLETE_IT)
     rebuilt(world)
@@ -166,7 +165,7 @@ def test_a_disk_in_use_that_was_not_mounted_is_said_until_it_was_read_or_is_note
 def test_a_closed_disk_on_the_shelf_is_known_in_full(world: World) -> None:
     """It got no file since the database knew it as closed: nothing is said of it."""
     filled(world)
-    world.run_pass("close", "P01", check=0)
+    world.run_pass("close", "--yes", "P01", check=0)
     away = world.disks["P01"].rename(world.root / "shelf")
     rebuilt(world)
     assert {kind for kind, _ in world.notices()} <= {"disk-closed"}
@@ -214,7 +213,17 @@ def test_a_database_that_is_damaged_inside_is_a_fault_and_nothing_is_built_on_it
 def test_a_database_whose_end_is_cut_off_is_refused_the_same(world: World) -> None:
     """SQLite itself would go on with zeros."""
     filled(world)
+    world.sql("UPDATE disk_events SET reason = hex(randomblob(9000)) WHERE id = 1")
     os.truncate(world.db_path, world.db_path.stat().st_size - 100)
     run = rebuilt(world, check=2)
     assert "the database is damaged inside: its end is cut off. Nothing was changed." in run.err
+    world.leave_unchecked("the database is damaged")
+
+
+def test_a_database_without_the_pages_of_its_indexes_is_refused_the_same(world: World) -> None:
+    """SQLite can't even be asked about it."""
+    filled(world)
+    os.truncate(world.db_path, world.db_path.stat().st_size - 4096)
+    run = rebuilt(world, check=2)
+    assert "the database is damaged inside: " in run.err and "malformed" in run.err
     world.leave_unchecked("the database is damaged")

@@ -11,7 +11,6 @@ import poledata.archive.batch
 import poledata.archive.buffer
 import poledata.archive.copier
 import poledata.archive.disk_writer
-import poledata.archive.monitor
 import poledata.archive.planner
 import poledata.archive.removal
 import poledata.archive.run
@@ -145,11 +144,9 @@ def test_a_bug_at_a_disk_lets_the_next_one_take_the_files(full: World) -> None:
 @pytest.mark.parametrize(
     ("module", "path", "about"),
     [
-        (poledata.archive.monitor, "_look_for_new_files", "new files"),
-        (poledata.archive.monitor, "_look_at_buffer", "the buffer's room"),
         (poledata.disks.disk_faults, "DiskFaults.end_of_pass", "failing disks"),
         (poledata.disks.catalog_copy, "is_due", "P01: copying the database"),
-        (poledata.disks.lifecycle, "settle_no_good_copy", "files without a good copy"),
+        (poledata.disks.lifecycle, "clear_no_good_copy", "files without a good copy"),
         (poledata.disks.disk_faults, "DiskFaults.close_full", "full disks"),
         (poledata.archive.run, "_Pass._note_a_crash", "the last pass"),
         (poledata.notices.send, "heartbeat", "heartbeat"),
@@ -288,7 +285,7 @@ def test_news_go_out_though_they_can_not_be_written_out(
     (full.root / ".env").write_text(f"POLE_PAGER_COMMAND=dd status=none of={heard}\n")
     (full.root / ".env").chmod(0o600)
     for label in ("P01", "P02"):
-        full.run_pass("hold", label, "--why", "test", check=0)
+        full.run_pass("hold", "--yes", label, "--why", "test", check=0)
     full.run_pass(check=3, prefix=with_bug(module, path, "True"))
     assert heard.read_text().startswith("[pole-data]")
     assert ("no-disk", "primary") in full.notices()

@@ -44,7 +44,7 @@ def test_it_says_of_each_copy_disk_state_place_and_when_it_was_read(world: World
     assert lines[1].startswith(f"    P01 primary ZTP01AA: active, mounted at {world.disks['P01']};")
     assert lines[2].startswith(f"    S01 copy ZTS01AA: active, mounted at {world.disks['S01']};")
     assert "; last read " in lines[1]
-    world.run_pass("close", "P01", check=0)
+    world.run_pass("close", "--yes", "P01", check=0)
     world.disks["P01"].rename(world.root / "shelf")
     assert "ZTP01AA: closed, on the shelf;" in locate(world, "80296951").out
     world.run_pass("ship", "P01", check=0)

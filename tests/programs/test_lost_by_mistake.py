@@ -29,7 +29,7 @@ def test_a_disk_that_is_mounted_and_responds_is_not_lost(loop_world: LoopWorld) 
     world = loop_world
     world.generate()
     archive(world, "a.g3")
-    order(world, "close", "S01")
+    order(world, "close", "--yes", "S01")
     for label in ("P01", "P02", "S01"):  # in use, spare, closed
         said = refused(world, "lost", label, *WHY)
         place = world.disks[label]
@@ -65,7 +65,7 @@ def test_a_disk_that_is_mounted_at_another_place_is_not_lost_nor_shipped(
     world = loop_world
     world.generate()
     archive(world, "a.g3")
-    order(world, "close", "S01")
+    order(world, "close", "--yes", "S01")
     elsewhere = world.root / "a dock"
     world.loops["S01"].umount()
     world.loops["S01"].mount(at=elsewhere, options="ro")
@@ -143,7 +143,7 @@ def test_an_undone_loss_leaves_everything_as_it_was(world: World, state: str) ->
             state,
         )
     else:
-        order(world, "hold", "P01", "--why", "bad cable")
+        order(world, "hold", "--yes", "P01", "--why", "bad cable")
     before = rows(world)
     order(world, "lost", "P01", *WHY)
     assert rows(world) != before
@@ -170,7 +170,7 @@ def test_files_without_a_good_copy_are_no_longer_reported_when_it_is_back(world:
     assert world.notices() == set()
     archive(world, "b.g3")
     assert world.archived("P01") == world.archived("S01") == {"a.g3", "b.g3"}
-    order(world, "close", "P01")
+    order(world, "close", "--yes", "P01")
     order(world, "ship", "P01")
     order(world, "lost", "P01", *WHY)
     order(world, "lost", "P01", "--undo")

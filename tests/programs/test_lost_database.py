@@ -31,7 +31,7 @@ def mid_season(world: World) -> Path:
     shutil.copy(world.db_path, older)
     world.put(SINCE, 4000)
     world.run_pass(check=0)
-    world.run_pass("close", "P01", check=0)
+    world.run_pass("close", "--yes", "P01", check=0)
     world.put("on-p02.g3", 600)
     world.run_pass(check=0)
     world.put(WAITING, 5000)
@@ -80,14 +80,14 @@ def test_a_database_deleted_in_mid_season_comes_back_from_the_disks_alone(
     said = follow(loop_world, PUT_ASIDE, REBUILD, LOOK)
     closed = loop_world.disks["P01"] / "catalogue.sqlite"
     assert f"It began with the copy that knows most, {closed}: 3 files" in said
-    assert "All is well." in said
+    assert "FAULT" not in said and "No fault was found" in said
     archiving_goes_on(loop_world)
 
 
 def test_a_disks_own_copy_is_put_back_and_completed(loop_world: LoopWorld) -> None:
     """What no manifest tells comes with it: here a hold, and what was said of the disks."""
     mid_season(loop_world)
-    loop_world.run_pass("hold", "S02", "--why", "bad cable", check=0)
+    loop_world.run_pass("hold", "--yes", "S02", "--why", "bad cable", check=0)
     (loop_world.disks["S01"] / "catalogue.sqlite").unlink()
     loop_world.put("last.g3", 100)
     loop_world.run_pass(check=0)  # makes a copy anew
@@ -128,7 +128,7 @@ def test_a_disk_that_died_with_the_database_is_made_again_from_the_others(
     said = follow(world, GIVE_UP)
     assert "0 files have no good copy left" in said
     assert world.archived("S02") == {SEED, "again.g3", SINCE, "on-p02.g3"}
-    assert "All is well." in follow(world, LOOK)
+    assert "FAULT" not in follow(world, LOOK)
     assert world.waiting() == set()
     assert world.sql("SELECT 1 FROM files WHERE archived_at IS NULL") == []
     world.run_pass("verify", "P01", "P02", "S02", check=0)

@@ -37,7 +37,7 @@ def test_a_disk_without_its_manifest_gets_no_more_files_until_it_is_there_again(
     said = world.run_pass("verify", "P01", check=1).out
     assert "there is no manifest-sha512.txt" in said
     assert "P01: 1 copies are good" in said
-    assert f"P01: {why}" in world.run_pass("close", "P01", check={1, 2}).err
+    assert f"P01: {why}" in world.run_pass("close", "--yes", "P01", check={1, 2}).err
     assert not manifest.exists()
     away.rename(manifest)
     world.run_pass("verify", "P01", check=0)

@@ -116,7 +116,7 @@ def test_what_an_archive_has_left_says_that_there_was_one(world: World, proof: s
     filled(world)
     lists, marker = world.db_path.with_name("packing-lists"), world.buffer / MARKER
     if proof == "packing lists":
-        world.run_pass("close", "P01", check=0)
+        world.run_pass("close", "--yes", "P01", check=0)
         marker.rename(world.root / "marker")
     lose_database(world)
     away = {label: world.disks[label].rename(world.root / label) for label in ("P01", "S01")}
@@ -249,7 +249,7 @@ def test_a_new_database_begins_with_the_richest_sound_copy_and_names_it(world: W
     """Not with the newest file, nor with one that is damaged inside; from older programs, too."""
     filled(world)
     newest_is_empty(world)
-    world.run_pass("hold", "S02", "--why", "bad cable", check=0)
+    world.run_pass("hold", "--yes", "S02", "--why", "bad cable", check=0)
     richer = world.disks["P01"] / "catalogue.sqlite"
     shutil.copy(world.db_path, richer)
     asked = "SELECT serial, state, held_reason FROM disks ORDER BY serial"
@@ -281,7 +281,7 @@ def test_an_empty_database_never_replaces_a_copy_that_knows_more(
 ) -> None:
     """It stays as it is, a notice says so, and a run that takes in what it knows ends that."""
     filled(world)
-    world.run_pass("close", "P01", check=0)
+    world.run_pass("close", "--yes", "P01", check=0)
     world.run_pass("ship", "P01", check=0)
     shutil.copy(world.db_path, world.disks["S01"] / "catalogue.sqlite")
     os.utime(world.disks["S01"] / "catalogue.sqlite", (time.time() - 90_000,) * 2)
@@ -370,7 +370,7 @@ def test_a_tired_person_who_does_what_the_screen_says_has_the_archive_back(
     world.generate()
     world.run_pass(check=0)
     for label in ("P01", "S01"):
-        world.run_pass("close", label, check=0)
+        world.run_pass("close", "--yes", label, check=0)
     world.ship("P01", "S01")
     for label in ("P01", "S01"):
         world.loops[label].umount()

@@ -17,7 +17,7 @@ from poledata.config import load
 from poledata.disks import bag, manifest
 from poledata.disks.mounted_disks import MountedDisks
 from poledata.errors import DiskRefused, ExitCode
-from poledata.models import Disk, Role
+from poledata.models import MANIFEST, Disk, Role
 from poledata.system import mounts
 from tests.helpers.loopdisks import LoopWorld, two_partitions
 from tests.helpers.other_users import NOBODY, as_nobody
@@ -152,7 +152,7 @@ def test_what_a_crash_left_is_cleared_once_a_pass(rack: Rack) -> None:
     """Unfinished copies are swept and a torn line is cut, before anything is written."""
     rack.use("P01")
     temporary = rack["P01"] / ".incoming" / bag.new_temporary()
-    manifest = rack["P01"] / bag.MANIFEST
+    manifest = rack["P01"] / MANIFEST
     line = f"{SHA512}  data/a.g3\n"
     temporary.touch()
     manifest.write_text(line + line[:50])
@@ -352,7 +352,7 @@ def test_an_archive_that_the_database_does_not_know_is_refused(rack: Rack) -> No
     """The database was lost and made anew: the disk has our mark, and files."""
     rack.use("P01")
     (rack["P01"] / "data" / "a.g3").touch()
-    (rack["P01"] / bag.MANIFEST).write_text(f"{SHA512}  data/a.g3\n")
+    (rack["P01"] / MANIFEST).write_text(f"{SHA512}  data/a.g3\n")
     rack.world.sql("UPDATE disks SET state = 'spare' WHERE label = 'P01'")
     kind, said = rack.refusal("P01", writing=True)
     assert kind == "disk-wrong"
@@ -360,7 +360,7 @@ def test_an_archive_that_the_database_does_not_know_is_refused(rack: Rack) -> No
     assert f"Its mark says that it is P01 ({serial}): do not empty it." in said
     assert "The database does not know it: generate_db.py --from-disks" in said
     assert "empty one" not in said
-    assert (rack["P01"] / bag.MANIFEST).stat().st_size > 0
+    assert (rack["P01"] / MANIFEST).stat().st_size > 0
 
 
 def test_a_disk_that_does_not_work_is_refused(rack: Rack, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -134,7 +134,9 @@ def test_a_full_disk_behind_standard_output_is_said(station: World) -> None:
                 assert done.returncode != 0, command
         assert run(station, "data_manager.py status", stdout=full).returncode == 1
         assert SENTENCE.encode() in run(station, "data_manager.py --help", stdout=full).stderr
-        must_be_of_the_contract("close", run(station, "data_manager.py close P01", stdout=full))
+        must_be_of_the_contract(
+            "close", run(station, "data_manager.py close --yes P01", stdout=full)
+        )
     assert station.disk_states()["P01"] == "closed"
 
 

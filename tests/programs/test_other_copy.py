@@ -140,7 +140,7 @@ def test_repair_takes_another_source_than_one_that_can_not_be_the_file(
     file; S01's copy is noted and told as what it is."""
     world = make_loop_world()
     filled(world, NAME)
-    world.run_pass("hold", "P01", "--why", "it is to go", check=0)
+    world.run_pass("hold", "--yes", "P01", "--why", "it is to go", check=0)
     world.leave_unchecked("what stands in a file's place may be anything")
     change(world.data("S01") / NAME)
     world.spoil("S01", NAME, "the test harms it")
@@ -186,13 +186,13 @@ def source_grown(world: World) -> None:
 
 def source_on_a_held_disk(world: World) -> None:
     lose_p01(world)
-    world.run_pass("hold", "S01", "--why", "?", check=0)
+    world.run_pass("hold", "--yes", "S01", "--why", "?", check=0)
 
 
 def source_damaged_but_another_there(world: World) -> None:
     filled(world, NAME, "b.g3")
     harm(world, "S01", NAME)
-    world.run_pass("hold", "P01", "--why", "it is to go", check=0)
+    world.run_pass("hold", "--yes", "P01", "--why", "it is to go", check=0)
     world.leave_unchecked("copies are harmed on purpose")
 
 
@@ -215,7 +215,7 @@ def room_for_one(world: World) -> None:
 
 def target_without_manifest(world: World) -> None:
     filled(world, NAME, "b.g3")
-    world.run_pass("close", "S01", check=0)
+    world.run_pass("close", "--yes", "S01", check=0)
     (world.data("P01") / NAME).unlink()
     world.run_pass("verify", "P01", check=1)
     (world.disks["P01"] / "manifest-sha512.txt").write_bytes(b"oops\n")

@@ -28,7 +28,7 @@ def left_since(world: World, label: str = "P01") -> Path:
     world.run_pass(check=0)
     if label == "P02":
         (world.root / "P01").rename(world.disks["P01"])
-    world.run_pass("close", label, check=0)
+    world.run_pass("close", "--yes", label, check=0)
     world.disks[label].rename(world.root / "north")
     world.db_path.write_bytes(older)
     return world.db_path.parent / "packing-lists" / f"{label}-{world.serials[label]}.sha512"

@@ -171,7 +171,7 @@ def test_no_packing_list_can_be_kept_and_archiving_goes_on(told: World) -> None:
     told.run_pass(check=0)
     lists = told.db_path.with_name("packing-lists")
     lists.write_bytes(b"")
-    told.run_pass("close", "P01", check=1)
+    told.run_pass("close", "--yes", "P01", check=1)
     told.put("b.g3")
     told.run_pass(check={0, 1})
     assert "b.g3" in told.archived("P02")

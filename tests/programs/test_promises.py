@@ -43,7 +43,7 @@ def test_another_file_system_below_the_buffer_is_left_alone(loop_world: LoopWorl
     loop_world.put("x/1.g3", 3000)
     loop_world.generate()
     loop_world.run_pass(check=0)
-    loop_world.run_pass("close", "P01", check=0)
+    loop_world.run_pass("close", "--yes", "P01", check=0)
     below = loop_world.buffer / "look"
     below.mkdir()
     loop_world.loops["P01"].umount()
@@ -143,7 +143,7 @@ def test_the_packing_list_of_an_earlier_life_is_kept(world: World) -> None:
     world.put("1.g3")
     world.generate()
     world.run_pass(check=0)
-    world.run_pass("close", "P01", check=0)
+    world.run_pass("close", "--yes", "P01", check=0)
     lists = world.db_path.parent / "packing-lists"
     (first,) = (path.read_bytes() for path in lists.iterdir())
     world.run_pass("lost", "P01", "--why", "wiped", check=0)
@@ -153,7 +153,7 @@ def test_the_packing_list_of_an_earlier_life_is_kept(world: World) -> None:
     world.generate("--returned")
     world.put("2.g3")
     world.run_pass(check=0)
-    world.run_pass("close", "P01", check=0)
+    world.run_pass("close", "--yes", "P01", check=0)
     kept = sorted(path.read_bytes() for path in lists.iterdir())
     assert len(kept) == 2 and first in kept
 
@@ -172,7 +172,7 @@ def test_dead_channels_never_stop_the_archive(world: World) -> None:
     world.run_pass(check=1, env=dead)
     assert world.waiting() == {"per%cent.g3"}
     assert world.archived("P01") == world.archived("S01") == names
-    world.run_pass("close", "P01", check=0, env=dead)
+    world.run_pass("close", "--yes", "P01", check=0, env=dead)
     assert world.disk_states()["P01"] == "closed"
     assert "could not be sent" in world.log()
     rows = world.sql("SELECT sent_at FROM deliveries WHERE attempts > 0")

@@ -52,7 +52,7 @@ def test_all_that_matters_comes_back_from_the_disks(
     It begins with the copy that the closed disk has, and completes it from all disks.
     """
     world = filled(loop_world)
-    world.run_pass("close", "P01", check=0)
+    world.run_pass("close", "--yes", "P01", check=0)
     ((newest,),) = rows(world, "SELECT max(archived_at) FROM files")
     world.put("later.g3")
     world.run_pass(check=0)
@@ -420,7 +420,7 @@ def test_an_older_database_is_completed_and_what_it_says_stays(loop_world: LoopW
     old_rows = [
         rows(world, f"SELECT * FROM {table} ORDER BY 1, 2") for table in ("files", "copies")
     ]
-    world.run_pass("close", "P01", check=0)
+    world.run_pass("close", "--yes", "P01", check=0)
     world.put("later.g3")
     world.run_pass(check=0)
     whole = [rows(world, query) for query in (FILES, DISKS, COPIES)]
@@ -449,7 +449,7 @@ def test_an_older_database_is_completed_and_what_it_says_stays(loop_world: LoopW
 def test_disks_that_are_not_there_are_left_as_they_were_and_named(world: World) -> None:
     """They may be on the shelf or shipped: only a person knows."""
     filled(world)
-    world.run_pass("close", "P01", check=0)
+    world.run_pass("close", "--yes", "P01", check=0)
     away = world.disks["P01"].rename(world.root / "shelf")
     run = rebuilt(world)
     assert (
@@ -500,7 +500,7 @@ def test_a_shipped_disk_that_came_back_stays_shipped(world: World) -> None:
     """Its files are completed: whether it stays here a person says."""
     filled(world)
     for label in ("P01", "S01"):
-        world.run_pass("close", label, check=0)
+        world.run_pass("close", "--yes", label, check=0)
     world.run_pass("ship", "P01", check=0)
     world.sql("DELETE FROM copies")
     rebuilt(world)

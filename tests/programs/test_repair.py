@@ -100,7 +100,7 @@ def test_the_files_of_a_lost_disk_are_copied_to_the_next_ones(loop_world: LoopWo
 def test_a_closed_bag_is_never_altered(loop_world: LoopWorld) -> None:
     """The new copy stands on a disk in use, and the catalogue says so."""
     filled(loop_world, "a.g3", "b.g3")
-    loop_world.run_pass("close", "P01", check=0)
+    loop_world.run_pass("close", "--yes", "P01", check=0)
     loop_world.loops["P01"].flip_bit("data/a.g3")
     loop_world.spoil("P01", "a.g3", "the test flips a bit")
     verify(loop_world, "P01", check=1)
@@ -123,10 +123,10 @@ def test_what_lies_aside_keeps_a_disk_from_being_closed_until_somebody_looked(
     harm(world, "P01", "a.g3")
     verify(world, "P01", check=1)
     repair(world)
-    assert "set aside in .aside/" in world.run_pass("close", "P01", check=1).err
+    assert "set aside in .aside/" in world.run_pass("close", "--yes", "P01", check=1).err
     for thing in aside(world, "P01"):
         thing.unlink()
-    world.run_pass("close", "P01", check=0)
+    world.run_pass("close", "--yes", "P01", check=0)
     bagit.Bag(str(world.disks["P01"])).validate()
 
 
@@ -149,7 +149,7 @@ def test_a_bad_copy_on_a_full_disk_in_use_goes_aside_though_the_new_one_stands_e
     assert reasons(world) == []
     verify(world, "P01")
     thing.unlink()
-    world.run_pass("close", "P01", check=0)
+    world.run_pass("close", "--yes", "P01", check=0)
     verify(world, "P01")
     assert world.notices() == {("disk-closed", "P01")}
 
@@ -246,7 +246,7 @@ def test_what_a_killed_repair_left_beside_its_new_copy_is_cleared_by_the_next(wo
     assert copies(world, "a.g3") == {"P02": "good", "S01": "good"}
     (thing,) = aside(world, "P01")
     thing.unlink()
-    world.run_pass("close", "P01", check=0)
+    world.run_pass("close", "--yes", "P01", check=0)
 
 
 def test_nothing_is_set_aside_before_there_is_a_proved_copy(world: World) -> None:
@@ -311,7 +311,7 @@ def test_a_held_disk_is_emptied_onto_others(world: World) -> None:
     filled(world, "a.g3", "b.g3")
     run = repair(world, "P01", check=2)
     assert "P01 is not held" in run.err and "Nothing was changed" in run.err
-    world.run_pass("hold", "P01", "--why", "it rattles", check=0)
+    world.run_pass("hold", "--yes", "P01", "--why", "it rattles", check=0)
     before = world.snapshot(world.disks["P01"])
     run = repair(world, "P01")
     assert run.out == (
@@ -333,11 +333,11 @@ def test_a_copy_that_turns_out_bad_after_another_was_made_is_told_of_while_it_is
 ) -> None:
     """On a disk in use repair sets it aside, and the notice ends; a closed one is left in peace."""
     filled(world, "a.g3")
-    world.run_pass("hold", "P01", "--why", "it clicks", check=0)
+    world.run_pass("hold", "--yes", "P01", "--why", "it clicks", check=0)
     repair(world, "P01")
     world.run_pass("unhold", "P01", check=0)
     if is_closed:
-        world.run_pass("close", "P01", check=0)
+        world.run_pass("close", "--yes", "P01", check=0)
     harm(world, "P01", "a.g3")
     world.spoil("P01", "a.g3", "the test harms it")
     verify(world, "P01", check=1)
@@ -351,8 +351,8 @@ def test_a_copy_that_turns_out_bad_after_another_was_made_is_told_of_while_it_is
 def test_a_held_disk_is_read_itself_where_the_other_copy_is_not_here(world: World) -> None:
     """A dying drive still gives most of its files back."""
     filled(world, "a.g3")
-    world.run_pass("hold", "P01", "--why", "it rattles", check=0)
-    world.run_pass("close", "S01", check=0)
+    world.run_pass("hold", "--yes", "P01", "--why", "it rattles", check=0)
+    world.run_pass("close", "--yes", "S01", check=0)
     world.disks["S01"].rename(world.root / "shelf")
     repair(world, "P01")
     assert world.archived("P02") == {"a.g3"}
@@ -399,7 +399,7 @@ def test_a_source_that_turns_out_bad_is_noted_and_never_copied(world: World) -> 
 def test_it_names_the_disk_that_is_to_be_mounted(world: World) -> None:
     """Good copies on the shelf: exit 1, and how many files wait for which disk."""
     filled(world, "a.g3", "b.g3")
-    world.run_pass("close", "S01", check=0)
+    world.run_pass("close", "--yes", "S01", check=0)
     world.run_pass("lost", "P01", "--why", "it fell", check=0)
     world.spoil("P01", None, "it is lost")
     world.disks["S01"].rename(world.root / "shelf")
@@ -545,7 +545,7 @@ def test_on_every_disk_with_an_obstacle_it_is_named(world: World) -> None:
     filled(world, "q/1.g3")
     put_in_the_way(world, "S01", "a file stands for its directory")
     world.put("c.g3")
-    world.run_pass("hold", "S01", "--why", "test", check=0)
+    world.run_pass("hold", "--yes", "S01", "--why", "test", check=0)
     world.run_pass(check=0)  # now S02 is in use, too
     world.run_pass("unhold", "S01", check=0)
     put_in_the_way(world, "S02", "a link stands for its directory")
@@ -597,7 +597,7 @@ def test_content_that_is_archived_under_the_same_name_sends_the_copy_to_the_next
 def test_a_directory_in_a_bad_copys_place_is_never_moved(world: World) -> None:
     """It may hold archived files: when the copy is made again elsewhere, only its row goes."""
     filled(world, "rr/1.g3")
-    world.run_pass("hold", "S01", "--why", "test", check=0)
+    world.run_pass("hold", "--yes", "S01", "--why", "test", check=0)
     put_in_the_way(world, "S01", "a directory has its name")
     assert repair(world).out == done(1, "20 kB", "S02")
     world.run_pass("unhold", "S01", check=0)
@@ -644,7 +644,7 @@ def test_it_takes_turns_with_a_running_pass(make_loop_world: Callable[..., LoopW
 def test_only_a_held_disk_in_use_is_emptied(world: World) -> None:
     """Of another one it says what it is."""
     filled(world, "a.g3")
-    world.run_pass("close", "P01", check=0)
+    world.run_pass("close", "--yes", "P01", check=0)
     run = repair(world, "P01", check=2)
     assert "P01 is closed: nothing is written to it. Nothing was changed." in run.err
 

@@ -12,7 +12,7 @@ import pytest
 from poledata import db
 from poledata.disks import lifecycle
 from poledata.models import DiskState, Health, Severity
-from poledata.notices.store import Board
+from poledata.notices.findings import Findings
 from poledata.smart import check as smart_check
 from poledata.system import mounts
 from tests.helpers.recorded_drives import (
@@ -228,7 +228,7 @@ def test_what_was_told_of_a_closed_disk_ends_on_the_shelf(station: World) -> Non
     """The drive has left."""
     bad = answer(station, "P01", "sata-good", raw(197, 8))
     check(station, *all_well(station, bad))
-    station.run_pass("close", "P01", check=0)
+    station.run_pass("close", "--yes", "P01", check=0)
     check(station, *all_well(station, bad))
     assert ("smart-warning", "P01") in station.notices()
     check(station, *(each for each in all_well(station) if each.drive.serial != "ZTP01AA"))
@@ -253,10 +253,10 @@ def test_the_value_of_a_notice_is_the_sum_of_its_numbers(
     """An acknowledgement holds until it grows."""
     told: list[tuple[str, str, Severity | None, float | None]] = []
 
-    def tell(_: Board, kind: str, key: str, text: str, *more: Any) -> None:
+    def tell(_: Findings, kind: str, key: str, text: str, *more: Any) -> None:
         told.append((kind, key, *more))
 
-    monkeypatch.setattr(Board, "tell", tell)
+    monkeypatch.setattr(Findings, "note", tell)
     bad = answer(station, "P01", "sata-good", raw(197, 8), raw(5, 2))
     check(station, *all_well(station, bad))
     assert set(told) == {("smart-warning", "P01", None, 10)}

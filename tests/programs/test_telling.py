@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-import poledata.archive.monitor
+import poledata.status.conditions
 from poledata.formatting import utc
 from poledata.models import Severity
 from poledata.notices.kinds import DIGEST, KINDS
@@ -179,7 +179,7 @@ def test_a_drive_that_goes_from_bad_to_worse_and_away(story: Story) -> None:
 @brings_about("disk-closed")
 def test_a_disk_that_is_closed(story: Story) -> None:
     """Its slip says which drive to take out; it is over when that leaves the station."""
-    story.run("close", "P01", check=0)
+    story.run("close", "--yes", "P01", check=0)
     mail = story.opens("disk-closed", "P01", 0)
     assert mail.subject == "[pole-data] INFO P01: is full and closed: take it out"
     assert "serial ZTP01AA" in paragraph(mail, "disk-closed")
@@ -191,7 +191,7 @@ def test_a_disk_that_is_closed(story: Story) -> None:
 def test_files_that_were_on_a_lost_disk_alone(story: Story) -> None:
     """No copy disk could take the file, and its primary is lost: over once both are made anew."""
     for label in ("P02", "S01", "S02"):
-        story.run("hold", label, "--why", "test", check=0)
+        story.run("hold", "--yes", label, "--why", "test", check=0)
     story.world.put("a.g3")
     story.opens("no-disk", "copy", 1)
     story.world.spoil("P01", None, "the test loses it")
@@ -446,13 +446,13 @@ def _never_any(story: Story, meanwhile: ExitStack) -> str:
 def test_a_bug_that_is_hit_at_one_check(story: Story) -> None:
     """The file is archived, the page rings; it is over with the pass that does not hit it."""
     story.world.put("a.g3")
-    bug = with_bug(poledata.archive.monitor, "_look_for_new_files", "True")
-    mail = story.opens("defect", "new files", 3, prefix=bug)
-    assert mail.subject == "[pole-data] CRITICAL new files: the program has a bug"
+    bug = with_bug(poledata.status.conditions, "_takes_files", "True")
+    mail = story.opens("defect", "the condition spares", 3, prefix=bug)
+    assert mail.subject == "[pole-data] CRITICAL the condition spares: the program has a bug"
     assert "RuntimeError" in paragraph(mail, "defect")
     assert story.world.waiting() == set()
     story.quiet(check=3, prefix=bug)
-    story.ends("defect", "new files")
+    story.ends("defect", "the condition spares")
 
 
 @brings_about("pass-crashed")
@@ -572,3 +572,121 @@ def schema_version() -> int:
     from poledata import db
 
     return db.sqlite.SCHEMA_VERSION
+
+
+# --- what only people can set right ---------------------------------------------------------
+
+
+@brings_about("no-pass")
+def test_a_cron_that_died_is_reported_by_the_next_command(story: Story) -> None:
+    """No pass can: a command prints it and sends it, and the next pass ends it."""
+    story.world.put("a.g3")
+    for suffix in ("lock", "ended"):
+        os.utime(f"{story.world.db_path}.{suffix}", (time.time() - HOUR_S,) * 2)
+    mails = len(story.people.mails)
+    run = story.run("resume", check=0)
+    assert "WARNING The last pass began " in run.err and "crontab -l" in run.err
+    (mail,) = story.people.mails[mails:]
+    assert mail.subject == "[pole-data] CRITICAL archive: no pass runs"
+    story.quiet("resume", check=0)
+    story.ends("no-pass", "archive")
+
+
+@brings_about("clock")
+def test_a_clock_that_is_behind_the_database(story: Story) -> None:
+    """A year too early, or a year too late before: it ends when the time has come."""
+    story.world.sql("UPDATE files SET archived_at = '2099-01-01T00:00:00Z'")
+    mail = story.opens("clock", "archive", 0)
+    assert "is of 2099-01-01T00:00:00Z, which has not come yet" in paragraph(mail, "clock")
+    story.quiet()
+    story.world.sql("UPDATE files SET archived_at = ?", utc(time.time()))
+    story.ends("clock", "archive")
+
+
+@brings_about("file-open-long")
+def test_a_file_that_is_open_for_more_than_a_day(story: Story) -> None:
+    """Not before; once it is closed it is archived, and that is over."""
+    story.world.put("a.g3")
+    with (story.world.buffer / "a.g3").open("ab"):
+        story.quiet(check=0)
+        day_ago = utc(time.time() - 25 * HOUR_S)
+        story.world.sql("UPDATE findings SET found_at = ? WHERE kind = 'file-open-long'", day_ago)
+        story.opens("file-open-long", "a.g3", 0)
+        story.quiet(check=0)
+    story.ends("file-open-long", "a.g3")
+    assert story.world.waiting() == set()
+
+
+@brings_about("disk-differs")
+def test_a_file_on_a_disk_that_nobody_registered(story: Story) -> None:
+    """``verify`` finds it, the next pass sends it; it ends with a verification without it."""
+    strange = story.world.disks["P01"] / "data" / "notes.txt"
+    strange.write_text("mine")
+    story.quiet("verify", "P01", check=1)
+    mail = story.opens("disk-differs", "P01", 0)
+    assert "1 unregistered (notes.txt)" in paragraph(mail, "disk-differs")
+    strange.unlink()
+    story.quiet("verify", "P01", check=0)
+    story.ends("disk-differs", "P01")
+
+
+def test_an_older_database_that_was_put_back(story: Story) -> None:
+    """At the next pass, though no file waits: the manifests are longer than it knows."""
+    world = story.world
+    old = world.db_path.read_bytes()
+    world.put("a.g3")
+    story.quiet()
+    world.db_path.write_bytes(old)
+    world.leave_unchecked("an older database was put back")
+    mail = story.opens("disk-differs", "P01", 0)
+    assert "2 disks are not what the database knows" in mail.subject
+    assert "an older database was put back" in paragraph(mail, "disk-differs")
+
+
+def test_an_older_image_of_a_disk_that_is_mounted(story: Story) -> None:
+    """Its manifest is shorter than the database knows."""
+    world, manifest = story.world, story.world.disks["P01"] / "manifest-sha512.txt"
+    old = manifest.read_bytes()
+    world.put("a.g3")
+    story.quiet()
+    manifest.write_bytes(old)
+    world.leave_unchecked("an older image of P01 is mounted")
+    mail = story.opens("disk-differs", "P01", 0)
+    assert "is shorter than this database knows" in paragraph(mail, "disk-differs")
+
+
+@brings_about("smart-stale")
+def test_drives_that_nobody_asked_for_more_than_eight_days(real: Story) -> None:
+    """Not in the first week after their first use."""
+    smart_is_known(real.world, "2026-01-01T00:00:00Z")
+    real.quiet(check=0)
+    real.world.sql("UPDATE disks SET first_used_at = '2026-01-01T00:00:00Z' WHERE state = 'active'")
+    mail = real.opens("smart-stale", "drives", 0)
+    assert "P01 S01" in paragraph(mail, "smart-stale")
+    smart_is_known(real.world, utc(time.time()))
+    real.ends("smart-stale", "drives")
+
+
+def smart_is_known(world: World, at: str) -> None:
+    world.sql("DELETE FROM smart_checks")
+    world.sql(
+        "INSERT INTO smart_checks (disk_id, at, health) SELECT id, ?, 'healthy' FROM disks", at
+    )
+
+
+@brings_about("not-told")
+def test_a_channel_that_fails_for_an_hour(story: Story) -> None:
+    """The other channels say so; it is over with the first message that gets through."""
+    story.world.configure(SpareDisksLow="2")
+    env = {"POLE_PAGER_COMMAND": "false"}
+    story.world.sql("UPDATE disks SET state = 'lost' WHERE label = 'nothing'")
+    story.run(env=env, check=0)
+    story.run("hold", "--yes", "P01", "--why", "x", env=env, check=0)
+    story.run("hold", "--yes", "P02", "--why", "x", env=env, check=0)
+    story.world.put("a.g3")
+    story.run(env=env, check=1)
+    story.world.sql("UPDATE deliveries SET attempts = 12 WHERE last_error IS NOT NULL")
+    mails = len(story.people.mails)
+    story.run(env=env, check=1)
+    (mail,) = story.people.mails[mails:]
+    assert "not-told: pager-command: nothing gets through this channel" in mail.body

@@ -103,7 +103,7 @@ def test_copies_that_nobody_read_are_counted(make_loop_world: Callable[..., Loop
     assert counts == [(1, 2), (1, 2)]
     reason = "4 copies were not read for twice VerifyEvery: data_manager.py verify P01 S01"
     assert collected(world).reasons[0] == reason
-    world.run_pass("close", "P01", check=0)
+    world.run_pass("close", "--yes", "P01", check=0)
     assert [item.overdue for item in collected(world).disks] == [2, 2]
     world.loops["P01"].umount()
     assert [item.overdue for item in collected(world).disks] == [0, 2]

@@ -11,7 +11,7 @@ import pytest
 
 from poledata import db
 from poledata.errors import DatabaseTrouble
-from tests.helpers.databases import old, structure
+from tests.helpers.databases import make_it_of_1_0_0, old, structure
 from tests.helpers.world import World
 
 OLD_VERSIONS = range(db.sqlite.OLDEST_VERSION, db.sqlite.SCHEMA_VERSION)
@@ -42,8 +42,7 @@ def test_after_an_upgrade_of_the_program_one_looks_before_the_first_pass(
 ) -> None:
     """docs/operators.md: dm check, then a pass by hand, of a database of 1.0.0."""
     world.generate()
-    world.sql("DROP TABLE buffers")
-    world.sql("PRAGMA user_version = 2")
+    make_it_of_1_0_0(world)
     page = [str(world.root / "page.html")] if "html" in command else []
     before = world.snapshot(world.db_path.parent)
     run = world.run_pass(*command.split(), *page, check=0)

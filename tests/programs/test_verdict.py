@@ -120,7 +120,7 @@ def test_a_lock_that_another_program_holds_is_the_reason_for_every_user(site: Wo
     assert found == "ACT NOW"
     assert reasons == [
         "the lock of passes is held by another program: "
-        f"{process.pid} (flock {site.db_path}.lock sleep 60)"
+        f"{process.pid} (flock {site.db_path}.lock sleep 60) (pass-stuck)"
     ]
 
 

@@ -325,7 +325,7 @@ def test_a_disk_that_lacks_a_part_of_its_bag_is_told_of_till_it_is_read_to_its_e
     """A notice, a warning in the log, a line of ``status``; passes that look do not end it."""
     world = filled(loop_world, "a.g3")
     if is_closed:
-        world.run_pass("close", "P01", check=0)
+        world.run_pass("close", "--yes", "P01", check=0)
         world.sql("UPDATE notices SET resolved_at = opened_at")
     undone(world.loops["P01"], what)
     why = why.format(place=world.disks["P01"])
@@ -417,7 +417,7 @@ def test_a_shipped_disk_that_does_not_answer_is_told_of_by_its_serial(
 ) -> None:
     """Till it is read, or given up; that its place is empty, or another's, is no fault."""
     world = filled(loop_world, "a.g3")
-    world.run_pass("close", "P01", check=0)
+    world.run_pass("close", "--yes", "P01", check=0)
     world.ship("P01")
     pull(world, "P01")
     verify(world, "P01", check=1)
@@ -440,7 +440,7 @@ def test_a_disk_in_use_that_is_not_mounted_is_missing_any_other_is_on_the_shelf(
 ) -> None:
     """No notice for a closed, held or spare disk that is not there: only the output says it."""
     world = filled(loop_world, "a.g3")
-    for command in (["close", "P01"], ["hold", "S02", "--why", "it rattles"]):
+    for command in (["close", "--yes", "P01"], ["hold", "--yes", "S02", "--why", "it rattles"]):
         world.run_pass(*command, check=0)
     world.sql("UPDATE notices SET resolved_at = opened_at")
     for label in ("P01", "P02", "S01", "S02"):
@@ -460,7 +460,7 @@ def test_a_disk_in_use_that_is_not_mounted_is_missing_any_other_is_on_the_shelf(
 def test_a_shipped_disk_that_is_back_at_its_place_can_be_verified(loop_world: LoopWorld) -> None:
     """By its serial, also once another drive has its label; that drive is not taken for it."""
     world = filled(loop_world, "a.g3")
-    world.run_pass("close", "P01", check=0)
+    world.run_pass("close", "--yes", "P01", check=0)
     world.ship("P01")
     assert "P01: 1 copies are good" in verify(world, "P01").out
     old = world.loops["P01"]
@@ -495,7 +495,7 @@ def test_a_shipped_disk_that_is_back_at_its_place_can_be_verified(loop_world: Lo
 def test_another_disk_in_its_place_is_refused(loop_world: LoopWorld) -> None:
     """Nothing is read of it, and nothing is noted as missing."""
     world = filled(loop_world, "a.g3")
-    world.run_pass("close", "P01", check=0)
+    world.run_pass("close", "--yes", "P01", check=0)
     world.put("b.g3")
     world.run_pass(check=0)
     world.sql("UPDATE copies SET verified_at = ?", LONG_AGO)
@@ -583,7 +583,7 @@ def test_without_labels_only_what_grew_old_is_read_on_all_disks_that_are_here(
 ) -> None:
     """Disks in use and closed ones; not spares, held ones, or those on the shelf."""
     filled(loop_world, "a.g3", "b.g3")
-    loop_world.run_pass("close", "P01", check=0)
+    loop_world.run_pass("close", "--yes", "P01", check=0)
     loop_world.put("c.g3")
     loop_world.run_pass(check=0)
     run = verify(loop_world)
@@ -596,7 +596,7 @@ def test_without_labels_only_what_grew_old_is_read_on_all_disks_that_are_here(
     loop_world.configure(VerifyEvery="0 s")
     loop_world.sql("UPDATE copies SET verified_at = ?", LONG_AGO)
     loop_world.loops["P01"].umount()
-    loop_world.run_pass("hold", "P02", "--why", "it rattles", check=0)
+    loop_world.run_pass("hold", "--yes", "P02", "--why", "it rattles", check=0)
     assert [line[:3] for line in verify(loop_world).out.splitlines()] == ["S01"]
 
 

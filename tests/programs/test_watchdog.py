@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 
 from poledata import config, db
-from poledata.archive import monitor
+from poledata.archive import run
 from poledata.archive.pass_state import Watcher
 from poledata.cli import background
 from poledata.notices.send import configured_channels
-from poledata.notices.store import Board
-from tests.helpers.bugs import with_constant
+from tests.helpers.bugs import with_bug
 from tests.helpers.halted import HaltedPass, needs_strace, ready_world
 from tests.helpers.link import BAD_NAME, put_bad_name, write_env
+from tests.helpers.notice_board import NoticeBoard
 from tests.helpers.post import WORD, Receiver, wait_for
 from tests.helpers.stations import another_pass
 from tests.helpers.world import World
 
-DEFECT = with_constant(monitor, "look", None)
+DEFECT = with_bug(run, "_Pass._count_what_is_left", "True")
 
 
 @pytest.fixture
@@ -134,7 +134,7 @@ def test_while_bytes_move_the_watchdog_is_fed_and_the_lock_is_young(
         while len(web.beats) < 3:
             watching.moved("P01", "a.g3", 1)
             assert got_on.acquire(timeout=60)
-        board = Board(conn, configured_channels(loaded.secrets))
+        board = NoticeBoard(conn, configured_channels(loaded.secrets))
         _has_looked(board, web, "P01")
         before = len(web.beats)
         _has_looked(board, web, "P02")
@@ -142,7 +142,7 @@ def test_while_bytes_move_the_watchdog_is_fed_and_the_lock_is_young(
         assert not got_on.acquire(blocking=False)
 
 
-def _has_looked(board: Board, web: Receiver, label: str) -> None:
+def _has_looked(board: NoticeBoard, web: Receiver, label: str) -> None:
     """The companion sends what it is told: it has looked since."""
     before = len(web.got)
     board.tell("disk-error", label, "It answers with errors.")
@@ -159,7 +159,7 @@ def test_what_is_told_in_a_long_pass_is_sent_while_it_works(
         db.connect(station.db_path) as conn,
         background.beside(loaded, lambda: None, Watcher()),
     ):
-        board = Board(conn, configured_channels(loaded.secrets))
+        board = NoticeBoard(conn, configured_channels(loaded.secrets))
         board.tell("disk-error", "P01", "It answers with errors.")
         wait_for(lambda: web.got)
         board.settle(["disk-error"], "P01")

@@ -165,7 +165,7 @@ def test_disks_swapped_between_two_batches_are_refused(busy: LoopWorld) -> None:
 def test_a_disk_is_closed_and_unmounted_while_a_pass_runs(busy: LoopWorld) -> None:
     """``close P01`` gets its turn after the batch; its drive is free at once; P02 goes on."""
     halted = in_first_batch(busy)
-    closing = waiting_command(busy, "close", "P01")
+    closing = waiting_command(busy, "close", "--yes", "P01")
     assert busy.disk_states()["P01"] == "active"
     halted.let_go()
     slip = answer(closing)
@@ -182,7 +182,7 @@ def test_a_disk_is_closed_and_unmounted_while_a_pass_runs(busy: LoopWorld) -> No
 
 
 DISK_COMMANDS = {
-    "hold": (["hold", "P01", "--why", "it rattles"], "P01 is held", "active"),
+    "hold": (["hold", "--yes", "P01", "--why", "it rattles"], "P01 is held", "active"),
     "lost": (["lost", "P01", "--why", "it fell"], "is lost: 4 copies", None),
     "forget": (["forget", "P03"], "P03 (ZTP03AA) was removed from the database", "active"),
 }
@@ -216,7 +216,7 @@ def test_what_is_said_of_a_disk_while_a_pass_runs_holds_from_its_next_batch_on(
 def test_two_commands_at_once_both_get_their_turns_while_a_pass_runs(busy: LoopWorld) -> None:
     """One after the other, each after a batch of the pass, which heeds both."""
     halted = in_first_batch(busy)
-    first = waiting_command(busy, "hold", "P01", "--why", "it rattles")
+    first = waiting_command(busy, "hold", "--yes", "P01", "--why", "it rattles")
     second = waiting_command(busy, "pause", "--why", "the rack is open")
     halted.let_go()
     assert "P01 is held" in answer(first)
@@ -236,7 +236,7 @@ def test_of_two_people_who_close_one_disk_the_second_is_told(
     """One of the commands closes it; the other one finds it closed, and changes nothing."""
     world = ready_world(make_loop_world(primaries=["P01"], copies=["S01"]))
     with locks.between_batches(world.db_path):
-        both = [command(world, "close", "P01") for _ in range(2)]
+        both = [command(world, "close", "--yes", "P01") for _ in range(2)]
         for process in both:
             until(lambda pid=process.pid: waits_for_a_lock(pid), "it waits for its turn")
     said = {process.wait(timeout=GONE_S): process.communicate() for process in both}

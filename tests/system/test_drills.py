@@ -68,7 +68,7 @@ def test_a_file_is_wanted_back(make_loop_world: Callable[..., LoopWorld]) -> Non
     """Found with no disk mounted; got from the copy that is whole, also from a closed disk."""
     find, get = steps_of("### Drill: a file is wanted back")
     world = in_use(make_loop_world())
-    world.run_pass("close", "P01", check=0)
+    world.run_pass("close", "--yes", "P01", check=0)
     world.loops["P01"].umount()
     said = follow(world, find)
     assert NAMES[0] in said and NAMES[1] in said and NAMES[2] not in said

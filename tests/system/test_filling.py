@@ -154,7 +154,7 @@ def test_the_fullest_disk_in_use_is_filled_before_another_and_a_spare_comes_last
     world = make_of_sizes(make_loop_world, {"P01": 32, "P02": 32, "P03": 32}, {"S01": 64})
     for name, size_bytes, held in [("a.g3", 2 * MB, ""), ("b.g3", 6 * MB, "P01")]:
         if held:
-            world.run_pass("hold", held, "--why", "it rattles", check=0)
+            world.run_pass("hold", "--yes", held, "--why", "it rattles", check=0)
         world.put(name, size_bytes)
         world.run_pass(check=0)
     world.run_pass("unhold", "P01", check=0)
@@ -189,7 +189,7 @@ def test_min_free_space_is_kept_on_every_disk_also_once_it_is_closed(
         assert len(world.archived(label)) > 5
     assert ("no-disk", "primary") in world.notices()
     assert len(world.waiting()) == 40 - min(len(world.archived(x)) for x in ("P01", "S01"))
-    world.run_pass("close", "P01", check=0)
+    world.run_pass("close", "--yes", "P01", check=0)
     assert free_bytes(world.disks["P01"]) >= 9 * MB
     bagit.Bag(str(world.disks["P01"])).validate()
 
@@ -364,7 +364,7 @@ def test_a_full_disk_that_lacks_the_room_to_be_closed_is_said_and_never_held(
     assert world.waiting() == set()
     assert world.archived("P02") == {"0.g3", "1.g3", "2.g3", "3.g3"}
     make_room_again(world.disks["P01"])
-    world.run_pass("close", "P01", check=0)
+    world.run_pass("close", "--yes", "P01", check=0)
     assert world.notices() == {("disk-closed", "P01")}
 
 
@@ -504,7 +504,9 @@ def test_an_error_at_any_step_moves_the_file_to_the_next_disk(
     assert "Input/output error" in notice_text(world, "disk-error", "P01")
     world.check(allow_unregistered=True)
     go_on(world)
-    world.run_pass("close", "P01", check=0)  # what it published before the error is adopted
+    world.run_pass(
+        "close", "--yes", "P01", check=0
+    )  # what it published before the error is adopted
 
 
 def test_a_disk_that_fails_in_three_passes_running_is_held_till_it_is_given_back(
@@ -528,7 +530,7 @@ def test_a_disk_that_fails_in_three_passes_running_is_held_till_it_is_given_back
     world.run_pass("unhold", "P01", check=0)
     assert held(world) == {}
     assert world.notices() == set()
-    world.run_pass("close", "P02", check=0)
+    world.run_pass("close", "--yes", "P02", check=0)
     passes(world, 1, check=0)
     assert world.archived("P01") == {"seed.g3", "of-pass-5.g3"}
 
@@ -601,7 +603,7 @@ def test_of_two_disks_that_fail_alike_neither_is_held_for_the_others_sake(
     world = make_loop_world(copies=["S01"])
     ready_world(world)
     places = [world.data(label) for label in ("P01", "P02")]
-    world.run_pass("hold", "P01", "--why", "so that P02 is in use too", check=0)
+    world.run_pass("hold", "--yes", "P01", "--why", "so that P02 is in use too", check=0)
     passes(world, 1, check=0)
     world.run_pass("unhold", "P01", check=0)
     for number in range(4):
@@ -617,7 +619,7 @@ def test_none_is_held_where_three_disks_fail_at_once(
     """A cable or a controller is at fault: one critical notice says so, and disks are kept."""
     world = make_loop_world(primaries=["P01", "P02", "P03"], copies=["S01", "S02"])
     ready_world(world)
-    world.run_pass("hold", "P01", "--why", "so that P02 is in use too", check=0)
+    world.run_pass("hold", "--yes", "P01", "--why", "so that P02 is in use too", check=0)
     passes(world, 1, check=0)
     world.run_pass("unhold", "P01", check=0)
     pull(world, "P01", "P02", "S01")

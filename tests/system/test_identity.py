@@ -166,7 +166,7 @@ def test_last_seasons_disk_at_its_old_place_is_refused(
 ) -> None:
     """Labels begin again at P01: the shipped P01, still in the rack, is not the new one."""
     world = used_world(make_world, primaries=["P01", "P02"], copies=["S01"])
-    world.run_pass("close", "P01", check=0)
+    world.run_pass("close", "--yes", "P01", check=0)
     world.ship("P01")
     old = world.loops.pop("P01")
     world.loops["ZTP01AA"] = old
@@ -199,7 +199,7 @@ def test_a_used_disk_that_was_formatted_is_refused_till_it_is_given_up(
     )
     world.run_pass("lost", "P01", "--why", "formatted by mistake", check=0)
     world.generate("--returned")
-    world.run_pass("close", "P02", check=0)
+    world.run_pass("close", "--yes", "P02", check=0)
     world.put("c.g3")
     world.run_pass(check=0)
     assert world.notices() == {("disk-closed", "P02")}
@@ -288,7 +288,7 @@ def test_a_label_mounted_at_both_of_its_places_is_refused(
     go_on(world)
     world.loops["P01"].umount()
     world.loops["P01"].mount(at=second)
-    world.run_pass("close", "P02", check=0)
+    world.run_pass("close", "--yes", "P02", check=0)
     world.put("c.g3")
     world.run_pass(check=0)
     world.disks["P01"] = second

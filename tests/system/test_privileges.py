@@ -49,7 +49,7 @@ def site() -> Iterator[OwnedSite]:
 @pytest.mark.parametrize(
     "command",
     commands(
-        "pass", "dry run", "status", "verify", "restore", "hold", "close", "notify",
+        "pass", "dry run", "status", "verify", "restore", "hold", "--yes", "close", "notify",
         "generate_db", "generate_db --from-disks", "SMART", "SMART --history", "drive IDs",
     ),
 )  # fmt: skip
@@ -168,7 +168,15 @@ KINDS = (
     pytest.param("device", marks=LONG),
 )
 # Each of them works with other files; what they share is tried by all in the test above.
-TRIED = ("pass", "status", "verify", "restore", "close", "generate_db --from-disks", "SMART")
+TRIED = (
+    "pass",
+    "status",
+    "verify",
+    "restore",
+    "close",
+    "generate_db --from-disks",
+    "SMART",
+)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -450,7 +458,7 @@ def test_only_the_owner_changes_the_archive(site: OwnedSite) -> None:
     """Others are told to use sudo."""
     for words in (
         (),
-        ("hold", "P01", "--why", "x"),
+        ("hold", "--yes", "P01", "--why", "x"),
         ("verify",),
         ("repair",),
         ("notify", "--test"),

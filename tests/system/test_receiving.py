@@ -32,7 +32,7 @@ def crate(loop_world: LoopWorld) -> LoopWorld:
             loop_world.generate()
         loop_world.run_pass(check=0)
         for label in labels:
-            loop_world.run_pass("close", label, check=0)
+            loop_world.run_pass("close", "--yes", label, check=0)
     return north(loop_world)
 
 

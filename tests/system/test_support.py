@@ -166,7 +166,7 @@ def test_an_unfit_spare_gets_nothing_and_the_next_disk_goes_on(
     world: LoopWorld, put_at: Callable[[Made, Path], str], made: Made
 ) -> None:
     """The pass, check and generate_db refuse it by name; nothing at all is written to it."""
-    world.run_pass("close", "P01", check=0)
+    world.run_pass("close", "--yes", "P01", check=0)
     world.loops["P02"].umount()
     world.add_disk("P03")
     world.plug_in("P03", size_mb=64, fs="xfs")
@@ -249,7 +249,7 @@ def test_an_unfit_disk_can_be_closed_known_again_and_copied_from(
     world.run_pass("verify", "S01", check=1)
     world.run_pass("repair", check=0)
     assert world.archived("S01") == {"a.g3"}
-    world.run_pass("close", "P01", check=0)
+    world.run_pass("close", "--yes", "P01", check=0)
     assert world.disk_states()["P01"] == "closed"
     world.db_path.unlink()
     world.run("generate_db.py", "--from-disks", check=0)

@@ -18,7 +18,7 @@ from hypothesis import given
 from poledata.disks import bag, manifest
 from poledata.errors import ManifestDamaged
 from poledata.formatting import why_not_carried
-from poledata.models import ManifestLine
+from poledata.models import MANIFEST, ManifestLine
 from poledata.system import mounts
 
 HASHES = st.text("0123456789abcdef", min_size=128, max_size=128)
@@ -50,13 +50,13 @@ def disk_with(path: str, content: bytes) -> Iterator[int]:
 
 
 def content_of(root_fd: int) -> bytes:
-    return b"".join(bag.blocks(root_fd, bag.MANIFEST))
+    return b"".join(bag.blocks(root_fd, MANIFEST))
 
 
 @given(LINES)
 def test_what_is_written_as_a_manifest_is_read_back(entries: list[tuple[str, str]]) -> None:
     """Line by line, each at its place, however it was appended."""
-    with disk_with(bag.MANIFEST, b"") as root_fd:
+    with disk_with(MANIFEST, b"") as root_fd:
         lines = [line for entry in entries for line in manifest.append(root_fd, [entry])]
         assert list(manifest.read(root_fd)) == lines
         assert [(line.sha512, line.name) for line in lines] == entries
@@ -71,7 +71,7 @@ def test_a_manifest_torn_anywhere_keeps_every_whole_line(
     texts = [ManifestLine(sha512, name, 0).text for sha512, name in entries]
     whole = b"".join(texts)
     torn = whole[: data.draw(st.integers(0, len(whole)))]
-    with disk_with(bag.MANIFEST, torn) as root_fd:
+    with disk_with(MANIFEST, torn) as root_fd:
         manifest.cut_torn_line(root_fd)
         assert content_of(root_fd) == torn[: torn.rfind(b"\n") + 1]
 
@@ -79,7 +79,7 @@ def test_a_manifest_torn_anywhere_keeps_every_whole_line(
 @given(st.binary(max_size=400))
 def test_whatever_a_manifest_holds_it_is_read_or_said_to_be_damaged(content: bytes) -> None:
     """Nothing else comes out, and nothing is cut that ends with a whole line."""
-    with disk_with(bag.MANIFEST, content) as root_fd:
+    with disk_with(MANIFEST, content) as root_fd:
         try:
             lines = list(manifest.read(root_fd))
         except ManifestDamaged:

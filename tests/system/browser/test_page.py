@@ -15,12 +15,11 @@ from poledata.models import (
     Notice,
     Severity,
 )
-from poledata.status.verdict import judged
 from tests.helpers import browser
 from tests.helpers.browser import Browser
 from tests.helpers.hostile_page import EVIL, HOSTILE, HOSTILE_TRENDS
 from tests.helpers.sample_page import DAYS, SAMPLE, write
-from tests.helpers.sample_status import AT, STATUS
+from tests.helpers.sample_status import AT, STATUS, judged
 
 # --- in a real browser -----------------------------------------------------------------------
 

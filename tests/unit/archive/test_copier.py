@@ -24,7 +24,7 @@ from poledata.archive.buffer import Buffer
 from poledata.archive.copier import Result, copy_batch
 from poledata.disks import bag
 from poledata.errors import CopyMismatch, FileFault, NameConflict, SourceChanged, Stopped
-from poledata.models import CopyTarget, FileStat, Job, Role, Waiting, Written
+from poledata.models import MANIFEST, CopyTarget, FileStat, Job, Role, Waiting, Written
 from poledata.system import direct_io, paths
 from poledata.system.direct_io import CHUNK_BYTES
 
@@ -401,7 +401,7 @@ def test_a_flush_that_fails_fails_all_that_it_was_to_flush(
     ] * 5
     assert len(flushes.disks) == 1
     assert not any((bench.roots[Role.PRIMARY] / "data").iterdir())
-    assert (bench.roots[Role.PRIMARY] / bag.MANIFEST).read_text() == ""
+    assert (bench.roots[Role.PRIMARY] / MANIFEST).read_text() == ""
     assert bench.is_tidy()
 
 

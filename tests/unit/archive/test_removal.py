@@ -26,6 +26,7 @@ from poledata.disks import bag, manifest
 from poledata.disks.identity import HeldDisk
 from poledata.errors import DiskRefused
 from poledata.models import (
+    MANIFEST,
     CopyState,
     Disk,
     DiskState,
@@ -537,7 +538,7 @@ def _linked_away(station: Station) -> None:
 
 
 def _other_line(station: Station, digit: str = "0") -> None:
-    manifest = station.root / "S01" / bag.MANIFEST
+    manifest = station.root / "S01" / MANIFEST
     manifest.write_text(manifest.read_text().replace(station.sha512, digit * 128))
 
 
@@ -567,11 +568,11 @@ REAL_FAULTS: dict[str, tuple[Callable[[Station], object], str]] = {
     ),
     "the manifest has another line": (_other_line, NO_COPY + "its manifest line is not there"),
     "the manifest is damaged": (
-        lambda s: (s.root / "S01" / bag.MANIFEST).write_bytes(b"oops\n"),
+        lambda s: (s.root / "S01" / MANIFEST).write_bytes(b"oops\n"),
         NO_COPY + "manifest-sha512.txt: what stands at byte 0 is not a manifest line",
     ),
     "the manifest is gone": (
-        lambda s: (s.root / "S01" / bag.MANIFEST).unlink(),
+        lambda s: (s.root / "S01" / MANIFEST).unlink(),
         NO_COPY + "there is no manifest-sha512.txt",
     ),
     "the disk can't be used": (_refused, NO_COPY + "nothing is mounted"),
@@ -706,7 +707,7 @@ def test_a_disk_that_does_not_answer_keeps_it(station: Station) -> None:
 def test_a_manifest_line_that_moved_still_stands(station: Station) -> None:
     """A line dropped above it (a file was set aside) shifts it: it is as durable as before."""
     fd = station.fds["S01"]
-    bag.write_file(fd, bag.MANIFEST, b"")
+    bag.write_file(fd, MANIFEST, b"")
     manifest.append(fd, [("0" * 128, "older.g3")])
     (line,) = manifest.append(fd, [(station.sha512, NAME)])
     manifest.drop_line(fd, "older.g3")

@@ -19,7 +19,7 @@ from hypothesis import given
 from poledata.disks import bag, manifest
 from poledata.errors import ManifestDamaged
 from poledata.formatting import why_not_carried
-from poledata.models import ManifestLine
+from poledata.models import MANIFEST, ManifestLine
 from tests.helpers.invariants import parse_manifest
 from tests.helpers.sample_disks import DISK, NAMES
 
@@ -163,13 +163,13 @@ def test_a_carried_name_is_read_back_from_its_line(name: str) -> None:
     with TemporaryDirectory() as directory:
         fd = os.open(directory, os.O_RDONLY)
         try:
-            Path(directory, bag.MANIFEST).touch()
+            Path(directory, MANIFEST).touch()
             manifest.append(fd, [(ONE, name), (TWO, "next.g3")])
             lines = [(line.name, line.sha512) for line in manifest.read(fd)]
         finally:
             os.close(fd)
         assert lines == [(name, ONE), ("next.g3", TWO)]
-        parsed, faults = parse_manifest(Path(directory, bag.MANIFEST).read_bytes())
+        parsed, faults = parse_manifest(Path(directory, MANIFEST).read_bytes())
         assert (faults, [line.name for line in parsed]) == ([], [name, "next.g3"])
 
 
@@ -184,7 +184,7 @@ def test_a_claimed_disk_is_a_bag_that_says_whose_it_is(root: Path, root_fd: int)
         "BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
     )
     assert (root / "bag-info.txt").read_text() == MARK_TEXT
-    assert (root / bag.MANIFEST).read_bytes() == b""
+    assert (root / MANIFEST).read_bytes() == b""
     assert content(root / "data") == content(root / ".incoming") == {}
     assert {path.stat().st_mode & 0o777 for path in root.iterdir() if path.is_file()} == {0o644}
     assert {path.stat().st_mode & 0o777 for path in root.iterdir() if path.is_dir()} == {0o755}
@@ -236,7 +236,7 @@ def test_the_mark_is_the_last_thing_a_claim_writes(
     monkeypatch.setattr(os, "rename", rename)
     monkeypatch.setattr(os, "fsync", fsync)
     bag.claim(root_fd, MARK)
-    assert said[-5:] == [bag.MANIFEST, "fsync root", "fsync", bag.MARK, "fsync root"]
+    assert said[-5:] == [MANIFEST, "fsync root", "fsync", bag.MARK, "fsync root"]
 
 
 def test_an_empty_disk_may_be_claimed(root: Path, root_fd: int) -> None:
@@ -256,7 +256,7 @@ FOREIGN: dict[str, tuple[dict[str, str], list[str]]] = {
     "files": ({"z": "", "a": "", ".Trash-0/b": ""}, [".Trash-0", "a", "z"]),
     "a file beside lost+found": ({"lost+found/#12": "x", "a": "x"}, ["a"]),
     "a file of an archive": ({"data/fullrate": "x"}, ["data/fullrate"]),
-    "a manifest": ({bag.MANIFEST: "x"}, [bag.MANIFEST]),
+    "a manifest": ({MANIFEST: "x"}, [MANIFEST]),
     "another bag": ({"bagit.txt": "BagIt-Version: 0.97\n"}, ["bagit.txt"]),
     "directories": ({"bagit.txt/a": "", "README.txt/a": ""}, ["README.txt", "bagit.txt"]),
     "set aside": ({".aside/a": "x"}, [".aside"]),
@@ -304,9 +304,9 @@ def test_a_file_in_a_directorys_place_is_foreign(root: Path, root_fd: int, name:
 
 def test_a_pipe_in_a_files_place_is_foreign(root: Path, root_fd: int) -> None:
     """Nobody waits for its other end."""
-    for name in (bag.MANIFEST, bag.DECLARATION, bag.README):
+    for name in (MANIFEST, bag.DECLARATION, bag.README):
         os.mkfifo(root / name)
-    assert bag.foreign_entries(root_fd) == [bag.README, bag.DECLARATION, bag.MANIFEST]
+    assert bag.foreign_entries(root_fd) == [bag.README, bag.DECLARATION, MANIFEST]
 
 
 # --- the mark -------------------------------------------------------------------------------
@@ -516,7 +516,7 @@ def test_setting_aside_can_be_cut_off_anywhere(
 def write_lines(root: Path, *entries: tuple[str, str]) -> bytes:
     """Write a manifest of these (sha512, name); its bytes."""
     text = "".join(f"{sha512}  data/{name}\n" for sha512, name in entries).encode()
-    (root / bag.MANIFEST).write_bytes(text)
+    (root / MANIFEST).write_bytes(text)
     return text
 
 
@@ -525,7 +525,7 @@ def test_lines_are_added_at_the_end_and_found_where_they_stand(root: Path, bag_f
     first = manifest.append(bag_fd, [(ONE, "é.g3"), (TWO, NAME)])
     second = manifest.append(bag_fd, [(THREE, "c.g3")])
     assert manifest.append(bag_fd, []) == []
-    text = (root / bag.MANIFEST).read_bytes()
+    text = (root / MANIFEST).read_bytes()
     assert text == f"{ONE}  data/é.g3\n{TWO}  data/{NAME}\n{THREE}  data/c.g3\n".encode()
     assert first + second == list(manifest.read(bag_fd))
     for line in first + second:
@@ -544,7 +544,7 @@ def test_a_line_stands_only_where_it_was_written(root: Path, bag_fd: int) -> Non
         replace(line, offset_bytes=10**9),
     ):
         assert not manifest.has_line(bag_fd, other)
-    os.truncate(root / bag.MANIFEST, len(line.text) - 1)
+    os.truncate(root / MANIFEST, len(line.text) - 1)
     assert not manifest.has_line(bag_fd, line)
 
 
@@ -561,10 +561,10 @@ def test_a_line_is_dropped_and_all_others_stay(root: Path, bag_fd: int) -> None:
     """Every line of that name; the order of the rest is kept."""
     write_lines(root, (ONE, "a.g3"), (TWO, "b.g3"), (THREE, "a.g3"), (THREE, "a.g3x"))
     manifest.drop_line(bag_fd, "a.g3")
-    left = (root / bag.MANIFEST).read_text()
+    left = (root / MANIFEST).read_text()
     assert left == f"{TWO}  data/b.g3\n{THREE}  data/a.g3x\n"
     manifest.drop_line(bag_fd, "not there")
-    assert (root / bag.MANIFEST).read_text() == left
+    assert (root / MANIFEST).read_text() == left
 
 
 def test_dropping_a_line_can_be_cut_off_anywhere(
@@ -575,12 +575,12 @@ def test_dropping_a_line_can_be_cut_off_anywhere(
     after = before[:140] + before[280:]
 
     def drop() -> None:
-        assert (root / bag.MANIFEST).read_bytes() in (before, after)
+        assert (root / MANIFEST).read_bytes() in (before, after)
         write_lines(root, (ONE, "a.g3"), (TWO, "b.g3"), (THREE, "c.g3"))
         manifest.drop_line(bag_fd, "b.g3")
 
     assert killed_at_every_step(monkeypatch, drop) >= 6
-    assert (root / bag.MANIFEST).read_bytes() == after
+    assert (root / MANIFEST).read_bytes() == after
 
 
 def test_a_line_that_a_crash_tore_is_cut(root: Path, bag_fd: int) -> None:
@@ -588,22 +588,22 @@ def test_a_line_that_a_crash_tore_is_cut(root: Path, bag_fd: int) -> None:
     whole = write_lines(root, (ONE, "a.g3"), (TWO, NAME), (THREE, "é.g3"))
     ends = [0, 140, 140 + 164 + 3, len(whole)]
     for length in (*range(0, len(whole), 23), *ends, *(end - 1 for end in ends[1:])):
-        (root / bag.MANIFEST).write_bytes(whole[:length])
+        (root / MANIFEST).write_bytes(whole[:length])
         manifest.cut_torn_line(bag_fd)
-        left = (root / bag.MANIFEST).read_bytes()
+        left = (root / MANIFEST).read_bytes()
         assert whole.startswith(left)
         assert left.count(b"\n") == whole[:length].count(b"\n")
         assert left == b"" or left.endswith(b"\n")
         manifest.cut_torn_line(bag_fd)
-        assert (root / bag.MANIFEST).read_bytes() == left
+        assert (root / MANIFEST).read_bytes() == left
 
 
 def test_the_zeros_that_a_power_cut_leaves_are_cut(root: Path, bag_fd: int) -> None:
     """A file may have grown without its bytes having arrived."""
     whole = write_lines(root, *((ONE, f"{number}.g3") for number in range(1000)))
-    (root / bag.MANIFEST).write_bytes(whole + bytes(12_000))
+    (root / MANIFEST).write_bytes(whole + bytes(12_000))
     manifest.cut_torn_line(bag_fd)
-    assert (root / bag.MANIFEST).read_bytes() == whole
+    assert (root / MANIFEST).read_bytes() == whole
 
 
 DAMAGE = {
@@ -629,7 +629,7 @@ def test_a_manifest_that_we_did_not_write_is_said_with_its_place(
 ) -> None:
     """Nothing is guessed and nothing is rewritten; the lines before it can be read."""
     whole = f"{TWO}  data/é.g3\n".encode() + damage.encode(errors="surrogateescape")
-    (root / bag.MANIFEST).write_bytes(whole)
+    (root / MANIFEST).write_bytes(whole)
     lines = manifest.read(bag_fd)
     assert next(lines).name == "é.g3"
     said = "manifest-sha512.txt: what stands at byte 141 is not a manifest line"
@@ -637,7 +637,7 @@ def test_a_manifest_that_we_did_not_write_is_said_with_its_place(
         with pytest.raises(ManifestDamaged) as caught:
             reads()
         assert str(caught.value) == said
-    assert (root / bag.MANIFEST).read_bytes() == whole
+    assert (root / MANIFEST).read_bytes() == whole
 
 
 def test_a_large_manifest_is_read_in_little_memory(root: Path, bag_fd: int) -> None:

@@ -15,8 +15,8 @@ from poledata.disks.free_space import (
     cost_bytes,
     fullest_that_fits,
     in_order_of_use,
-    label_key,
 )
+from poledata.formatting import label_key
 from poledata.models import Disk, DiskState, FileStat, Role, Waiting
 
 GB = 10**9

@@ -28,7 +28,9 @@ def notice(
 
 def delivery(of: Notice | None = None, sent_ago_s: float | None = None, **more: object) -> Delivery:
     sent_at = None if sent_ago_s is None else utc(NOW - sent_ago_s)
-    return replace(Delivery(of or notice(), "notify-1-mailto", 0, None, sent_at, None), **more)  # type: ignore[arg-type]
+    return replace(
+        Delivery(of or notice(), "notify-1-mailto", 0, None, sent_at, None, None), **more
+    )  # type: ignore[arg-type]
 
 
 def news(of: Delivery) -> News | None:
@@ -47,7 +49,10 @@ def news(of: Delivery) -> News | None:
         (delivery(sent_ago_s=DAY - 1), None),
         (delivery(sent_ago_s=DAY), News.STILL),
         (delivery(sent_ago_s=-2 * DAY), News.STILL),  # the clock was wrong then
-        (delivery(notice(reopened=1)), News.BACK),
+        (delivery(notice(reopened=1), tried_at=utc(NOW - DAY)), News.BACK),
+        (delivery(notice(reopened=1)), News.NEW),  # this channel never heard of it
+        (delivery(sent_as="warning"), News.WORSE),
+        (delivery(notice(reopened=1), sent_as="warning"), News.WORSE),
         (delivery(notice(resolved_at=utc(NOW)), sent_ago_s=60), News.OVER),
         (delivery(notice(resolved_at=utc(NOW))), News.OVER),  # the link was down all the while
         (delivery(notice(acked_until=utc(NOW + 1))), None),

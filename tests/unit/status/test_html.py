@@ -18,10 +18,9 @@ from poledata.status import html
 from poledata.status.facts import BufferStatus, DiskStatus, Status
 from poledata.status.html import Column, Point, Trends
 from poledata.status.text import SUBJECT_CHARACTERS, as_text
-from poledata.status.verdict import judged
 from tests.helpers.hostile_page import EVIL, HOSTILE, HOSTILE_TRENDS
 from tests.helpers.sample_page import SAMPLE, TRENDS
-from tests.helpers.sample_status import AT, STATUS, disk
+from tests.helpers.sample_status import AT, STATUS, disk, judged
 
 
 class Page(HTMLParser):

@@ -18,9 +18,8 @@ from poledata.status.facts import (
     Status,
     Undelivered,
 )
-from poledata.status.verdict import judged
 from tests.helpers.sample_page import SAMPLE
-from tests.helpers.sample_status import AT, NOON, STATUS
+from tests.helpers.sample_status import AT, NOON, STATUS, judged
 
 # https://prometheus.io/docs/practices/naming/: base units, and what counts things.
 UNITS = ("_seconds", "_bytes", "_ratio", "_celsius", "_files", "_copies", "_notices", "_info")

@@ -29,8 +29,7 @@ from poledata.status.facts import (
     Undelivered,
 )
 from poledata.status.text import as_text, headline, state_lines
-from poledata.status.verdict import judged
-from tests.helpers.sample_status import AT, NOON, STATUS, disk
+from tests.helpers.sample_status import AT, NOON, STATUS, disk, judged
 
 
 def lines(**changed: Any) -> list[str]:
@@ -265,14 +264,14 @@ LACKING = "7 copies are damaged or missing: data_manager.py repair"
             {"notices": (MISSING, NO_DISK)},
             "ACT NOW: P01: no disk of this role can take files (no-disk)",
         ),
-        (NO_PASS, f"ACT NOW: no pass has run since 10:00 UTC (2 h ago): {CRON}"),
+        (NO_PASS, f"ACT NOW: no pass has run since 10:00 UTC (2 h ago): {CRON} (no-pass)"),
         (
             {"looked_at_s": None, "ended_at_s": None},
             "ACT NOW: no pass has run yet: is its line in the crontab?",
         ),
         (
             {**NO_PASS, "buffer": BufferStatus(used_percent=1)},
-            f"ACT NOW: no pass has run since 10:00 UTC (2 h ago): {CRON}",
+            f"ACT NOW: no pass has run since 10:00 UTC (2 h ago): {CRON} (no-pass)",
         ),
         ({**NO_PASS, "buffer": BufferStatus(used_percent=1), "stand_ins": True}, WELL),
         (
@@ -286,7 +285,7 @@ LACKING = "7 copies are damaged or missing: data_manager.py repair"
         ),
         (
             {"lock_holder": "7 (flock x)"},
-            "ACT NOW: the lock of passes is held by another program: 7 (flock x)",
+            "ACT NOW: the lock of passes is held by another program: 7 (flock x) (pass-stuck)",
         ),
         (
             {"is_read_only": True},
@@ -294,7 +293,7 @@ LACKING = "7 copies are damaged or missing: data_manager.py repair"
         ),
         (
             {"newest_record_at": "2026-11-23T12:06:00Z"},
-            "LOOK TODAY: the clock is behind the database (2026-11-23T12:06:00Z): set it",
+            "LOOK TODAY: the clock is behind the database (2026-11-23T12:06:00Z): set it (clock)",
         ),
         ({"newest_record_at": "2026-11-23T12:04:00Z"}, WELL),
         (

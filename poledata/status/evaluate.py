@@ -1,0 +1,39 @@
+"""Compare what is wrong now with the open notices, at the end of each pass and command."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from poledata import db
+from poledata.archive.buffer import Seen
+from poledata.config import Config
+from poledata.formatting import utc, utc_now
+from poledata.notices.compare import compare
+from poledata.notices.kinds import KINDS
+from poledata.notices.send import configured_channels
+from poledata.status.collect import gather, look_at_buffer
+from poledata.status.conditions import as_condition, conditions
+from poledata.status.facts import Status
+
+
+def update_notices(config: Config, conn: db.Connection, seen: Seen | None = None) -> Status:
+    """Open a notice for each condition that holds now, and end the others; return the status.
+
+    ``seen``: what was just seen in the buffer. What takes long is looked at before the
+    transaction.
+    """
+    look = look_at_buffer(config, conn, seen)
+    channels = configured_channels(config.secrets)
+    with db.transaction(conn):
+        status, evidence = gather(config, conn, look)
+        now = conditions(status, evidence)
+        compare(conn, now.holding, now.unknown_kinds, channels, utc(status.at_s))
+        return replace(status, notices=tuple(db.notices.open_notices(conn)))
+
+
+def update_from_findings(config: Config, conn: db.Connection) -> None:
+    """When a bug keeps the other conditions from being known: open a notice for what runs found."""
+    channels = configured_channels(config.secrets)
+    with db.transaction(conn):
+        found = [as_condition(each) for each in db.findings.findings(conn)]
+        compare(conn, found, KINDS, channels, utc_now())
