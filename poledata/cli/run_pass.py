@@ -49,11 +49,11 @@ def run_pass() -> ExitCode:
     except (DatabaseTrouble, DatabaseUnusable) as trouble:
         delivery_queue.tell_of_database(config, trouble)
         raise
-    _publish(config)
+    publish_all(config)
     return code
 
 
-def _publish(config: Config) -> None:
+def publish_all(config: Config) -> None:
     """Rewrite the page last: while passes fail, it gets old, which is true."""
     try:
         with db.connect_again(config.db_path) as conn:

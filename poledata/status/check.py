@@ -136,7 +136,7 @@ def _damaged(config: Config, damage: Sequence[str]) -> CheckFinding:
 def _known_gaps(conn: db.Connection) -> Iterator[CheckFinding]:
     """Return what is on the disks but not in the database, as far as that is known."""
     if db.sqlite.is_wal(conn):
-        yield _fault("the database is in WAL mode: another program has it open; close that")
+        yield _fault("the database, journal: another program switched it to WAL mode: close that")
     for found in db.findings.findings(conn):
         if found.kind == "database-error":
             yield _fault(f"the database, {found.key}: {found.text}")

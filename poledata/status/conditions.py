@@ -439,9 +439,11 @@ def _people(status: Status, _: ArchiveEvidence) -> Iterator[ArchiveCondition]:
 
 
 def _settings(status: Status, evidence: ArchiveEvidence) -> Iterator[ArchiveCondition]:
-    """Every setting can be used."""
-    if not any(each.kind == "config-error" for each in evidence.findings):
-        yield from map(_look_today, status.warnings)
+    """Every setting can be used; each pass stores which can't."""
+    stored = {each.key for each in evidence.findings if each.kind == "config-error"}
+    for warning in status.warnings:
+        if warning.partition(": ")[0].rpartition("/")[2] not in stored:
+            yield _look_today(warning)
 
 
 def _delivery(status: Status, _: ArchiveEvidence) -> Iterator[ArchiveCondition]:

@@ -58,7 +58,8 @@ def _reasons(
         elif condition.severity is severity:
             others.append(condition.text)
     for kind, alike in sorted(by_kind.items()):
-        yield f"{_reason(status, kind, alike)} ({kind})"
+        groups = [[one] for one in alike] if kind == "config-error" else [alike]
+        yield from (f"{_reason(status, kind, group)} ({kind})" for group in groups)
     yield from others
 
 

@@ -155,7 +155,7 @@ def _word(said: str) -> str:
 
 
 def _openings(message: Mail) -> list[str]:
-    return re.findall(r"^(?:NEW|AGAIN|STILL OPEN|RESOLVED)  .*$", message.body, re.MULTILINE)
+    return re.findall(r"^(?:NEW|WORSE|BACK|STILL OPEN|RESOLVED)  .*$", message.body, re.MULTILINE)
 
 
 def _may_ring(line: str) -> bool:
@@ -164,8 +164,9 @@ def _may_ring(line: str) -> bool:
 
 
 def _critical(messages: list[Mail]) -> set[str]:
-    """The lines that begin what is said of critical notices."""
-    return {line for message in messages for line in _openings(message) if " CRITICAL " in line}
+    """What is critical; to the pager it may be new when it is worse to others."""
+    lines = (line for message in messages for line in _openings(message))
+    return {line.partition("  ")[2] for line in lines if " CRITICAL " in line}
 
 
 @pytest.fixture

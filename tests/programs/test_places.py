@@ -222,7 +222,7 @@ def test_a_configuration_that_lets_no_pass_run_is_told_of_at_once(
     told.config_path.write_text(good)
     told.run_pass(check=0)
     assert told.notices() == set()
-    assert heard(told).count("It could not be used at ") == 1
+    assert heard(told).count("RESOLVED  CRITICAL config-error") == 1
     assert not list(told.config_path.parent.glob(".station.config.told-*"))
     told.run_pass(check=0)
-    assert heard(told).count("It could not be used at ") == 1
+    assert heard(told).count("RESOLVED  CRITICAL config-error") == 1

@@ -8,11 +8,12 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from poledata.cli import run_pass
 from poledata.config import load
-from poledata.status import publish
 from poledata.system import locks
 from tests.helpers.other_users import POWERLESS
 from tests.helpers.stations import another_pass
@@ -121,7 +122,7 @@ def _packages(world: World, text: str) -> None:
 
 
 QUICK = CRON_ENVIRONMENT["PYTHONPATH"]
-NOTICED = "2 settings can't be used (config-error)"
+KIND = " (config-error)"
 
 # --- without the packages --------------------------------------------------------------------
 
@@ -139,7 +140,7 @@ def test_without_the_packages_it_says_what_to_install(station: World) -> None:
     needs_too = "MetricsFile: it needs prometheus_client, which is not installed; " + INSTALL
     assert needs in station.log() and needs_too in station.log()
     said = station.run_pass("status", check=0, env=env).out.splitlines()
-    assert said[:3] == [f"LOOK TODAY: {NOTICED}", f"    and {needs}", f"    and {needs_too}"]
+    assert said[:2] == [f"LOOK TODAY: {needs_too}{KIND}", f"    and {needs}{KIND}"]
     assert f"FAULT {needs}" in station.run_pass("check", env=env, check=1).out
     asked = station.run_pass("status", "--html", "x.html", check=2, env=env)
     assert asked.err == (
@@ -218,9 +219,10 @@ def test_a_database_that_fails_meanwhile_is_logged(
 ) -> None:
     """And raises nothing: the pass itself went well."""
     _damage(station)
-    publish.rewrite(load(station.config_path, {}))
+    with click.Context(click.Command("pass")):
+        run_pass.publish_all(load(station.config_path, {}))
     (said,) = caplog.messages
-    assert said.startswith(f"the status page is not written: {station.db_path}: ")
+    assert said.startswith("the status page and the notices are not up to date: ")
     assert published(station) == set()
 
 
@@ -233,7 +235,7 @@ def test_a_directory_that_it_may_not_write_to_is_said(station: World) -> None:
     why = f"this user may not write into {www}; give it to the cron user"
     faults = [f"{key}: {why}" for key in ("StatusPage", "MetricsFile")]
     said = station.run_pass("status", check=0, prefix=POWERLESS).out.splitlines()
-    assert said[:3] == [f"LOOK TODAY: {NOTICED}", *(f"    and {fault}" for fault in faults)]
+    assert said[:2] == [f"LOOK TODAY: {faults[1]}{KIND}", f"    and {faults[0]}{KIND}"]
     assert f"FAULT {faults[0]}" in station.run_pass("check", check=1, prefix=POWERLESS).out
     assert f"WARNING {www}/pole.prom is not written: Permission denied." in station.log()
     assert station.waiting() == set()

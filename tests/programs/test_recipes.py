@@ -69,8 +69,8 @@ def test_what_a_recipe_names_exists(heading: str) -> None:
     text = RECIPES[heading]
     for path in re.findall(r"`((?:poledata|tests|docs)/[\w./]+\.(?:py|md))`", text):
         assert (REPO / path).is_file(), path
-    store = (REPO / "poledata/notices/store.py").read_text()
-    for name in re.findall(r"context\.board\.(\w+)\(", text):
+    store = (REPO / "poledata/notices/findings.py").read_text()
+    for name in re.findall(r"context\.findings\.(\w+)\(", text):
         assert f"    def {name}(" in store, name
 
 

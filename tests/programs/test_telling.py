@@ -288,7 +288,7 @@ def test_a_file_that_is_opened_in_the_instant_of_its_removal(story: Story) -> No
     assert mail.subject == "[pole-data] CRITICAL a.g3: was opened for writing while it was removed"
     assert story.world.archived("P01") == story.world.archived("S01") == {"a.g3", "seed.g3"}
     story.quiet()
-    story.world.sql("UPDATE notices SET opened_at = ?", utc(time.time() - 25 * HOUR_S))
+    story.world.sql("UPDATE findings SET found_at = ?", utc(time.time() - 25 * HOUR_S))
     story.ends("opened-at-removal", "a.g3")
 
 
@@ -365,7 +365,7 @@ def test_a_buffer_that_fills_up(
     story.quiet()
     fill(world.buffer, 97)
     mail = story.opens("buffer-full", "buffer", 0, severity=Severity.CRITICAL)
-    assert mail.subject == "[pole-data] CRITICAL buffer: the buffer is filling up"
+    assert mail.subject == "[pole-data] CRITICAL buffer: worse: the buffer is filling up"
     fill(world.buffer, 90)
     story.quiet()
     fill(world.buffer, 0)
@@ -510,7 +510,7 @@ def test_a_daily_digest(story: Story) -> None:
 # --- the database ---------------------------------------------------------------------------
 
 
-@brings_about("database-error")
+@brings_about("database-error", "database-locked")
 @pytest.mark.parametrize("how", ["moved away", "locked", "damaged", "of a newer program"])
 def test_a_database_that_does_not_answer(story: Story, how: str) -> None:
     """It can't be stored, and is told all the same, once; then its end."""
@@ -534,12 +534,12 @@ def test_a_database_that_does_not_answer(story: Story, how: str) -> None:
             held.execute("ROLLBACK")
         else:
             held.execute(f"PRAGMA user_version = {schema_version()}")
-    assert mail.subject == (
-        "[pole-data] CRITICAL database: the database does not respond, or is missing"
-    )
-    for part in (str(db_path), "What is safe: ", "  1. ", "section database-error in docs"):
+    kind = "database-locked" if how == "locked" else "database-error"
+    assert mail.subject == f"[pole-data] CRITICAL database: {KINDS[kind].headline}"
+    holder = f"It is locked by process {os.getpid()} (" if how == "locked" else str(db_path)
+    for part in (holder, str(db_path), "What is safe: ", "  1. ", f"section {kind} in docs"):
         assert part in mail.body, mail.body
-    story.ends("database-error", "database")
+    story.ends(kind, "database")
 
 
 def test_a_database_on_a_file_system_that_turned_read_only(
