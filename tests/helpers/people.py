@@ -166,7 +166,8 @@ def _may_ring(line: str) -> bool:
 def _critical(messages: list[Mail]) -> set[str]:
     """What is critical; to the pager it may be new when it is worse to others."""
     lines = (line for message in messages for line in _openings(message))
-    return {line.partition("  ")[2] for line in lines if " CRITICAL " in line}
+    texts = {line.partition("  ")[2] for line in lines if " CRITICAL " in line}
+    return {text.replace(": worse: ", ": ").replace(": back: ", ": ") for text in texts}
 
 
 @pytest.fixture

@@ -171,8 +171,8 @@ def test_a_notice_of_something_else_than_bad_copies_stays(world: World) -> None:
     """Two disks that say different things are no matter of copying again."""
     filled(world, "a.g3")
     world.sql(
-        "INSERT INTO notices (kind, key, severity, text, opened_at, reopened) VALUES "
-        "('copy-damaged', 'P01', 'warning', 'By its manifest …', '2026-01-01T00:00:00Z', 0)"
+        "INSERT INTO findings (kind, key, severity, text, found_at) VALUES "
+        "('copy-damaged', 'P01', 'warning', 'By its manifest …', '2026-01-01T00:00:00Z')"
     )
     repair(world)
     assert world.notices() == {("copy-damaged", "P01")}
@@ -196,13 +196,17 @@ def test_what_a_killed_repair_did_not_tell_is_told_by_the_next(world: World) -> 
     harm(world, "P01", "a.g3")
     verify(world, "P01", check=1)
     world.sql(
-        "INSERT INTO notices (kind, key, severity, text, opened_at, reopened) VALUES "
-        "('copy-damaged', 'a.g3', 'warning', 'Its copy on S01 …', '2026-01-01T00:00:00Z', 0)"
+        "INSERT INTO findings (kind, key, severity, text, found_at) VALUES "
+        "('copy-damaged', 'a.g3', 'warning', 'Its copy on S01 …', '2026-01-01T00:00:00Z')"
     )
     told = {("copy-damaged", "P01"), ("copy-damaged", "a.g3")}
+    world.run_pass("resume", check=0)
     assert world.notices() == told
+    found = world.sql("SELECT kind, key, severity, text, value, found_at FROM findings")
     repair(world)
-    world.sql("UPDATE notices SET resolved_at = NULL WHERE kind = 'copy-damaged'")
+    for row in found:
+        world.sql("INSERT INTO findings VALUES (?, ?, ?, ?, ?, ?)", *row)
+    world.run_pass("resume", check=0)
     assert world.notices() == told  # as a kill leaves it between the last copy and its last words
     assert repair(world).out == done(0, "0 B")
     assert world.notices() == set()

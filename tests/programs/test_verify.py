@@ -188,8 +188,8 @@ def test_a_file_of_which_a_bad_copy_was_told_is_over_where_both_read_well(world:
     serial = world.serials["P01"]
     for kind, key in (("copy-damaged", "a.g3"), ("no-good-copy", serial)):
         world.sql(
-            "INSERT INTO notices (kind, key, severity, text, opened_at, reopened) VALUES "
-            "(?, ?, 'warning', 'It was so.', '2026-01-01T00:00:00Z', 0)",
+            "INSERT INTO findings (kind, key, severity, text, found_at) VALUES "
+            "(?, ?, 'warning', 'It was so.', '2026-01-01T00:00:00Z')",
             kind,
             key,
         )
@@ -326,7 +326,7 @@ def test_a_disk_that_lacks_a_part_of_its_bag_is_told_of_till_it_is_read_to_its_e
     world = filled(loop_world, "a.g3")
     if is_closed:
         world.run_pass("close", "--yes", "P01", check=0)
-        world.sql("UPDATE notices SET resolved_at = opened_at")
+        world.sql("DELETE FROM findings")
     undone(world.loops["P01"], what)
     why = why.format(place=world.disks["P01"])
     assert f"P01: COULD NOT BE READ TO THE END: P01: {why}" in verify(world, "P01", check=1).out
@@ -423,7 +423,7 @@ def test_a_shipped_disk_that_does_not_answer_is_told_of_by_its_serial(
     verify(world, "P01", check=1)
     assert world.notices() == {("disk-error", "ZTP01AA")}
     world.loops["P01"].umount()
-    world.sql("UPDATE notices SET resolved_at = opened_at")
+    world.sql("DELETE FROM findings")
     verify(world, "P01", check=1)
     assert world.notices() == set()
     world.loops["P01"].mount()
@@ -442,7 +442,7 @@ def test_a_disk_in_use_that_is_not_mounted_is_missing_any_other_is_on_the_shelf(
     world = filled(loop_world, "a.g3")
     for command in (["close", "--yes", "P01"], ["hold", "--yes", "S02", "--why", "it rattles"]):
         world.run_pass(*command, check=0)
-    world.sql("UPDATE notices SET resolved_at = opened_at")
+    world.sql("DELETE FROM findings")
     for label in ("P01", "P02", "S01", "S02"):
         world.loops[label].umount()
         run = verify(world, label, check=1)
