@@ -86,7 +86,8 @@ def test_registered_drives_are_judged_and_others_listed(on_drives: World) -> Non
     assert run.out.splitlines()[:2] == [
         "label  serial               model                     hours  °C health",
         "P01    ZTP01AA              ST8000NM0055-1RM112       12345  31 failing: it says itself "
-        "that it is failing; pending sectors (197): 240; reallocated sectors (5): 3900",
+        "that it is failing (SMART status: FAILED); pending sectors (197): 240; reallocated "
+        "sectors (5): 3900",
     ]
     others = "-      ZL22PHAL0000C0048NEQ ST8000NM0075               9876  33 not registered"
     assert f"{others} (/dev/bus/0 megaraid,1)" in run.out

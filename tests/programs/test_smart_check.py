@@ -21,6 +21,7 @@ from tests.helpers.recorded_drives import (
     answer,
     check,
     house_of,
+    put,
     raw,
 )
 from tests.helpers.world import World
@@ -172,6 +173,69 @@ def test_a_persons_unhold_is_obeyed_till_the_numbers_grow(station: World) -> Non
     assert holds(station) == {"P01": BY_SMART}
 
 
+def test_a_hold_for_a_failed_self_test_stays_until_an_extended_one_passes(station: World) -> None:
+    """A short one that passed later is weaker than what caused the hold."""
+    for tests, is_held in (
+        ([(2, 0x79)], True),
+        ([(1, 0x00), (2, 0x79)], True),
+        ([(1, 0x00)] * 21, True),
+        ([(2, 0x10)], True),
+        ([(2, 0x00)], False),
+    ):
+        table = [{"type": {"value": t}, "status": {"value": s}} for t, s in tests]
+        table = [entry | {"lifetime_hours": 900 - n} for n, entry in enumerate(table)]
+        log = put({"standard": {"table": table}}, "ata_smart_self_test_log")
+        check(station, *all_well(station, answer(station, "P01", "sata-good", log)))
+        assert holds(station) == ({"P01": BY_SMART} if is_held else {})
+
+
+# --- acknowledging -------------------------------------------------------------------------
+
+
+def test_an_acknowledged_warning_ends_and_comes_back_when_a_number_grows(station: World) -> None:
+    """Each number by itself: what fell hides nothing."""
+    bad = [raw(197, 8), raw(5, 2)]
+    check(station, *all_well(station, answer(station, "P01", "sata-good", *bad)))
+    run = station.run_pass("ack", "smart-warning", "P01", check=0)
+    assert run.out == "smart-warning P01 is reported again only if a number of the drive grows.\n"
+    checked = check(station, *all_well(station, answer(station, "P01", "sata-good", *bad)))
+    assert checked["P01"].verdict.health is Health.HEALTHY
+    assert checked["P01"].verdict.notes == (
+        "known: pending sectors (197): 8",
+        "known: reallocated sectors (5): 2",
+    )
+    assert station.notices() == set()
+    worse = [raw(197, 0), raw(5, 3)]
+    check(station, *all_well(station, answer(station, "P01", "sata-good", *worse)))
+    assert station.notices() == {("smart-warning", "P01")}
+    (acked,) = station.sql("SELECT acked_until FROM notices WHERE resolved_at IS NULL")
+    assert acked[0] is None
+
+
+def test_an_acknowledgement_lifts_no_hold(station: World) -> None:
+    """To know of a failing drive is not to call it well: unhold does that."""
+    for errors in (0, 1):
+        bad = answer(station, "P01", "sata-good", raw(187, errors))
+        check(station, *all_well(station, bad))
+    station.run_pass("ack", "smart-failing", "P01", check=0)
+    check(station, *all_well(station, bad))
+    assert holds(station) == {"P01": BY_SMART}
+    station.run_pass("unhold", "P01", check=0)
+    checked = check(station, *all_well(station, bad))
+    assert checked["P01"].verdict.health is Health.HEALTHY
+    assert holds(station) == {} and station.notices() == set()
+    check(station, *all_well(station, answer(station, "P01", "sata-good", raw(187, 2))))
+    assert holds(station) == {"P01": BY_SMART}
+
+
+def test_one_old_replaced_sector_is_information(station: World) -> None:
+    """It is reported once; a second one is a warning."""
+    check(station, *all_well(station, answer(station, "P01", "sata-good", raw(5, 1))))
+    assert severity(station, "smart-warning", "P01") == "info"
+    check(station, *all_well(station, answer(station, "P01", "sata-good", raw(5, 2))))
+    assert severity(station, "smart-warning", "P01") == "warning"
+
+
 # --- telling ------------------------------------------------------------------------------
 
 
@@ -214,7 +278,7 @@ def test_a_mute_drive_is_told_of_at_the_second_check(station: World) -> None:
     check(station, *all_well(station, unreadable_disks))
     assert station.notices() == {("smart-warning", "P01")}
     check(station, *all_well(station, unreadable_disks))
-    assert station.notices() == {("smart-warning", "P01"), ("drive-missing", "P01")}
+    assert station.notices() == {("smart-warning", "P01"), ("smart-unknown", "P01")}
     assert holds(station) == {}
 
 
@@ -336,10 +400,10 @@ def test_an_absent_drive_leaves_no_row(station: World) -> None:
 def test_growth_is_seen_over_a_check_without_an_answer(station: World) -> None:
     """The last numbers count, not the last row: two growths running are two."""
     for name, alter in (
-        ("sata-good", [raw(197, 1), raw(187, 1)]),
-        ("sata-good", [raw(197, 2), raw(187, 1)]),
+        ("sata-good", [raw(197, 1)]),
+        ("sata-good", [raw(197, 2)]),
         ("sata-dead", []),
-        ("sata-good", [raw(197, 3), raw(187, 1)]),
+        ("sata-good", [raw(197, 3)]),
     ):
         checked = check(station, *all_well(station, answer(station, "P01", name, *alter)))
     assert checked["P01"].verdict.health is Health.FAILING

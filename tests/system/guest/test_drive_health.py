@@ -313,7 +313,10 @@ def test_a_failing_drive_is_told_of_and_held_and_given_back(station: Station) ->
     assert rows["P03"]["health"] == "unsupported"
     severity, text = station.notices()["smart-failing", "P01"]
     assert severity == "critical"
-    assert "it says itself that it is failing; pending sectors (197): 0 → 240" in text
+    assert (
+        "it says itself that it is failing (SMART status: FAILED); pending sectors (197): 0 → 240"
+        in text
+    )
     assert "1 files are on it; their other copies: S01 (1). It is held" in text
     assert ("smart-warning", "P01") not in station.notices()
     assert station.holds() == {"P01": "SMART: the drive reports that it is failing"}
@@ -361,7 +364,9 @@ def test_several_failing_ones_are_not_held_and_mute_ones_delay_nobody(station: S
     assert {label for label in DISKS if rows[label]["health"] == "failing"} == failing
     assert rows["S02"]["health"] == rows["P03"]["health"] == "unknown"
     assert rows["S02"]["reasons"] == ["no answer within 30 s"]
-    assert rows["P03"]["reasons"] == ["it gives no health report"]
+    assert rows["P03"]["reasons"] == [
+        "present, but gives no health data: it gives no health report"
+    ]
     assert station.holds() == {}
     severity, text = station.notices()["smart-failing", "several"]
     assert severity == "critical" and "P01, P02, S01 fail at once" in text
