@@ -14,7 +14,10 @@ from poledata.disks import lifecycle
 from poledata.models import DiskState, Health, Severity
 from poledata.notices.store import Board
 from poledata.smart import check as smart_check
+from poledata.smart import smartctl
+from poledata.smart.smartctl import DrivePath
 from poledata.system import mounts
+from poledata.system.privileges import SmartctlAnswer
 from tests.helpers.recorded_drives import (
     FAILED,
     all_well,
@@ -386,6 +389,30 @@ def test_every_check_is_written_down_and_reports_of_changes_are_kept(station: Wo
         ("warning", 31, 12345, 8, 0),
         ("warning", 31, 12345, 8, 1),  # the last one
     ]
+
+
+ODD_REPORTS = (
+    '{"serial_number": "\\ud800", "smart_status": {"passed": false}}',
+    '{"smart_status": {"passed": false}, "x": [NaN, Infinity, 1e999, 18446744073709551616]}',
+    '{"smart_status": {"passed": false}, "y": "\\u0000\x1b[31m", "device": 7}',
+    '{"smart_status": {"passed": tr',
+    "",
+)
+
+
+@pytest.mark.parametrize("output", ODD_REPORTS)
+def test_an_odd_answer_stops_no_other_drive_and_is_recorded(station: World, output: str) -> None:
+    """Twice, because the second check reads what the first one stored."""
+    path = DrivePath("/dev/sdq", None, answer(station, "P01").drive)
+    for _ in range(2):
+        odd = smartctl._found(path, SmartctlAnswer(output, 0, None))
+        odd = replace(odd, drive=path.known)
+        checked = check(station, *all_well(station, odd))
+        expected = Health.FAILING if output.endswith("}") else Health.UNKNOWN
+        assert checked["P01"].verdict.health is expected
+        assert {checked[at].verdict.health for at in ("P02", "S01", "S02")} == {Health.HEALTHY}
+    assert len(station.sql("SELECT 1 FROM smart_checks WHERE disk_id = 1")) == 2
+    assert ("defect", "P01: its SMART check") not in station.notices()
 
 
 def test_an_absent_drive_leaves_no_row(station: World) -> None:

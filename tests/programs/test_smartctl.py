@@ -122,6 +122,23 @@ def test_a_hung_drive_delays_no_other(machine: Machine, monkeypatch: pytest.Monk
     assert found[-1].report.passed is True
 
 
+@pytest.mark.waits
+def test_a_hung_drive_among_seventy_takes_as_long_as_alone(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All are queried at once: at most 1.1 times as long."""
+    monkeypatch.setattr(privileges, "QUERY_TIMEOUT_S", 10.0)
+    took_s = []
+    for names in (["sata-good"], ["sata-good"] * 70):
+        machine.has(*names, slow=1)
+        began = time.monotonic()
+        assert len(query()) == min(len(names), 2)  # the good ones are all the same drive
+        took_s.append(time.monotonic() - began)
+    alone_s, among_seventy_s = took_s
+    assert alone_s >= 20  # it is asked for everything, and then for less
+    assert among_seventy_s <= 1.1 * alone_s
+
+
 def test_two_paths_to_one_drive_are_one_drive_and_the_better_answer_counts(
     machine: Machine,
 ) -> None:
