@@ -58,16 +58,25 @@ def get_drive_ids(as_json: bool, map_path: Path | None, devices: tuple[str, ...]
         click.echo(json.dumps(everything, indent=2))
     else:
         _print_lines(compared.identities, bool(map_path))
-    for what in (*faults, *compared.differences):
+    problems = (*faults, *ids.shared_ids(usable), *compared.differences)
+    for what in problems:
         click.echo(what, err=True)
-    return ExitCode.LOOK if faults or compared.differences else ExitCode.DONE
+    return ExitCode.LOOK if problems else ExitCode.DONE
 
 
 def _query_drives(smartctl: RootSmartctl, devices: Sequence[str]) -> list[Identity]:
     from poledata.smart.smartctl import query_drives  # pySMART is slow to load
 
     found = [
-        Identity(None, f.drive.serial, f.drive.wwn, f.report.model, f.devices)
+        Identity(
+            None,
+            f.drive.serial,
+            f.drive.wwn,
+            f.report.model,
+            f.devices,
+            f.drive.other_wwn,
+            f.report.says if f.report.is_silent and f.drive.serial is None else None,
+        )
         for f in query_drives(smartctl, devices)
     ]
     return sorted(found, key=lambda drive: (drive.serial or "", drive.devices))

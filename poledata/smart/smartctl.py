@@ -220,11 +220,12 @@ def _read(path: DrivePath, run: _OneRun) -> FoundDrive:
     elif report.serial:
         report = _with_pysmart(report, run)
     known, is_nvme = path.known, path.device.startswith("/dev/nvme")
+    wwn = report.logical_id or known.wwn
     drive = replace(
         known,
         serial=report.serial or known.serial,
-        wwn=report.logical_id or known.wwn,
-        other_wwn=known.wwn if is_nvme else None,
+        wwn=wwn,
+        other_wwn=known.other_wwn if known.wwn == wwn else known.wwn if is_nvme else None,
     )
     return FoundDrive((path.name,), drive, report, _without_text(run.report))
 

@@ -345,6 +345,9 @@ def _ask_lsblk(names: list[str]) -> tuple[Drive, ...]:
         return ()
 
 
+_NVME_IDS = ("eui", "nguid")
+
+
 def _ask_kernel(drive: Drive) -> Drive:
     """Complete what lsblk does not know of a drive with what the kernel has in /sys."""
     block = _CLASS_BLOCK / drive.kernel_name
@@ -354,7 +357,12 @@ def _ask_kernel(drive: Drive) -> Drive:
     own = serial.decode("ascii", "replace").strip() or None
     if drive.serial and not (own and _wwn_as_serial(drive.serial)):
         own = drive.serial
-    return replace(drive, serial=own, wwn=drive.wwn or plain_wwn(wwid.decode("ascii", "replace")))
+    wwn = drive.wwn or plain_wwn(wwid.decode("ascii", "replace"))
+    # NVMe: "00 25 38 5b 91 b2 c3 d4", and the form of a UUID
+    names = (re.sub(r"[\s-]", "", _read(block / n).decode("ascii", "replace")) for n in _NVME_IDS)
+    others = (plain_wwn(f"0x{name}") for name in names)
+    other = next((each for each in others if each and each != wwn), None)
+    return replace(drive, serial=own, wwn=wwn or other, other_wwn=other if wwn else None)
 
 
 def _read(path: Path) -> bytes:

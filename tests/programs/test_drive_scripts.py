@@ -68,6 +68,25 @@ def test_a_disk_map_is_completed_on_standard_output_alone(world: World) -> None:
     assert "/dev/bus/0 megaraid,2: serial S4EWNX0N123456 is not in the disk-map" in said
 
 
+@needs_root
+def test_drives_with_one_id_and_a_device_that_is_missing_are_reported(world: World) -> None:
+    """A line for each drive, and what is odd on standard error."""
+    twin = recorded("sata-good") | {"serial_number": "ZA12 TWIN"}
+    env = CRON_ENVIRONMENT | with_smartctl(world, recorded("sata-good"), twin)
+    script = [sys.executable, REPO / "get_drive_IDs.py"]
+    run = subprocess.run(script, env=env, capture_output=True, text=True)
+    assert run.returncode == 1
+    lines = {"ZA12JCHM 0x5000c500858bfea7", "ZA12_TWIN 0x5000c500858bfea7"}
+    assert lines <= set(run.stdout.splitlines())
+    assert (
+        "/dev/bus/0 megaraid,1 and /dev/bus/0 megaraid,0 are different drives with the same "
+        "logical ID 0x5000c500858bfea7: a disk-map can name only one of them"
+    ) in run.stderr
+    run = subprocess.run([*script, "/dev/sdzz"], env=env, capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr == "/dev/sdzz: there is no such device (No such file or directory)\n"
+
+
 @pytest.fixture
 def on_drives(world: World) -> World:
     """A station that believes that it has drives, none of which is mounted."""
