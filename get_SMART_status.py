@@ -76,7 +76,7 @@ def _check(
 ) -> ExitCode:
     every = db.disks.disks(conn)
     disks = _disks_to_check(Context(config, conn, Board(conn)), every, labels)
-    found = _query_drives(smartctl, disks)
+    found = _query_drives(smartctl, config, disks)
     context = Context.create(config, conn)  # with the notices as they are after the long query
     checked = check.check(context, disks, found, time.time())
     check.tell(context, checked)
@@ -98,14 +98,16 @@ def _disks_to_check(context: Context, every: list[Disk], labels: Sequence[str]) 
     return disks
 
 
-def _query_drives(smartctl: RootSmartctl, disks: Sequence[Disk]) -> list[FoundDrive]:
+def _query_drives(
+    smartctl: RootSmartctl, config: Config, disks: Sequence[Disk]
+) -> list[FoundDrive]:
     """Query all drives; twice if one in use was not found, because it may just have come back."""
     from poledata.smart.smartctl import query_drives  # pySMART is slow to load
 
-    found = query_drives(smartctl)
+    found = query_drives(smartctl, configured=config.smart_devices)
     if check.lacks_one_in_use(disks, found):
         time.sleep(QUERY_AGAIN_AFTER_S)
-        found = query_drives(smartctl)
+        found = query_drives(smartctl, configured=config.smart_devices)
     return found
 
 

@@ -14,9 +14,9 @@ import poledata.cli.python_check  # noqa: F401 - first: it reports what this Pyt
 # isort: split
 import click
 
-from poledata import disk_map
+from poledata import disk_map, settings
 from poledata.cli import app
-from poledata.errors import ExitCode
+from poledata.errors import ExitCode, UsageFault
 from poledata.smart import ids
 from poledata.smart.ids import Compared, Identity
 from poledata.system import privileges
@@ -46,9 +46,13 @@ def get_drive_ids(as_json: bool, map_path: Path | None, devices: tuple[str, ...]
     smartctl = app.smartctl_as_root()
     privileges.become_caller(map_path)
     entries = disk_map.read(map_path, may_lack_ids=True) if map_path else ()
+    try:
+        named = [named for device in devices for named in settings.smart_devices(device)]
+    except ValueError as fault:
+        raise UsageFault(f"{fault}. Nothing was changed.") from fault
     if log_file := app.options().log_file:
         app.log_to(log_file)
-    drives = _query_drives(smartctl, devices)
+    drives = _query_drives(smartctl, named)
     usable = [drive for drive in drives if not ids.unusable(drive)]
     unusable = [drive for drive in drives if ids.unusable(drive)]
     faults = [str(ids.unusable(drive)) for drive in unusable]
@@ -64,7 +68,9 @@ def get_drive_ids(as_json: bool, map_path: Path | None, devices: tuple[str, ...]
     return ExitCode.LOOK if problems else ExitCode.DONE
 
 
-def _query_drives(smartctl: RootSmartctl, devices: Sequence[str]) -> list[Identity]:
+def _query_drives(
+    smartctl: RootSmartctl, devices: Sequence[tuple[str, str | None]]
+) -> list[Identity]:
     from poledata.smart.smartctl import query_drives  # pySMART is slow to load
 
     found = [

@@ -63,18 +63,21 @@ class FoundDrive:
 
 def query_drives(
     smartctl: RootSmartctl,
-    devices: Sequence[str] = (),
+    devices: Sequence[tuple[str, str | None]] = (),
     configured: Sequence[tuple[str, str | None]] = (),
 ) -> list[FoundDrive]:
     """Query every drive of this machine (or those behind these devices), all at once.
 
-    ``configured`` are devices, with their types, that scanning does not find. Two paths to one
-    drive are one drive.
+    A device has a type, or None. ``configured`` are those that scanning does not find. Two paths
+    to one drive are one drive.
     """
     paths = _drive_paths(smartctl, configured)
     if devices:
         known = {path.device: path for path in paths}
-        paths = [known.get(device, DrivePath(device)) for device in devices]
+        paths = [
+            DrivePath(device, kind) if kind else known.get(device, DrivePath(device))
+            for device, kind in devices
+        ]
     answers = smartctl.query([(path.device, path.type, False) for path in paths])
     found = [[_found(path, answer)] for path, answer in zip(paths, answers, strict=True)]
     retries = [

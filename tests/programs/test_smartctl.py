@@ -25,6 +25,9 @@ from tests.helpers.world import REPO
 REPORTS = REPO / "tests/reports"
 
 
+Named = tuple[str, str | None]
+
+
 class Machine:
     """An emulated smartctl in a directory of its own, and drives for it."""
 
@@ -56,8 +59,9 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     return Machine(tmp_path, monkeypatch)
 
 
-def query(devices: Sequence[str] = ()) -> list[FoundDrive]:
-    return smartctl.query_drives(RootSmartctl(), devices)
+def query(devices: Sequence[str] = (), configured: Sequence[Named] = ()) -> list[FoundDrive]:
+    named = [(device, None) for device in devices]
+    return smartctl.query_drives(RootSmartctl(), named, configured)
 
 
 def by_serial(found: list[FoundDrive]) -> dict[str | None, FoundDrive]:
@@ -200,6 +204,18 @@ def test_drives_with_one_id_and_two_serials_are_two(machine: Machine) -> None:
     report = json.loads((machine.directory / "1.json").read_text())
     (machine.directory / "1.json").write_text(json.dumps(report | {"serial_number": "ZA12OTHR"}))
     assert sorted(by_serial(query())) == ["ZA12JCHM", "ZA12OTHR"]
+
+
+def test_a_configured_device_is_asked_as_configured(machine: Machine) -> None:
+    """It is one that scanning does not find, or whose type it gets wrong."""
+    machine.has()
+    (machine.directory / "sat.json").write_text((REPORTS / "sata-good.json").read_text())
+    block = f"/dev/{sorted(os.listdir('/sys/class/block'))[0]}"
+    (found,) = query(configured=[(block, "sat")])
+    assert (found.devices, found.drive.serial) == ((f"{block} sat",), "ZA12JCHM")
+    assert machine.calls()[1:] == [f"--json=o -n standby,3 -x -d sat {block}"]
+    (odd,) = query(configured=[(block, "sat,--set=x")])
+    assert odd.report.says == "'sat,--set=x' is not a type of device that smartctl knows"
 
 
 def test_named_devices_alone_are_queried(machine: Machine) -> None:
