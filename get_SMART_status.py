@@ -133,6 +133,7 @@ def _history(config: Config, label: str, as_json: bool) -> ExitCode:
     with db.connect(config.db_path, read_only=True) as conn:
         disk = lifecycle.the_disk(Context(config, conn, Board(conn, is_dry=True)), label)
         found = rules.changes(db.smart.smart_history(conn, disk))
+        tested = db.smart.hours_since_tested(conn).get(disk.id)
     if as_json:
         click.echo(json.dumps([asdict(change) for change in found], indent=2))
         return ExitCode.DONE
@@ -140,6 +141,8 @@ def _history(config: Config, label: str, as_json: bool) -> ExitCode:
     for change in found:
         old = "" if change.old is None else f"{change.old} → "
         app.echo(f"  {change.at}  {change.what}: {old}{change.new}")
+    ago = "none has passed" if tested is None else f"passed, {tested} hours of operation ago"
+    app.echo(f"  last extended self-test: {ago}")
     return ExitCode.DONE
 
 

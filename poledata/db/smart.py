@@ -91,6 +91,25 @@ def first_smart_check_at(conn: Connection, disk: Disk) -> str | None:
     return at
 
 
+HOURS_WRAP_AT = 1 << 16  # drives keep the hour of a test in 16 bits
+
+
+def hours_since_tested(conn: Connection) -> dict[int, int]:
+    """Return, by disk id, the hours of operation since an extended self-test passed.
+
+    As the drive's last report had it; without drives of which none is known, or a newer one failed.
+    """
+    rows = conn.execute(
+        "SELECT d.id, c.power_on_hours - "
+        "json_extract(c.attributes, '$.numbers.extended_passed_at_h') AS hours "
+        "FROM disks d JOIN smart_checks c ON c.id = (SELECT id FROM smart_checks "
+        "WHERE disk_id = d.id AND json_extract(attributes, '$.numbers') <> '{}' "
+        "ORDER BY at DESC, id DESC LIMIT 1) "
+        "WHERE coalesce(json_extract(c.attributes, '$.numbers.self_test_failed'), 0) = 0"
+    )
+    return {r["id"]: r["hours"] % HOURS_WRAP_AT for r in rows if r["hours"] is not None}
+
+
 def failing_disks(conn: Connection) -> list[Disk]:
     """Return disks, in use or spare, that are failing in their newest check."""
     rows = conn.execute(

@@ -19,7 +19,7 @@ from poledata.system import mounts
 Json = Mapping[str, Any]
 
 # Exit status of smartctl(8): bits of its own faults, and of what the drive reports.
-SAYS_FAILING, PREFAIL_NOW = 1 << 3, 1 << 4
+SAYS_FAILING, PREFAIL_NOW, TEST_FAILED = 1 << 3, 1 << 4, 1 << 7
 ASLEEP = 3  # requested by "-n standby,3"
 
 ATA_COUNTERS = {
@@ -184,6 +184,8 @@ def _numbers(report: Json, exit_status: int) -> Iterator[Number]:
     for log in ("ata_pending_defects_log", "scsi_pending_defects"):
         yield from _if_known("pending_defects", _at(report, log, "count"))
     yield from tests_numbers(list(_self_tests(report)), _at(report, "ata_smart_self_test_log"))
+    if exit_status & TEST_FAILED:  # counts only if the log itself was not read
+        yield "self_test_failed", 1, "smartctl's exit status"
     yield from _temperatures(report)
 
 

@@ -6,14 +6,13 @@ A drive is healthy only if it has SMART, reports that it passes, and no row of t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
-from poledata.formatting import seconds
+from poledata.formatting import DAY_S, seconds
 from poledata.models import DiskState, Health, SmartCheck
 from poledata.smart.report import SelfReport
 
-DAY_S = 86_400.0
 ASLEEP_TOO_LONG_S = 7 * DAY_S
 
 WARNING, FAILING = Health.WARNING, Health.FAILING
@@ -83,6 +82,7 @@ CONDITIONS = (
 )
 # They are no counters: they may fall unreported, and are not kept if a report lacks them.
 _NO_COUNTERS = ("temperature_c", "hot_from_c", "cold_below_c", "used_percent")
+_OWN_VERDICT = ("says_failing", "says_warning")  # that alone is not enough to be healthy
 _SECTORS = ("reallocated", "grown_defects")
 _CHANGE_BY_THEMSELVES = ("temperature_c", "hot_from_c", "cold_below_c")
 
@@ -142,8 +142,9 @@ def judge(report: SelfReport, past: Past, now_s: float) -> DriveVerdict:
     known = lowest_of(past.known, numbers)
     worst = [one for one in held if one.health is FAILING]
     milder = [one for one in held if one.health is WARNING and not one.is_known(known)]
-    gives_health = report.is_off or (report.is_supported and report.passed is not None)
-    if not (worst or milder or gives_health):
+    has_counters = set(report.numbers) - set(_NO_COUNTERS) - set(_OWN_VERDICT)
+    gives_health = report.is_supported and report.passed is not None and has_counters
+    if not (worst or milder or gives_health or report.is_off):
         return _unknown(report, past)
     reasons = (*worst, *milder)
     return DriveVerdict(
@@ -172,6 +173,17 @@ def _unknown(report: SelfReport, past: Past) -> DriveVerdict:
 
 def _switch_on(report: SelfReport) -> str:
     return f"to switch it on: smartctl -s on {report.device}"
+
+
+def news(label: str, checks: Sequence[SmartCheck], since: str) -> str | None:
+    """Return what changed on a drive since then, in one line; None if nothing did."""
+    found: dict[str, Change] = {}
+    for change in changes(checks):
+        if change.at >= since and change.old is not None:
+            old = found[change.what].old if change.what in found else change.old
+            found[change.what] = replace(change, old=old)
+    texts = [f"{c.what} {c.old} → {c.new}" for c in found.values() if c.old != c.new]
+    return f"{label}: {', '.join(texts)}" if texts else None
 
 
 def _with_missing(numbers: dict[str, int], past: Past) -> dict[str, int]:

@@ -458,4 +458,6 @@ def _run(command: list[str]) -> _Answer:
     finally:
         if process.stdout:
             process.stdout.close()
+    if process.returncode < 0:
+        return "", 0, f"smartctl was ended by signal {-process.returncode}"
     return out.decode("utf-8", "replace"), process.returncode, None

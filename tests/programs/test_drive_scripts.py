@@ -138,6 +138,7 @@ def test_the_history_lists_what_changed(world: World) -> None:
         "  2027-01-15T08:00:00Z  health: healthy\n"
         "  2027-01-16T08:00:00Z  health: healthy → warning\n"
         "  2027-01-16T08:00:00Z  pending: 0 → 8\n"
+        "  last extended self-test: none has passed\n"
     )
     told = world.run("get_SMART_status.py", "--history", "P01", "--json", check=0).json()
     assert told[2] == {"at": "2027-01-16T08:00:00Z", "what": "pending", "old": 0, "new": 8}

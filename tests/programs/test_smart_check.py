@@ -20,6 +20,7 @@ from poledata.system import mounts
 from poledata.system.privileges import SmartctlAnswer
 from tests.helpers.recorded_drives import (
     FAILED,
+    Alter,
     all_well,
     answer,
     check,
@@ -190,6 +191,49 @@ def test_a_hold_for_a_failed_self_test_stays_until_an_extended_one_passes(statio
         log = put({"standard": {"table": table}}, "ata_smart_self_test_log")
         check(station, *all_well(station, answer(station, "P01", "sata-good", log)))
         assert holds(station) == ({"P01": BY_SMART} if is_held else {})
+
+
+def extended_passed(at_hours: int) -> Alter:
+    entry = {"type": {"value": 2}, "status": {"value": 0}, "lifetime_hours": at_hours}
+    return put({"standard": {"table": [entry]}}, "ata_smart_self_test_log")
+
+
+def test_a_tested_spare_is_used_first_and_status_knows_the_age_of_tests(station: World) -> None:
+    """P03 passed, P02 was never tested; hours of a test have 16 bits."""
+    station.add_disk("P03")
+    station.generate()
+    tested = answer(station, "P03", "sata-good", extended_passed(12_000))
+    wrapped = answer(station, "P01", "sata-good", extended_passed(65_000))
+    failed = put({"standard": {"table": [], "error_count_total": 1, "error_count_outdated": 0}},
+                 "ata_smart_self_test_log")  # fmt: skip
+    check(station, *all_well(station, tested, wrapped))
+    with house_of(station) as context:
+        hours = db.smart.hours_since_tested(context.conn)
+        labels = {disk.id: disk.label for disk in db.disks.disks(context.conn)}
+    ages = {labels[id_]: age for id_, age in hours.items()}
+    assert ages == {"P03": 345, "P01": 12_345 + 65_536 - 65_000}
+    assert "the oldest 12881 hours of operation ago (P01)" in station.status(check=0).out
+    run = station.run("get_SMART_status.py", "--history", "P03", check=0)
+    assert run.out.endswith("  last extended self-test: passed, 345 hours of operation ago\n")
+    run = station.run("get_SMART_status.py", "--history", "P02", check=0)
+    assert run.out.endswith("  last extended self-test: none has passed\n")
+    check(station, *all_well(station, tested, answer(station, "P01", "sata-good", failed)))
+    station.put("b.g3")
+    station.run_pass(check=0)
+    assert station.archived("P03") == {"b.g3"} and station.archived("P02") == set()
+
+
+def test_the_digest_lists_what_changed_a_line_a_drive(station: World) -> None:
+    """From the first value of the day to the last one."""
+    now_s = time.time()
+    for hours_ago, pending in ((30, 1), (20, 2), (10, 4), (1, 8)):
+        bad = answer(station, "P01", "sata-good", raw(197, pending))
+        check(station, *all_well(station, bad), now_s=now_s - 3600 * hours_ago)
+    station.run_pass("status", "--send", check=0)
+    (text,) = station.sql("SELECT text FROM notices WHERE kind = 'daily-digest'")[0]
+    assert text.endswith(
+        "\n\nDrives, changes of the last day:\n  P01: pending 1 → 8, health warning → failing"
+    )
 
 
 # --- acknowledging -------------------------------------------------------------------------

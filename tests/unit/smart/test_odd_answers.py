@@ -111,7 +111,7 @@ def test_no_answer_ends_the_check(name: str, data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("name", EVIDENCE)
 @settings(max_examples=20, deadline=None)
-@given(part=st.floats(0, 1), tail=st.sampled_from(["", "\ufffd", "\0", "}", "{}", "\n{"]))
+@given(part=st.floats(0, 1), tail=st.sampled_from(["", "\ufffd", "\0", "{}", "\n{"]))
 def test_a_truncated_or_mixed_answer_is_unknown(name: str, part: float, tail: str) -> None:
     """With what was answered."""
     text = json.dumps(recorded(name))

@@ -459,6 +459,23 @@ def test_a_failed_test_counts_after_newer_ones_have_pushed_it_out_of_the_log() -
         assert verdict.numbers["extended_passed_at_h"] == 899
 
 
+def test_without_the_log_smartctls_exit_status_tells_of_a_failed_test() -> None:
+    """Bit 7, smartctl(8); the log counts if there is one."""
+    has_failed = put(128, "smartctl", "exit_status")
+    verdict = judge("sata-good", has_failed, drop("ata_smart_self_test_log"))
+    why = f"{SINCE}1 (smartctl's exit status)"
+    assert (verdict.health, verdict.reasons) == (Health.FAILING, (why,))
+    passed = ata_tests((LONG, ATA_PASSED), (LONG, ATA_READ_FAILURE))
+    assert judge("sata-good", has_failed, passed).health is Health.HEALTHY
+
+
+def test_a_drive_without_a_single_counter_is_not_healthy() -> None:
+    """A RAID volume says that it passes, too."""
+    keys = ("ata_smart_attributes", "ata_smart_error_log", "ata_smart_self_test_log")
+    verdict = judge("sata-good", *map(drop, keys))
+    assert (verdict.health, verdict.notes) == (Health.UNKNOWN, ())
+
+
 # --- what ends a verdict -------------------------------------------------------------------
 
 
