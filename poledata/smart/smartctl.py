@@ -241,7 +241,7 @@ def _with_pysmart(report: SelfReport, run: _OneRun) -> SelfReport:
     except Exception as fault:  # a text that pySMART can't read: the JSON is enough
         log.debug("pySMART can't read %s: %r", report.device, fault)
         return report
-    if "self_test_failed" not in report.numbers:
+    if report.protocol == "SCSI" and "scsi_self_test_0" not in run.report:
         found = list(tests_numbers(tests))
         numbers = {name: number for name, number, _ in found}
         details = {name: words for name, _, words in found if words}

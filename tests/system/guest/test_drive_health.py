@@ -56,7 +56,7 @@ STRANGERS = [
 ]
 MODULES = "ahci sd_mod sg nvme virtio_scsi virtio_blk usb_storage xhci_pci megaraid_sas ext4"
 KERNEL_NAMES = len(STRANGERS) + 1  # one has two paths
-BASE, REPORTS = Path("/tmp/x"), Path("/tmp/reports")  # in the guest
+BASE, REPORTS = Path("/tmp/pole-station"), Path("/tmp/pole-reports")  # in the guest
 DB = BASE / "db/pole.sqlite"
 CONFIG = f"""\
 [station]
@@ -346,6 +346,47 @@ def test_a_failing_drive_is_told_of_and_held_and_given_back(station: Station) ->
     station.manage()
     ((subject, body),) = station.told()
     assert subject.startswith("[pole-data] resolved ") and "RESOLVED  CRITICAL smart-fail" in body
+
+
+def test_nothing_weaker_ends_a_verdict_and_counters_are_judged_without_health(
+    station: Station,
+) -> None:
+    """A failed extended self-test, exceptions control off, a background scan that failed."""
+    station.becomes("P02", rig={"self_tests": [[1, 0, 120], [2, 7, 100]]})
+    station.becomes("S01", rig={"exceptions_off": True}, scsi_grown_defect_list=3)
+    rows = station.check_health(check=1)
+    (reason,) = rows["P02"]["reasons"]
+    assert reason == (
+        "self-tests failed, and no extended one has passed since: 1 (Extended offline: Completed: "
+        "read failure)"
+    )
+    assert (rows["P02"]["health"], rows["P02"]["held_by"]) == ("failing", "machine")
+    assert (rows["S01"]["health"], rows["S01"]["reasons"]) == (
+        "warning",
+        ["grown defects: 0 → 3"],
+    )
+    assert rows["S01"]["notes"][0].endswith(f"smartctl -s on {station.devices['S01']}")
+
+    station.becomes("P02", rig={"self_tests": [[1, 0, 130 - n] for n in range(21)]})
+    station.becomes("S02", rig={"scan_results": [2, 4]})
+    rows = station.check_health(check=1)
+    assert (rows["P02"]["health"], rows["P02"]["held_by"]) == ("failing", "machine")
+    assert (rows["S02"]["health"], rows["S02"]["reasons"]) == (
+        "failing",
+        ["sectors it could not replace: 1"],
+    )
+
+    station.becomes("P02", rig={"self_tests": [[2, 0, 200]]})
+    station.becomes("S01", rig={}, scsi_grown_defect_list=0)
+    station.becomes("S02", rig={})
+    rows = station.check_health(check=0)
+    assert {rows[label]["health"] for label in DISKS} == {"healthy"}
+    assert station.notices() == {} and station.holds() == {}
+    query = (
+        "SELECT json_extract(attributes, '$.numbers.extended_passed_at_h') FROM smart_checks c "
+        "JOIN disks d ON d.id = disk_id WHERE label = 'P02' ORDER BY c.id DESC LIMIT 1"
+    )
+    assert station.sql(query) == [(200,)]
 
 
 def test_several_failing_ones_are_not_held_and_mute_ones_delay_nobody(station: Station) -> None:
