@@ -36,6 +36,8 @@ from poledata.system.privileges import RootSmartctl
 def get_drive_ids(as_json: bool, map_path: Path | None, devices: tuple[str, ...]) -> ExitCode:
     """Print "serial logical-ID", a line a drive: every drive of this machine, or those named.
 
+    A device may have a type as for smartctl, in quotes: '/dev/sdq -d sat'.
+
     With --disk-map a complete disk-map: labels are kept by serial (also by the beginning of one,
     as it is printed on SAS drives), logical IDs are the drives' own, and a line without one is
     completed. Drives that it does not name stand at its end, as comments.

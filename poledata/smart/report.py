@@ -32,7 +32,7 @@ ATA_COUNTERS = {
     198: "offline_uncorrectable",
     199: "interface_errors",
 }
-# ATA device statistics (ACS-4, 9.5): page and offset. Used where the attributes lack a number.
+# ATA device statistics (ACS-4): page and offset. Used where the attributes lack a number.
 _STATISTICS = {
     (3, 32): "reallocated",
     (4, 8): "reported_uncorrectable",
@@ -40,7 +40,7 @@ _STATISTICS = {
 }
 _STATISTIC_HOTTEST, _STATISTIC_COLDEST = (5, 88), (5, 104)
 _TEMPERATURES = (190, 194)  # judged as temperatures, not as attributes
-# SATA phy events that new connections cause, and those of makers (SATA 3.3, 13.16.2)
+# SATA phy events that new connections cause, and those of makers (SATA 3.3)
 _PHY_CONNECTS, _PHY_OF_MAKERS = (9, 10), 1 << 15
 _SAS_PHY_ERRORS = (
     "invalid_dword_count",
@@ -48,7 +48,7 @@ _SAS_PHY_ERRORS = (
     "loss_of_dword_synchronization_count",
     "phy_reset_problem_count",
 )
-_REASSIGN_FAILED = (4, 8)  # by the disk, by a program (SBC-4, 6.4.2)
+_REASSIGN_FAILED = (4, 8)  # by the disk, by a program (SBC-4, background scan results)
 # Bits of NVMe's critical warning (NVM Express 1.4, 5.14.1.2).
 _TOO_HOT, _UNRELIABLE = 1 << 1, 1 << 2
 _NVME_WARNINGS = {
@@ -58,7 +58,7 @@ _NVME_WARNINGS = {
     4: "the backup of its volatile memory failed",
     5: "its persistent memory is unreliable",
 }
-# Additional sense code 0B is a warning, except of a failed self-test and of media (SPC-5, annex F).
+# Additional sense code 0B is a warning, except of a failed self-test and of media (SPC-5).
 _IS_WARNING, _WARNINGS_OF_MEDIA, _FIRST_OF_MAKERS = 0x0B, (3, 4, 5), 0x80
 HOTTEST_DISK_C, HOTTEST_SOLID_STATE_C = 55, 70  # if the drive has no limit of its own
 _LIMITS_C = range(30, 126)  # any other "limit" is none

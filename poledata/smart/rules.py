@@ -24,6 +24,7 @@ class Condition:
 
     number: str
     words: str  # "{change}" becomes "3 → 8", or "8" if it never was lower
+    source: str  # what defines the number, or gives it its weight
     warning_from: int | None = None
     failing_from: int | None = None
     grown: Health | None = None  # above the lowest that was ever seen: until it is acked
@@ -38,50 +39,59 @@ class Condition:
         return self.words.partition(": {change}")[0]
 
 
-# The limits are starting values; the comments cite what the rows rely on. A warning that stays
-# until it is acknowledged compares with the lowest value since, so that a number which grew last
-# month is not forgotten today.
-_SINCE = "and no extended one has passed since"
+# The limits are starting values. A warning that stays until it is acknowledged compares with the
+# lowest value since, so that a number which grew last month is not forgotten today.
+_STATUS = "smartctl(8), return values: bits 3 to 5"
+_OWN = f"{_STATUS}; SPC-5, additional sense codes; NVMe 1.4, critical warning"
+_TESTS = "ACS-4, SMART self-test log; SPC-5, self-test results; NVMe 1.4, device self-test"
+_STUDY = "Backblaze, hard drive SMART stats: 5, 187, 188, 197, 198 go before failures"
+_MAKER = "smartctl(8), -A: the maker's own count"
+_ERRORS = "SPC-5, error counter and defect log pages; ACS-4, error log"
+_NVME = "NVMe 1.4, SMART / health information log"
+_LINK = "SATA 3.3, phy event counters; SPL-4, phy log page"
+_TESTED = "self-tests failed, and no extended one has passed since: {change}"
+_198 = "uncorrectable sectors (198): {change}"
+_187 = "uncorrectable errors (187): {change}"
 CONDITIONS = (
-    # smartctl(8), RETURN VALUES, bits 3 to 5; SAS: SPC-5, annex F; NVMe 1.4, 5.14.1.2
-    Condition("says_failing", "it says itself that it is failing", failing_from=1),
-    Condition("says_warning", "its own warning", 1),
-    Condition("attributes_failing", "attributes at their threshold: {change}", failing_from=1),
-    Condition("attributes_failed_once", "attributes that once failed: {change}", newly=WARNING),
-    # ACS-4, 9.9; SPC-5, 7.3.25; NVMe 1.4, 5.14.1.6. Only an extended test reads the whole drive.
-    Condition("self_test_failed", f"self-tests failed, {_SINCE}: {{change}}", failing_from=1),
-    # ATA, with the attribute's number: smartctl(8), -A; backblaze.com/blog/hard-drive-smart-stats
-    Condition("pending", "pending sectors (197): {change}", 1, 16, grown_twice=FAILING),
-    Condition(
-        "offline_uncorrectable", "uncorrectable sectors (198): {change}", 1, 16, grown_twice=FAILING
-    ),
-    Condition("reallocated", "reallocated sectors (5): {change}", 1, 70),
-    Condition("reported_uncorrectable", "uncorrectable errors (187): {change}", 1, grown=FAILING),
-    Condition("end_to_end", "end-to-end errors (184): {change}", 1, grown=FAILING),
-    Condition("spin_retries", "spin retries (10): {change}", 1),
-    Condition("command_timeouts", "command timeouts (188): {change}", grown=WARNING),
-    Condition("interface_errors", "cable or slot: errors (199): {change}", grown=WARNING),
-    Condition("logged_errors", "errors in its log: {change}", grown=WARNING),
-    # SCSI: SBC-4, 6.4 (error counters, background scan)
-    Condition("grown_defects", "grown defects: {change}", 1, 50),
-    Condition("uncorrected_errors", "uncorrected errors: {change}", 1, grown=FAILING),
-    Condition("reassignments_failed", "sectors it could not replace: {change}", failing_from=1),
-    Condition("non_medium_errors", "non-medium errors: {change}", per_day=10),
-    # NVMe 1.4, 5.14.1.2
-    Condition("media_errors", "media errors: {change}", 1, grown=FAILING),
-    Condition("spare_too_low", "its spare blocks are used up", failing_from=1),
-    Condition("used_percent", "percent of its life used: {change}", 90),
-    Condition("worn_out", "it is worn out; nothing else is wrong", 1),
-    # every kind. Pending defects: ACS-4, 9.26; SBC-4, 6.4.8. Links: SATA 3.3, 13.16; SPL-4, 9.2.8
-    Condition("pending_defects", "pending defects: {change}", 1, 16, grown_twice=FAILING),
-    Condition("phy_errors", "cable or slot: errors of the link: {change}", per_day=10),
-    Condition(
-        "temperature_c", "temperature in °C: {change}", limits=("hot_from_c", "cold_below_c")
-    ),
-    Condition("too_hot", "hotter than its own limit", 1),
-)
+    Condition("says_failing", "it says itself that it is failing", _OWN, failing_from=1),
+    Condition("says_warning", "its own warning", _OWN, 1),
+    Condition("attributes_failing", "attributes at their threshold: {change}", _STATUS, None, 1),
+    Condition("attributes_failed_once", "attributes that once failed: {change}", _STATUS,
+              newly=WARNING),
+    # only an extended test reads the whole drive
+    Condition("self_test_failed", _TESTED, _TESTS, failing_from=1),
+    # ATA, with the attribute's number
+    Condition("pending", "pending sectors (197): {change}", _STUDY, 1, 16, grown_twice=FAILING),
+    Condition("offline_uncorrectable", _198, _STUDY, 1, 16, grown_twice=FAILING),
+    Condition("reallocated", "reallocated sectors (5): {change}", _STUDY, 1, 70),
+    Condition("reported_uncorrectable", _187, _STUDY, 1, grown=FAILING),
+    Condition("end_to_end", "end-to-end errors (184): {change}", _MAKER, 1, grown=FAILING),
+    Condition("spin_retries", "spin retries (10): {change}", _MAKER, 1),
+    Condition("command_timeouts", "command timeouts (188): {change}", _STUDY, grown=WARNING),
+    Condition("interface_errors", "cable or slot: errors (199): {change}", _MAKER, grown=WARNING),
+    Condition("logged_errors", "errors in its log: {change}", _ERRORS, grown=WARNING),
+    # SCSI
+    Condition("grown_defects", "grown defects: {change}", _ERRORS, 1, 50),
+    Condition("uncorrected_errors", "uncorrected errors: {change}", _ERRORS, 1, grown=FAILING),
+    Condition("reassignments_failed", "sectors it could not replace: {change}",
+              "SBC-4, background scan log page", failing_from=1),
+    Condition("non_medium_errors", "non-medium errors: {change}", _ERRORS, per_day=10),
+    # NVMe
+    Condition("media_errors", "media errors: {change}", _NVME, 1, grown=FAILING),
+    Condition("spare_too_low", "its spare blocks are used up", _NVME, failing_from=1),
+    Condition("used_percent", "percent of its life used: {change}", _NVME, 90),
+    Condition("worn_out", "it is worn out; nothing else is wrong", _NVME, 1),
+    # every kind
+    Condition("pending_defects", "pending defects: {change}",
+              "ACS-4 and SBC-4, pending defects log", 1, 16, grown_twice=FAILING),
+    Condition("phy_errors", "cable or slot: errors of the link: {change}", _LINK, per_day=10),
+    Condition("temperature_c", "temperature in °C: {change}",
+              "ACS-4, SCT status; SPC-5, temperature log page; NVMe 1.4, WCTEMP",
+              limits=("hot_from_c", "cold_below_c")),
+    Condition("too_hot", "hotter than its own limit", _NVME, 1),
+)  # fmt: skip
 # They are no counters: they may fall unreported, and are not kept if a report lacks them.
-_NO_COUNTERS = ("temperature_c", "hot_from_c", "cold_below_c", "used_percent")
+_NO_COUNTERS = ("temperature_c", "hot_from_c", "cold_below_c", "too_hot", "used_percent")
 _OWN_VERDICT = ("says_failing", "says_warning")  # that alone is not enough to be healthy
 _SECTORS = ("reallocated", "grown_defects")
 _CHANGE_BY_THEMSELVES = ("temperature_c", "hot_from_c", "cold_below_c")

@@ -495,6 +495,12 @@ def test_a_number_that_a_report_lacks_is_as_it_last_was(
     assert (verdict.health, verdict.numbers[number]) == (Health.FAILING, value)
 
 
+def test_a_temperature_that_a_report_lacks_is_not_kept() -> None:
+    """It was hot then; 1.0.0 noted that of every kind of drive."""
+    seen = past({"too_hot": 1, "temperature_c": 70})
+    assert judge("sata-good", drop("temperature"), seen=seen).health is Health.HEALTHY
+
+
 def test_a_drive_that_said_it_fails_has_to_say_that_it_does_not() -> None:
     """Health missing from a report ends nothing."""
     seen = past({"says_failing": 1})
