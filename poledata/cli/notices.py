@@ -60,7 +60,8 @@ def resume(context: Context) -> str:
 def ack(context: Context, kind: str, key: str, how_long: float) -> str:
     """Silence one open notice for a while, until it gets worse or is over.
 
-    KIND and KEY are what "status" shows, for example: ack disk-missing P03
+    KIND and KEY are what "status" shows, for example: ack disk-missing P03. Of a drive that is not
+    held, its numbers become the baseline: only what grows is reported again.
     """
     until = utc(time.time() + how_long)
     with db.transaction(context.conn):
