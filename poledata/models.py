@@ -274,6 +274,7 @@ class SmartCheck:
     lowest: dict[str, int]  # of each number, since it was acknowledged, or else ever
     reasons: tuple[str, ...]
     known: dict[str, int] = field(default_factory=dict)  # what a person has acknowledged
+    failing: tuple[str, ...] = ()  # the numbers that were reasons to call it failing
 
 
 class Severity(StrEnum):

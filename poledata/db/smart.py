@@ -25,6 +25,7 @@ def add_smart_check(
         "numbers": check.numbers,
         "lowest": check.lowest,
         "known": check.known,
+        "failing": check.failing,
         "reasons": check.reasons,
         "value": value,
         "changed": int(changed),
@@ -163,4 +164,5 @@ def _check_of(row: sqlite3.Row) -> SmartCheck:
         attributes.get("lowest", {}),
         tuple(attributes.get("reasons", ())),
         attributes.get("known", {}),
+        tuple(attributes.get("failing", ())),
     )

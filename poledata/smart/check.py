@@ -125,6 +125,7 @@ def _record(conn: db.Connection, checked: Checked, past: Past, at: str) -> None:
         rules.lowest(verdict.numbers, past),
         verdict.reasons,
         verdict.known,
+        verdict.failing,
     )
     changed = (
         past.last is None

@@ -121,6 +121,11 @@ class Past:
     def known(self) -> dict[str, int]:
         return self.answers[0].known if self.answers else {}
 
+    def goes_on_failing(self, name: str, now: int) -> bool:
+        """True if a number was failing, and has neither fallen since nor been acknowledged."""
+        was_failing = bool(self.answers) and name in self.answers[0].failing
+        return was_failing and now >= self.numbers[name] and now > self.known.get(name, 0)
+
     def days(self, now_s: float) -> float:
         """Return how long ago the last numbers were read, at least a day."""
         at_s = seconds(self.answers[0].at) if self.answers else now_s
@@ -137,6 +142,7 @@ class DriveVerdict:
     value: float = 0  # the sum of the numbers behind the reasons that nobody acknowledged
     numbers: dict[str, int] = field(default_factory=dict)
     known: dict[str, int] = field(default_factory=dict)  # what a person has acknowledged
+    failing: tuple[str, ...] = ()  # the numbers behind the reasons to call it failing
     is_old_news: bool = False  # one replaced sector, as at the first check: it is reported once
     is_repeated: bool = False  # unknown, as at the last check
 
@@ -164,6 +170,7 @@ def judge(report: SelfReport, past: Past, now_s: float) -> DriveVerdict:
         sum(one.number for one in reasons if not one.is_known(known)),
         numbers,
         known,
+        tuple(one.row.number for one in worst),
         is_old_news=all(one.is_one_old_sector(past) for one in reasons),
     )
 
@@ -338,6 +345,7 @@ def _found(
     yield row.grown if now > past.lowest.get(row.number, now) else None
     yield row.newly if now > past.numbers.get(row.number, 0) else None
     yield row.grown_twice if now > was > before else None
+    yield FAILING if past.goes_on_failing(row.number, now) else None
     yield WARNING if row.per_day and now - was >= row.per_day * past.days(now_s) else None
     if row.limits:
         most, least = (numbers.get(name) for name in row.limits)

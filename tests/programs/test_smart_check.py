@@ -479,3 +479,6 @@ def test_growth_is_seen_over_a_check_without_an_answer(station: World) -> None:
         checked = check(station, *all_well(station, answer(station, "P01", name, *alter)))
     assert checked["P01"].verdict.health is Health.FAILING
     assert checked["P01"].verdict.reasons == ("pending sectors (197): 1 → 3",)
+    checked = check(station, *all_well(station, answer(station, "P01", "sata-good", raw(197, 3))))
+    assert checked["P01"].verdict.health is Health.FAILING
+    assert holds(station) == {"P01": BY_SMART}

@@ -495,6 +495,21 @@ def test_a_number_that_a_report_lacks_is_as_it_last_was(
     assert (verdict.health, verdict.numbers[number]) == (Health.FAILING, value)
 
 
+def test_what_failed_because_it_grew_fails_until_it_falls_or_is_acknowledged() -> None:
+    """That it has not grown for six hours is no evidence that the drive is well."""
+    seen = past({"pending": 1}, {"pending": 2})
+    verdict = judge("sata-good", raw(197, 3), seen=seen)
+    assert (verdict.health, verdict.failing) == (Health.FAILING, ("pending",))
+    newest = replace(past({"pending": 3}).answers[0], failing=("pending",))
+    seen = Past(newest, (newest,), newest.at)
+    assert judge("sata-good", raw(197, 3), seen=seen).health is Health.FAILING
+    assert judge("sata-good", raw(197, 2), seen=seen).health is Health.WARNING
+    known = replace(newest, known={"pending": 3}, lowest={"pending": 3})
+    assert judge("sata-good", raw(197, 3), seen=Past(known, (known,), known.at)).health is (
+        Health.HEALTHY
+    )
+
+
 def test_a_temperature_that_a_report_lacks_is_not_kept() -> None:
     """It was hot then; 1.0.0 noted that of every kind of drive."""
     seen = past({"too_hot": 1, "temperature_c": 70})
