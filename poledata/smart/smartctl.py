@@ -258,7 +258,12 @@ def _test_in_text(test: Any) -> SelfTest:
     return SelfTest(is_extended, passed, hours, f"{kind}: {status}")
 
 
+# Nothing is judged by these, and they are long: reports are kept for years.
+_BULKY = ("ata_log_directory", "ata_sct_temperature_history")
+
+
 def _without_text(report: Json) -> str:
+    report = {name: value for name, value in report.items() if name not in _BULKY}
     own = report.get("smartctl")
     own = {k: v for k, v in own.items() if k != "output"} if isinstance(own, dict) else own
     return json.dumps({**report, "smartctl": own} if report else {})

@@ -352,6 +352,8 @@ def test_nothing_weaker_ends_a_verdict_and_counters_are_judged_without_health(
     station: Station,
 ) -> None:
     """A failed extended self-test, exceptions control off, a background scan that failed."""
+    station.take_strangers_away()
+    station.check_health(check=0)  # the baseline
     station.becomes("P02", rig={"self_tests": [[1, 0, 120], [2, 7, 100]]})
     station.becomes("S01", rig={"exceptions_off": True}, scsi_grown_defect_list=3)
     rows = station.check_health(check=1)

@@ -145,6 +145,14 @@ def test_what_was_answered_is_shown(output: str, why: str) -> None:
     assert len(reason) < 300 and reason.isprintable()
 
 
+def test_what_is_long_and_not_judged_is_not_kept() -> None:
+    """The database keeps reports for years."""
+    long = {"ata_sct_temperature_history": {"table": [30] * 478}, "ata_log_directory": {}}
+    found, _ = judge(json.dumps(recorded("sata-good") | long))
+    kept = json.loads(found.raw)
+    assert not kept.keys() & long.keys() and "output" not in kept["smartctl"]
+
+
 def test_a_device_that_is_not_there_is_no_bug() -> None:
     """Its answer has no text at all."""
     found = smartctl._found(DrivePath("/dev/sdq"), SmartctlAnswer("", 0, "no answer within 30 s"))
