@@ -375,7 +375,7 @@ def test_nothing_weaker_ends_a_verdict_and_counters_are_judged_without_health(
     assert (rows["P02"]["health"], rows["P02"]["held_by"]) == ("failing", "machine")
     assert (rows["S02"]["health"], rows["S02"]["reasons"]) == (
         "failing",
-        ["sectors it could not replace: 1"],
+        ["sectors it could not replace: 0 → 1"],
     )
 
     station.becomes("P02", rig={"self_tests": [[2, 0, 200]]})
