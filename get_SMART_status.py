@@ -77,7 +77,7 @@ def _check(
 ) -> ExitCode:
     every = db.disks.disks(conn)
     disks = _disks_to_check(Context(config, conn, Findings(conn)), every, labels)
-    found = _query_drives(smartctl, disks)
+    found = _query_drives(smartctl, config, disks)
     context = Context.create(config, conn)  # with the notices as they are after the long query
     checked = check.check(context, disks, found, time.time())
     check.tell(context, checked)
@@ -100,14 +100,16 @@ def _disks_to_check(context: Context, every: list[Disk], labels: Sequence[str]) 
     return disks
 
 
-def _query_drives(smartctl: RootSmartctl, disks: Sequence[Disk]) -> list[FoundDrive]:
+def _query_drives(
+    smartctl: RootSmartctl, config: Config, disks: Sequence[Disk]
+) -> list[FoundDrive]:
     """Query all drives; twice if one in use was not found, because it may just have come back."""
     from poledata.smart.smartctl import query_drives  # pySMART is slow to load
 
-    found = query_drives(smartctl)
+    found = query_drives(smartctl, configured=config.smart_devices)
     if check.lacks_one_in_use(disks, found):
         time.sleep(QUERY_AGAIN_AFTER_S)
-        found = query_drives(smartctl)
+        found = query_drives(smartctl, configured=config.smart_devices)
     return found
 
 
@@ -133,6 +135,7 @@ def _history(config: Config, label: str, as_json: bool) -> ExitCode:
     with db.connect(config.db_path, read_only=True) as conn:
         disk = lifecycle.the_disk(Context(config, conn, Findings(conn, is_dry=True)), label)
         found = rules.changes(db.smart.smart_history(conn, disk))
+        tested = db.smart.hours_since_tested(conn).get(disk.id)
     if as_json:
         click.echo(json.dumps([asdict(change) for change in found], indent=2))
         return ExitCode.DONE
@@ -140,6 +143,8 @@ def _history(config: Config, label: str, as_json: bool) -> ExitCode:
     for change in found:
         old = "" if change.old is None else f"{change.old} → "
         app.echo(f"  {change.at}  {change.what}: {old}{change.new}")
+    ago = "none has passed" if tested is None else f"passed, {tested} hours of operation ago"
+    app.echo(f"  last extended self-test: {ago}")
     return ExitCode.DONE
 
 

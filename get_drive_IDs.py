@@ -14,9 +14,9 @@ import poledata.cli.python_check  # noqa: F401 - first: it reports what this Pyt
 # isort: split
 import click
 
-from poledata import disk_map
+from poledata import disk_map, settings
 from poledata.cli import app
-from poledata.errors import ExitCode
+from poledata.errors import ExitCode, UsageFault
 from poledata.smart import ids
 from poledata.smart.ids import Compared, Identity
 from poledata.system import privileges
@@ -36,6 +36,8 @@ from poledata.system.privileges import RootSmartctl
 def get_drive_ids(as_json: bool, map_path: Path | None, devices: tuple[str, ...]) -> ExitCode:
     """Print "serial logical-ID", a line a drive: every drive of this machine, or those named.
 
+    A device may have a type as for smartctl, in quotes: '/dev/sdq -d sat'.
+
     With --disk-map a complete disk-map: labels are kept by serial (also by the beginning of one,
     as it is printed on SAS drives), logical IDs are the drives' own, and a line without one is
     completed. Drives that it does not name stand at its end, as comments.
@@ -46,9 +48,13 @@ def get_drive_ids(as_json: bool, map_path: Path | None, devices: tuple[str, ...]
     smartctl = app.smartctl_as_root()
     privileges.become_caller(map_path)
     entries = disk_map.read(map_path, may_lack_ids=True) if map_path else ()
+    try:
+        named = [named for device in devices for named in settings.smart_devices(device)]
+    except ValueError as fault:
+        raise UsageFault(f"{fault}. Nothing was changed.") from fault
     if log_file := app.options().log_file:
         app.log_to(log_file)
-    drives = _query_drives(smartctl, devices)
+    drives = _query_drives(smartctl, named)
     usable = [drive for drive in drives if not ids.unusable(drive)]
     unusable = [drive for drive in drives if ids.unusable(drive)]
     faults = [str(ids.unusable(drive)) for drive in unusable]
@@ -58,16 +64,27 @@ def get_drive_ids(as_json: bool, map_path: Path | None, devices: tuple[str, ...]
         click.echo(json.dumps(everything, indent=2))
     else:
         _print_lines(compared.identities, bool(map_path))
-    for what in (*faults, *compared.differences):
+    problems = (*faults, *ids.shared_ids(usable), *compared.differences)
+    for what in problems:
         click.echo(what, err=True)
-    return ExitCode.LOOK if faults or compared.differences else ExitCode.DONE
+    return ExitCode.LOOK if problems else ExitCode.DONE
 
 
-def _query_drives(smartctl: RootSmartctl, devices: Sequence[str]) -> list[Identity]:
+def _query_drives(
+    smartctl: RootSmartctl, devices: Sequence[tuple[str, str | None]]
+) -> list[Identity]:
     from poledata.smart.smartctl import query_drives  # pySMART is slow to load
 
     found = [
-        Identity(None, f.drive.serial, f.drive.wwn, f.report.model, f.devices)
+        Identity(
+            None,
+            f.drive.serial,
+            f.drive.wwn,
+            f.report.model,
+            f.devices,
+            f.drive.other_wwn,
+            f.report.says if f.report.is_silent and f.drive.serial is None else None,
+        )
         for f in query_drives(smartctl, devices)
     ]
     return sorted(found, key=lambda drive: (drive.serial or "", drive.devices))

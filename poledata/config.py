@@ -152,6 +152,7 @@ class Config:
     copy_prefix: str
     require_mount: bool
     accept_unidentified: bool
+    smart_devices: tuple[tuple[str, str | None], ...]
     delete_from_buffer: bool
     min_free_bytes: int
     settle_s: float

@@ -274,8 +274,10 @@ class SmartCheck:
     temperature_c: int | None
     power_on_hours: int | None
     numbers: dict[str, int]
-    lowest: dict[str, int]  # of each number, in this and all checks before
+    lowest: dict[str, int]  # of each number, since it was acknowledged, or else ever
     reasons: tuple[str, ...]
+    known: dict[str, int] = field(default_factory=dict)  # what a person has acknowledged
+    failing: tuple[str, ...] = ()  # the numbers that were reasons to call it failing
 
 
 class Severity(StrEnum):

@@ -189,6 +189,25 @@ def _mount_patterns(text: str, place: SettingPlace) -> tuple[str, ...]:
     return tuple(dict.fromkeys(patterns))
 
 
+# The type as smartctl(8) has it; what it means is checked where smartctl runs (privileges.py).
+_SMART_DEVICE = re.compile(r"(/dev/[\w./:-]+)(?:\s+-d\s+([\w.+/,-]*\w))?", re.ASCII)
+
+
+def smart_devices(text: str) -> tuple[tuple[str, str | None], ...]:
+    """Return devices and their types, of ``/dev/sdq -d sat, /dev/sg2 -d cciss,0``.
+
+    A comma within a type separates nothing. Raises ValueError.
+    """
+    if text.lower() == _NONE:
+        return ()
+    found = []
+    for item in filter(None, (item.strip() for item in re.split(r",\s*(?=/|$)", text))):
+        if not (match := _SMART_DEVICE.fullmatch(item)):
+            raise ValueError(f"{quoted(item)} is not a device; write it like /dev/sdq -d sat")
+        found.append((match[1], match[2]))
+    return tuple(found)
+
+
 def _mount_pattern(item: str, place: SettingPlace) -> str:
     path = place.path(item)
     if re.search("[{}]", str(path).replace(LABEL, "")):
@@ -236,6 +255,9 @@ KEYS = (
     Key("AcceptUnidentifiedDrives", "no",
         "yes: use drives without serial number and logical ID", "accept_unidentified",
         _plain(_switch)),
+    Key("SmartDevices", _NONE,
+        "drives that scanning cannot find: /dev/sdq -d sat, /dev/sg2 -d cciss,0", "smart_devices",
+        _plain(smart_devices)),
     Key("DeleteFromBuffer", "yes", "no: archive, and keep the buffer's file",
         "delete_from_buffer", _plain(_switch)),
     Key("MinFreeSpace", "10 GB", "kept free on every disk", "min_free_bytes", _plain(size_bytes),

@@ -170,6 +170,7 @@ class Batches:
             state.disks.out,
             self._promised_bytes,
             state.is_dry,
+            tested=db.smart.hours_since_tested(state.context.conn),
         )
         batch = planner.fill(todo)
         state.tally.without_disk_files += len(batch.without_disk)

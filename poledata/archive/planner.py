@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
 from poledata.disks import bag, free_space
@@ -82,6 +82,7 @@ class Planner:
         None  # by default what can't be seen on the disks
     )
     what_is_safe: str = "Files stay safe in the buffer."
+    tested: Collection[int] = ()  # ids of disks whose drive passed an extended self-test
     _batch: Batch = field(default_factory=Batch)
     _limit: free_space.BatchLimit = field(default_factory=lambda: free_space.BatchLimit({}))
     _none_from_bytes: dict[Role, int] = field(default_factory=dict)
@@ -174,7 +175,9 @@ class Planner:
         """Return the fullest disk in use with space for the file, else the first such spare."""
         size_bytes, inodes = waiting.stat.size_bytes, waiting.cost_inodes
         candidates = [
-            d for d in free_space.in_order_of_use(self.disks, role) if d.id not in self.out
+            d
+            for d in free_space.in_order_of_use(self.disks, role, self.tested)
+            if d.id not in self.out
         ]
         used = [d for d in candidates if d.state is DiskState.ACTIVE]
         held = {h.disk.id: h for d in used if (h := self._usable(d)) is not None}

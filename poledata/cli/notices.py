@@ -58,14 +58,29 @@ def resume(context: Context) -> str:
 def ack(context: Context, kind: str, key: str, how_long: float) -> str:
     """Silence one open notice for a while, until it gets worse or is over.
 
-    KIND and KEY are what "status" shows, for example: ack disk-missing P03
+    KIND and KEY are what "status" shows, for example: ack disk-missing P03. Of a drive that is not
+    held, its numbers become the baseline: only what grows is reported again.
     """
     until = utc(time.time() + how_long)
     with db.transaction(context.conn):
         is_open = db.notices.acknowledge(context.conn, kind, key, until)
+        has_baseline = is_open and _sets_baseline(context, kind, key)
     if not is_open:
         raise Refused(_no_such_notice(context, kind, key))
+    if has_baseline:
+        return f"{kind} {key} is reported again only if a number of the drive grows."
     return f"{kind} {key} is not told again until {until}, unless it gets worse."
+
+
+def _sets_baseline(context: Context, kind: str, key: str) -> bool:
+    """Make the numbers of a drive its baseline; not of one that is held, which unhold does."""
+    disks = [
+        disk for disk in db.disks.disks(context.conn) if disk.label == key and not disk.held_by
+    ]
+    if kind not in ("smart-warning", "smart-failing") or not disks:
+        return False
+    db.smart.acknowledge(context.conn, disks[0])
+    return True
 
 
 def _no_such_notice(context: Context, kind: str, key: str) -> str:

@@ -14,8 +14,10 @@ from poledata.cli.common import JSON, command, context_of_command, print_json, s
 from poledata.config import Config, page_faults
 from poledata.context import must_fit_together
 from poledata.errors import ExitCode, NotWritten, UsageFault
-from poledata.formatting import counted, utc
+from poledata.formatting import DAY_S, counted, utc
+from poledata.models import GONE
 from poledata.notices import delivery_queue
+from poledata.smart import rules
 from poledata.status import check as checks
 from poledata.status import publish
 from poledata.status.collect import collect
@@ -73,8 +75,21 @@ def _send_digest() -> None:
     with context_of_command(turn=False) as context:
         config, conn = context.config, context.conn
         found = collect(config, conn)
-        delivery_queue.queue_digest(config, conn, headline(found), as_text(found), utc(found.at_s))
+        text = "\n".join((as_text(found), *_drive_news(conn, found.at_s)))
+        delivery_queue.queue_digest(config, conn, headline(found), text, utc(found.at_s))
         delivery_queue.deliver(config, conn, state_lines)
+
+
+def _drive_news(conn: db.Connection, now_s: float) -> list[str]:
+    """Return what changed on the drives in a day, a line each."""
+    since, from_before = utc(now_s - DAY_S), utc(now_s - 8 * DAY_S)
+    lines = [
+        rules.news(disk.label, db.smart.smart_history(conn, disk, from_before), since)
+        for disk in db.disks.disks(conn)
+        if disk.state not in GONE
+    ]
+    news = [f"  {line}" for line in lines if line]
+    return ["", "Drives, changes of the last day:", *news] if news else []
 
 
 @command()

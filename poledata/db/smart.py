@@ -24,12 +24,14 @@ def add_smart_check(
     attributes = {
         "numbers": check.numbers,
         "lowest": check.lowest,
+        "known": check.known,
+        "failing": check.failing,
         "reasons": check.reasons,
         "value": value,
         "changed": int(changed),
         "report": json.loads(report),
     }
-    text = json.dumps(attributes, ensure_ascii=False)
+    text = json.dumps(attributes)
     conn.execute(
         "INSERT INTO smart_checks (disk_id, at, health, temperature_c, power_on_hours, attributes) "
         "VALUES (?, ?, ?, ?, ?, ?)",
@@ -42,6 +44,23 @@ _CHECKS = (
     "SELECT at, health, temperature_c, power_on_hours, "
     "json_remove(attributes, '$.report') AS attributes FROM smart_checks WHERE disk_id = ?"
 )
+
+
+def acknowledge(conn: Connection, disk: Disk) -> None:
+    """Make the newest numbers of a drive its baseline: from now on only what grows is reported."""
+    conn.execute(
+        "UPDATE smart_checks SET attributes = json_set(attributes, "
+        "'$.known', json_extract(attributes, '$.numbers'), "
+        "'$.lowest', json_extract(attributes, '$.numbers')) WHERE id = "
+        "(SELECT max(id) FROM smart_checks WHERE disk_id = ? "
+        "AND json_extract(attributes, '$.numbers') <> '{}')",
+        (disk.id,),
+    )
+    conn.execute(
+        "UPDATE notices SET value = 0, acked_value = 0 WHERE key = ? AND resolved_at IS NULL "
+        "AND kind IN ('smart-warning', 'smart-failing')",
+        (disk.label,),
+    )
 
 
 def last_smart_check(conn: Connection, disk: Disk) -> SmartCheck | None:
@@ -73,6 +92,25 @@ def first_smart_check_at(conn: Connection, disk: Disk) -> str | None:
     return at
 
 
+HOURS_WRAP_AT = 1 << 16  # drives keep the hour of a test in 16 bits
+
+
+def hours_since_tested(conn: Connection) -> dict[int, int]:
+    """Return, by disk id, the hours of operation since an extended self-test passed.
+
+    As the drive's last report had it; without drives of which none is known, or a newer one failed.
+    """
+    rows = conn.execute(
+        "SELECT d.id, c.power_on_hours - "
+        "json_extract(c.attributes, '$.numbers.extended_passed_at_h') AS hours "
+        "FROM disks d JOIN smart_checks c ON c.id = (SELECT id FROM smart_checks "
+        "WHERE disk_id = d.id AND json_extract(attributes, '$.numbers') <> '{}' "
+        "ORDER BY at DESC, id DESC LIMIT 1) "
+        "WHERE coalesce(json_extract(c.attributes, '$.numbers.self_test_failed'), 0) = 0"
+    )
+    return {r["id"]: r["hours"] % HOURS_WRAP_AT for r in rows if r["hours"] is not None}
+
+
 def failing_disks(conn: Connection) -> list[Disk]:
     """Return disks, in use or spare, that are failing in their newest check."""
     rows = conn.execute(
@@ -84,7 +122,7 @@ def failing_disks(conn: Connection) -> list[Disk]:
 
 
 def value_at_last_check(conn: Connection, disk: Disk) -> float | None:
-    """Return how bad the newest check was: the sum of the numbers behind its reasons."""
+    """Return how bad the newest check was: the sum of the numbers that nobody acknowledged."""
     return _value(
         conn.execute(
             "SELECT json_extract(attributes, '$.value') AS value FROM smart_checks "
@@ -125,4 +163,6 @@ def _check_of(row: sqlite3.Row) -> SmartCheck:
         attributes.get("numbers", {}),
         attributes.get("lowest", {}),
         tuple(attributes.get("reasons", ())),
+        attributes.get("known", {}),
+        tuple(attributes.get("failing", ())),
     )

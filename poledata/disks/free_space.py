@@ -33,11 +33,15 @@ class Room:
         return self.room_bytes >= cost_bytes(size_bytes) and self.room_inodes >= inodes
 
 
-def in_order_of_use(disks: Iterable[Disk], role: Role) -> list[Disk]:
-    """Return the disks of a role to try: in use before spares, lowest label first, none held."""
+def in_order_of_use(disks: Iterable[Disk], role: Role, tested: Collection[int] = ()) -> list[Disk]:
+    """Return the disks of a role to try: in use before spares, lowest label first, none held.
+
+    Of the spares those come first whose drive passed an extended self-test (``tested``: by id).
+    """
     states = {DiskState.ACTIVE: 0, DiskState.SPARE: 1}
     fit = [d for d in disks if d.role is role and d.state in states and d.held_by is None]
-    return sorted(fit, key=lambda d: (states[d.state], label_key(d.label)))
+    untested = {d.id for d in fit if d.state is DiskState.SPARE} - set(tested)
+    return sorted(fit, key=lambda d: (states[d.state], d.id in untested, label_key(d.label)))
 
 
 def cost_bytes(size_bytes: int) -> int:

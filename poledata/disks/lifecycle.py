@@ -243,6 +243,7 @@ def unhold(context: Context, disk: Disk) -> str:
         raise refused(f"{disk.label} is not held")
     with db.transaction(context.conn):
         db.disks.unhold(context.conn, disk, "by a person", utc_now())
+        db.smart.acknowledge(context.conn, disk)
     context.findings.clear(["disk-error"], disk.label)
     if disk.state is DiskState.CLOSED:
         return f"{disk.label} is not held any more. It is closed: nothing is written to it."

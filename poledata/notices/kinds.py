@@ -223,6 +223,13 @@ KINDS = {
          "temperature: look at the fans and at the room.",
          "sectors, defects: have a spare of its role ready; read it: data_manager.py verify."),
     ),
+    "smart-unknown": Kind(
+        _W, "the drive gives no health data", "drives give no health data",
+        "Everything. The disk goes on being used.",
+        ("Nobody would see it fail: have a spare of its role ready.",
+         "Behind a USB bridge or a RAID controller? Name its type: SmartDevices.",
+         "It used to work: push it in again, then get_SMART_status.py (root)."),
+    ),
     "drive-missing": Kind(
         _W, "the drive of a disk in use is not found", "drives of disks in use are not found",
         "Nothing is lost while the drive can be found.",
@@ -259,7 +266,7 @@ KINDS = {
 }  # fmt: skip
 SEVERITIES = {name: kind.severity for name, kind in KINDS.items()}
 DISK_KINDS = ("disk-missing", "disk-wrong", "disk-read-only", "disk-error", "defect")
-SMART_KINDS = ("smart-failing", "smart-warning", "drive-missing")
+SMART_KINDS = ("smart-failing", "smart-warning", "smart-unknown", "drive-missing")
 FILE_KINDS = ("copy-failed", "not-removed", "name-conflict", "bad-name")
 
 

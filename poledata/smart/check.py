@@ -27,6 +27,7 @@ _NOTICES = {
     Health.FAILING: ("smart-failing", "is failing"),
     Health.WARNING: ("smart-warning", "should be watched"),
     Health.UNSUPPORTED: ("smart-warning", "can't be watched"),
+    Health.UNKNOWN: ("smart-unknown", "can't be judged"),
     Health.MISSING: ("drive-missing", "is missing"),
 }
 
@@ -56,7 +57,7 @@ def find(disk: Disk, found: Iterable[FoundDrive]) -> tuple[FoundDrive | None, st
     alike = [
         each
         for each in found
-        if each.drive.wwn == disk.logical_id or each.drive.begins_with(disk.serial)
+        if each.drive.has_id(disk.logical_id) or each.drive.begins_with(disk.serial)
     ]
     exact = [each for each in alike if not each.drive.contradicts(disk.serial, disk.logical_id)]
     if len(exact) == 1:
@@ -104,7 +105,7 @@ def _check(conn: db.Connection, disk: Disk, found: Sequence[FoundDrive], now_s: 
     if drive:
         verdict = rules.judge(drive.report, past, now_s)
     elif confusion:
-        verdict = rules.unknown(confusion, past)
+        verdict = rules.unknown(confusion, past, is_present=False)
     else:
         verdict = rules.absent(disk.state)
     one = Checked(disk, drive, verdict)
@@ -123,6 +124,8 @@ def _record(conn: db.Connection, checked: Checked, past: Past, at: str) -> None:
         verdict.numbers,
         rules.lowest(verdict.numbers, past),
         verdict.reasons,
+        verdict.known,
+        verdict.failing,
     )
     changed = (
         past.last is None
@@ -172,7 +175,10 @@ def _to_hold(context: Context) -> list[Disk]:
 def _was_given_back(conn: db.Connection, disk: Disk) -> bool:
     then = db.smart.value_when_given_back(conn, disk)
     now = db.smart.value_at_last_check(conn, disk)
-    return then is not None and now is not None and now <= then
+    last = db.smart.last_smart_check(conn, disk)
+    if then is None or now is None or last is None:
+        return False
+    return now == 0 if last.known else now <= then  # 1.0.0 kept no baseline
 
 
 def _is_well_again(context: Context, one: Checked) -> bool:
@@ -194,25 +200,35 @@ def tell(context: Context, checked: Iterable[Checked]) -> None:
 
 def _tell(context: Context, one: Checked) -> None:
     now = replace(one, disk=lifecycle.the_disk(context, one.disk.serial))
-    kind, what = _NOTICES.get(one.verdict.health, ("", ""))
+    kind, what = _notice(one.verdict)
     context.findings.clear(_resolved(one.verdict, kind), one.disk.label)
     if kind:
-        text = f"{_name(now)} {what}: {'; '.join(one.verdict.reasons)}. "
+        text = f"{_name(now)} {what}: {'; '.join((*one.verdict.reasons, *one.verdict.notes))}. "
         text += f"{_files_text(context.conn, now.disk)} {_next_step(now)}"
         context.findings.note(kind, one.disk.label, text, _severity(now), one.verdict.value)
 
 
+def _notice(verdict: DriveVerdict) -> tuple[str, str]:
+    """Return kind and words of what is wrong; two empty texts if nothing is."""
+    if verdict.health is Health.UNKNOWN and not verdict.is_repeated:
+        return "", ""  # once may be chance
+    return _NOTICES.get(verdict.health, ("", ""))
+
+
 def _resolved(verdict: DriveVerdict, kind: str) -> Iterable[str]:
     """Return the kinds that are over: only the numbers of a drive end a notice about them."""
-    if verdict.health in (Health.UNKNOWN, Health.MISSING):
-        return ()
+    if verdict.health is Health.MISSING:
+        return ("smart-unknown",)
+    if verdict.health is Health.UNKNOWN:
+        return ("drive-missing",) if verdict.is_repeated else ()
     if not verdict.numbers and verdict.health is not Health.ABSENT:
-        return ("drive-missing",)  # asleep or without SMART, but here
+        return ("drive-missing", "smart-unknown")  # asleep or without SMART, but here
     return (each for each in SMART_KINDS if each != kind)
 
 
 def _severity(one: Checked) -> Severity | None:
-    if one.verdict.health is Health.UNSUPPORTED:
+    is_old_news = one.verdict.health is Health.WARNING and one.verdict.is_old_news
+    if one.verdict.health is Health.UNSUPPORTED or is_old_news:
         return Severity.INFO  # reported once: nothing can be done about it
     if one.verdict.health is Health.FAILING and one.disk.state is DiskState.ACTIVE:
         return Severity.CRITICAL

@@ -109,6 +109,7 @@ def _disks(
 ) -> Iterator[DiskStatus]:
     mounted = mounts.mounted_places() if config.require_mount else None
     health = db.disks.last_health(conn)
+    tested = db.smart.hours_since_tested(conn)
     disks = db.disks.disks(conn)
     labels_here = {disk.label for disk in disks if disk.state not in GONE}
     for disk in sorted(disks, key=_primaries_first):
@@ -120,6 +121,7 @@ def _disks(
             _full_at_s(config, disk, archived, now_s),
             db.copies.oldest_verified_at(conn, disk),
             health.get(disk.id),
+            tested.get(disk.id),
             db.copies.never_read(conn, disk),
             _overdue(config, conn, disk, is_mounted, now_s),
         )

@@ -34,6 +34,7 @@ class DiskStatus:
     full_at_s: float | None = None  # of one in use, at the last week's rate
     oldest_verified_at: str | None = None  # the oldest verification of a copy on it
     health: HealthCheck | None = None
+    hours_since_tested: int | None = None  # of operation, since an extended self-test passed
     never_read: int = 0  # good copies that were never read back
     overdue: int = 0  # good copies here that were not read for twice VerifyEvery
 

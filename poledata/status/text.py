@@ -197,6 +197,9 @@ def _spares_text(status: Status, role: Role) -> str:
     usable = _usable_spares(status, role)
     away = sum(not item.is_mounted for item in _spares(status, role))
     labels = " ".join(item.disk.label for item in usable)
+    untested = [i.disk.label for i in usable if i.hours_since_tested is None]
+    if usable and not status.stand_ins:
+        labels += f" (no extended self-test: {' '.join(untested)})" if untested else ""
     return (
         f"{len(usable)} {role.value} mounted{f'; {away} not mounted' if away else ''}"
         f"{f': {labels}' if labels else ''}"
@@ -258,6 +261,13 @@ def _health_lines(status: Status) -> Iterator[str]:
     age = people_time(seconds(min(check.at for _, check in checked)), status.at_s)
     yield f"{len(checked) - len(odd)} of {len(checked)} drives are healthy, since {age}"
     yield from odd
+    tested = {i.disk.label: i.hours_since_tested for i in here if i.hours_since_tested is not None}
+    if tested:
+        oldest = max(tested, key=lambda label: tested[label])
+        yield (
+            f"{len(tested)} of {len(here)} drives passed an extended self-test, the oldest "
+            f"{tested[oldest]} hours of operation ago ({oldest})"
+        )
 
 
 # --- files that failed, notices -----------------------------------------------------------

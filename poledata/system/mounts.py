@@ -33,6 +33,7 @@ class Drive:
     serial: str | None
     wwn: str | None  # 0x5000c500858bfea7
     size_bytes: int | None
+    other_wwn: str | None = None  # an NVMe drive may have two: EUI-64 and NGUID
 
     @property
     def identity(self) -> str:
@@ -45,7 +46,7 @@ class Drive:
 
         Namespaces and the two actuators of a drive have a logical ID each, and one serial.
         """
-        serial = self.serial and (_wwn_as_serial(self.serial) or self.serial.upper())
+        serial = self.serial and (_wwn_as_serial(self.serial) or _without_spaces(self.serial))
         return frozenset(filter(None, (serial, self.wwn, self.kernel_name)))
 
     @property
@@ -59,16 +60,22 @@ class Drive:
         lsblk report the WWN of a SAS drive as its serial (util-linux issues 750, 1143): such a
         serial is weaker than a logical ID, and is compared as a logical ID.
         """
-        if self.wwn and self.wwn != logical_id:
+        if self.wwn and not self.has_id(logical_id):
             return True
         if self.serial is None or self.begins_with(serial):
             return False
         wwn = _wwn_as_serial(self.serial)
         return wwn is None or (self.wwn or wwn) != logical_id
 
+    def has_id(self, logical_id: str) -> bool:
+        """True if one of the drive's IDs is this one."""
+        return logical_id in (self.wwn, self.other_wwn)
+
     def begins_with(self, serial: str) -> bool:
-        """True if the drive's own serial begins with this printed one."""
-        return self.serial is not None and self.serial.upper().startswith(serial.upper())
+        """True if the drive's own serial begins with this printed one; in it ``_`` is a space."""
+        return self.serial is not None and _without_spaces(self.serial).startswith(
+            _without_spaces(serial)
+        )
 
     def __str__(self) -> str:
         known = (self.serial and f"serial {self.serial}", self.wwn and f"ID {self.wwn}")
@@ -338,6 +345,9 @@ def _ask_lsblk(names: list[str]) -> tuple[Drive, ...]:
         return ()
 
 
+_NVME_IDS = ("eui", "nguid")
+
+
 def _ask_kernel(drive: Drive) -> Drive:
     """Complete what lsblk does not know of a drive with what the kernel has in /sys."""
     block = _CLASS_BLOCK / drive.kernel_name
@@ -347,7 +357,12 @@ def _ask_kernel(drive: Drive) -> Drive:
     own = serial.decode("ascii", "replace").strip() or None
     if drive.serial and not (own and _wwn_as_serial(drive.serial)):
         own = drive.serial
-    return replace(drive, serial=own, wwn=drive.wwn or _plain_wwn(wwid.decode("ascii", "replace")))
+    wwn = drive.wwn or plain_wwn(wwid.decode("ascii", "replace"))
+    # NVMe: "00 25 38 5b 91 b2 c3 d4", and the form of a UUID
+    names = (re.sub(r"[\s-]", "", _read(block / n).decode("ascii", "replace")) for n in _NVME_IDS)
+    others = (plain_wwn(f"0x{name}") for name in names)
+    other = next((each for each in others if each and each != wwn), None)
+    return replace(drive, serial=own, wwn=wwn or other, other_wwn=other if wwn else None)
 
 
 def _read(path: Path) -> bytes:
@@ -366,7 +381,7 @@ def parse_lsblk(answer: bytes) -> tuple[Drive, ...]:
             Drive(
                 str(device["kname"]),
                 (device.get("serial") or "").strip() or None,
-                _plain_wwn(device.get("wwn") or ""),
+                plain_wwn(device.get("wwn") or ""),
                 int(device["size"]) if device.get("size") else None,
             )
             for device in json.loads(answer, strict=False)["blockdevices"]
@@ -375,10 +390,23 @@ def parse_lsblk(answer: bytes) -> tuple[Drive, ...]:
         raise ValueError(f"it is not as lsblk writes it ({fault!r})") from fault
 
 
-def _plain_wwn(wwn: str) -> str | None:
-    """Return ``0x5000c500858bfea7``, also for ``naa.…`` and ``eui.…``; None for other kinds."""
+def plain_wwn(wwn: str) -> str | None:
+    """Return ``0x5000c500858bfea7``, also for ``naa.…`` and ``eui.…``; None for other kinds.
+
+    None too if the maker's part of it (OUI) is zero: several drives have such an ID at once.
+    """
     match = re.fullmatch(r"(?:0x|naa\.|eui\.)([0-9a-f]{16}(?:[0-9a-f]{16})?)", wwn.strip().lower())
-    return f"0x{match[1]}" if match else None
+    if match is None:
+        return None
+    digits = match[1]
+    is_naa = digits[0] == ("5" if len(digits) == 16 else "6")
+    oui = digits[1:7] if is_naa else digits[:6] if len(digits) == 16 else digits
+    return f"0x{digits}" if oui.strip("0") else None
+
+
+def _without_spaces(serial: str) -> str:
+    """Return a serial as a disk-map has it, whose columns are separated by spaces."""
+    return "_".join(serial.upper().split())
 
 
 def _wwn_as_serial(serial: str) -> str | None:

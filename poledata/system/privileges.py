@@ -299,7 +299,9 @@ def user_name(uid: int) -> str:
 # PATH and environment of the caller have no say in what root runs.
 SMARTCTL_DIRECTORIES = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin")
 QUERY_TIMEOUT_S = 30.0  # a drive that takes 25 s per command would keep smartctl for minutes
-_QUERY = ("--json=o", "-n", "standby,3", "-a")  # "standby,3": do not wake a drive up; exit with 3
+# "standby,3": do not wake a drive up; exit with 3
+_QUERY = ("--json=o", "-n", "standby,3")
+_EVERYTHING, _BRIEF = "-x", "-a"  # the brief report reads fewer logs: some drives can't give all
 _SCAN = ("--json", "--scan")
 # Character devices that lead to drives; others, such as /dev/watchdog, react to being opened.
 _CHARACTER_DEVICE = re.compile(r"/dev/(?:nvme\d+|sg\d+|bsg/[\w:.-]+|tw[ael]\d+)")
@@ -311,6 +313,7 @@ _TYPE = re.compile(
 )
 
 
+Query = tuple[str, str | None, bool]  # device, type or None, whether the report is to be brief
 _Answer = tuple[str, int, str | None]  # the fields of a SmartctlAnswer, as JSON carries them
 
 
@@ -326,9 +329,9 @@ class SmartctlAnswer:
 class RootSmartctl:
     """A child process that stays root and runs smartctl, until its parent ends.
 
-    To be made before :func:`become_archive_owner`. It takes a device and a type for each run and
-    nothing else, checks both itself, and does not believe its parent, which has become a user who
-    is not trusted.
+    To be made before :func:`become_archive_owner`. It takes a device, a type, and whether the
+    report is to be brief, and nothing else; it checks them itself, and does not believe its
+    parent, which has become a user who is not trusted.
     """
 
     def __init__(self) -> None:
@@ -349,11 +352,11 @@ class RootSmartctl:
         """Return smartctl's own list of devices. It opens no drive for it."""
         return self._ask([None])[0]
 
-    def query(self, drives: Sequence[tuple[str, str | None]]) -> list[SmartctlAnswer]:
-        """Return the report of each drive (device, type or None); all are queried at once."""
+    def query(self, drives: Sequence[Query]) -> list[SmartctlAnswer]:
+        """Return the report of each drive; all are queried at once."""
         return self._ask(list(drives)) if drives else []
 
-    def _ask(self, request: list[tuple[str, str | None] | None]) -> list[SmartctlAnswer]:
+    def _ask(self, request: list[Query | None]) -> list[SmartctlAnswer]:
         import json
 
         try:
@@ -394,22 +397,23 @@ def _serve(program: str, connection: socket.socket) -> None:
         os._exit(0)
 
 
-def _answer_all(program: str, drives: list[list[str | None] | None]) -> list[_Answer]:
+def _answer_all(program: str, drives: list[Query | None]) -> list[_Answer]:
     from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(len(drives)) as threads:  # a hung drive delays no other
         return list(threads.map(lambda drive: _answer(program, drive), drives))
 
 
-def _answer(program: str, drive: list[str | None] | None) -> _Answer:
+def _answer(program: str, drive: Query | None) -> _Answer:
     if drive is None:
         return _run([program, *_SCAN])
-    device, kind = str(drive[0]), drive[1]
+    device, kind, is_brief = drive
+    report = _BRIEF if is_brief else _EVERYTHING
     is_name = bool(_MEGARAID_BUS.fullmatch(device))
     real = device if is_name else os.path.realpath(device)  # what is checked is what is opened
     if fault := _why_not_queried(real, kind):
         return "", 0, fault
-    return _run([program, *_QUERY, *(("-d", kind) if kind else ()), real])
+    return _run([program, *_QUERY, report, *(("-d", kind) if kind else ()), real])
 
 
 def _why_not_queried(device: str, kind: str | None) -> str | None:
@@ -433,14 +437,17 @@ def _run(command: list[str]) -> _Answer:
     """
     import subprocess
 
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        env={},
-        start_new_session=True,
-    )
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={},
+            start_new_session=True,
+        )
+    except OSError as fault:  # no memory, no process left: the other drives may have more luck
+        return "", 0, f"smartctl can't be started ({fault.strerror})"
     try:
         out, _ = process.communicate(timeout=QUERY_TIMEOUT_S)
     except subprocess.TimeoutExpired:
@@ -451,4 +458,6 @@ def _run(command: list[str]) -> _Answer:
     finally:
         if process.stdout:
             process.stdout.close()
+    if process.returncode < 0:
+        return "", 0, f"smartctl was ended by signal {-process.returncode}"
     return out.decode("utf-8", "replace"), process.returncode, None

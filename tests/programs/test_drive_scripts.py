@@ -68,6 +68,25 @@ def test_a_disk_map_is_completed_on_standard_output_alone(world: World) -> None:
     assert "/dev/bus/0 megaraid,2: serial S4EWNX0N123456 is not in the disk-map" in said
 
 
+@needs_root
+def test_drives_with_one_id_and_a_device_that_is_missing_are_reported(world: World) -> None:
+    """A line for each drive, and what is odd on standard error."""
+    twin = recorded("sata-good") | {"serial_number": "ZA12 TWIN"}
+    env = CRON_ENVIRONMENT | with_smartctl(world, recorded("sata-good"), twin)
+    script = [sys.executable, REPO / "get_drive_IDs.py"]
+    run = subprocess.run(script, env=env, capture_output=True, text=True)
+    assert run.returncode == 1
+    lines = {"ZA12JCHM 0x5000c500858bfea7", "ZA12_TWIN 0x5000c500858bfea7"}
+    assert lines <= set(run.stdout.splitlines())
+    assert (
+        "/dev/bus/0 megaraid,1 and /dev/bus/0 megaraid,0 are different drives with the same "
+        "logical ID 0x5000c500858bfea7: a disk-map can name only one of them"
+    ) in run.stderr
+    run = subprocess.run([*script, "/dev/sdzz"], env=env, capture_output=True, text=True)
+    assert (run.returncode, run.stdout) == (1, "")
+    assert run.stderr == "/dev/sdzz: there is no such device (No such file or directory)\n"
+
+
 @pytest.fixture
 def on_drives(world: World) -> World:
     """A station that believes that it has drives, none of which is mounted."""
@@ -86,7 +105,8 @@ def test_registered_drives_are_judged_and_others_listed(on_drives: World) -> Non
     assert run.out.splitlines()[:2] == [
         "label  serial               model                     hours  °C health",
         "P01    ZTP01AA              ST8000NM0055-1RM112       12345  31 failing: it says itself "
-        "that it is failing; pending sectors (197): 240; reallocated sectors (5): 3900",
+        "that it is failing (SMART status: FAILED); pending sectors (197): 240; reallocated "
+        "sectors (5): 3900",
     ]
     others = "-      ZL22PHAL0000C0048NEQ ST8000NM0075               9876  33 not registered"
     assert f"{others} (/dev/bus/0 megaraid,1)" in run.out
@@ -118,6 +138,7 @@ def test_the_history_lists_what_changed(world: World) -> None:
         "  2027-01-15T08:00:00Z  health: healthy\n"
         "  2027-01-16T08:00:00Z  health: healthy → warning\n"
         "  2027-01-16T08:00:00Z  pending: 0 → 8\n"
+        "  last extended self-test: none has passed\n"
     )
     told = world.run("get_SMART_status.py", "--history", "P01", "--json", check=0).json()
     assert told[2] == {"at": "2027-01-16T08:00:00Z", "what": "pending", "old": 0, "new": 8}

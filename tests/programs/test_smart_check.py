@@ -14,13 +14,18 @@ from poledata.disks import lifecycle
 from poledata.models import DiskState, Health, Severity
 from poledata.notices.findings import Findings
 from poledata.smart import check as smart_check
+from poledata.smart import smartctl
+from poledata.smart.smartctl import DrivePath
 from poledata.system import mounts
+from poledata.system.privileges import SmartctlAnswer
 from tests.helpers.recorded_drives import (
     FAILED,
+    Alter,
     all_well,
     answer,
     check,
     house_of,
+    put,
     raw,
 )
 from tests.helpers.world import World
@@ -172,6 +177,112 @@ def test_a_persons_unhold_is_obeyed_till_the_numbers_grow(station: World) -> Non
     assert holds(station) == {"P01": BY_SMART}
 
 
+def test_a_hold_for_a_failed_self_test_stays_until_an_extended_one_passes(station: World) -> None:
+    """A short one that passed later is weaker than what caused the hold."""
+    for tests, is_held in (
+        ([(2, 0x79)], True),
+        ([(1, 0x00), (2, 0x79)], True),
+        ([(1, 0x00)] * 21, True),
+        ([(2, 0x10)], True),
+        ([(2, 0x00)], False),
+    ):
+        table = [{"type": {"value": t}, "status": {"value": s}} for t, s in tests]
+        table = [entry | {"lifetime_hours": 900 - n} for n, entry in enumerate(table)]
+        log = put({"standard": {"table": table}}, "ata_smart_self_test_log")
+        check(station, *all_well(station, answer(station, "P01", "sata-good", log)))
+        assert holds(station) == ({"P01": BY_SMART} if is_held else {})
+
+
+def extended_passed(at_hours: int) -> Alter:
+    entry = {"type": {"value": 2}, "status": {"value": 0}, "lifetime_hours": at_hours}
+    return put({"standard": {"table": [entry]}}, "ata_smart_self_test_log")
+
+
+def test_a_tested_spare_is_used_first_and_status_knows_the_age_of_tests(station: World) -> None:
+    """P03 passed, P02 was never tested; hours of a test have 16 bits."""
+    station.add_disk("P03")
+    station.generate()
+    tested = answer(station, "P03", "sata-good", extended_passed(12_000))
+    wrapped = answer(station, "P01", "sata-good", extended_passed(65_000))
+    failed = put({"standard": {"table": [], "error_count_total": 1, "error_count_outdated": 0}},
+                 "ata_smart_self_test_log")  # fmt: skip
+    check(station, *all_well(station, tested, wrapped))
+    with house_of(station) as context:
+        hours = db.smart.hours_since_tested(context.conn)
+        labels = {disk.id: disk.label for disk in db.disks.disks(context.conn)}
+    ages = {labels[id_]: age for id_, age in hours.items()}
+    assert ages == {"P03": 345, "P01": 12_345 + 65_536 - 65_000}
+    assert "the oldest 12881 hours of operation ago (P01)" in station.status(check=0).out
+    run = station.run("get_SMART_status.py", "--history", "P03", check=0)
+    assert run.out.endswith("  last extended self-test: passed, 345 hours of operation ago\n")
+    run = station.run("get_SMART_status.py", "--history", "P02", check=0)
+    assert run.out.endswith("  last extended self-test: none has passed\n")
+    check(station, *all_well(station, tested, answer(station, "P01", "sata-good", failed)))
+    station.put("b.g3")
+    station.run_pass(check=0)
+    assert station.archived("P03") == {"b.g3"} and station.archived("P02") == set()
+
+
+def test_the_digest_lists_what_changed_a_line_a_drive(station: World) -> None:
+    """From the first value of the day to the last one."""
+    now_s = time.time()
+    for hours_ago, pending in ((30, 1), (20, 2), (10, 4), (1, 8)):
+        bad = answer(station, "P01", "sata-good", raw(197, pending))
+        check(station, *all_well(station, bad), now_s=now_s - 3600 * hours_ago)
+    station.run_pass("status", "--send", check=0)
+    (text,) = station.sql("SELECT text FROM notices WHERE kind = 'daily-digest'")[0]
+    assert text.endswith(
+        "\n\nDrives, changes of the last day:\n  P01: pending 1 → 8, health warning → failing"
+    )
+
+
+# --- acknowledging -------------------------------------------------------------------------
+
+
+def test_an_acknowledged_warning_ends_and_comes_back_when_a_number_grows(station: World) -> None:
+    """Each number by itself: what fell hides nothing."""
+    bad = [raw(197, 8), raw(5, 2)]
+    check(station, *all_well(station, answer(station, "P01", "sata-good", *bad)))
+    run = station.run_pass("ack", "smart-warning", "P01", check=0)
+    assert run.out == "smart-warning P01 is reported again only if a number of the drive grows.\n"
+    checked = check(station, *all_well(station, answer(station, "P01", "sata-good", *bad)))
+    assert checked["P01"].verdict.health is Health.HEALTHY
+    assert checked["P01"].verdict.notes == (
+        "known: pending sectors (197): 8",
+        "known: reallocated sectors (5): 2",
+    )
+    assert station.notices() == set()
+    worse = [raw(197, 0), raw(5, 3)]
+    check(station, *all_well(station, answer(station, "P01", "sata-good", *worse)))
+    assert station.notices() == {("smart-warning", "P01")}
+    (acked,) = station.sql("SELECT acked_until FROM notices WHERE resolved_at IS NULL")
+    assert acked[0] is None
+
+
+def test_an_acknowledgement_lifts_no_hold(station: World) -> None:
+    """To know of a failing drive is not to call it well: unhold does that."""
+    for errors in (0, 1):
+        bad = answer(station, "P01", "sata-good", raw(187, errors))
+        check(station, *all_well(station, bad))
+    station.run_pass("ack", "smart-failing", "P01", check=0)
+    check(station, *all_well(station, bad))
+    assert holds(station) == {"P01": BY_SMART}
+    station.run_pass("unhold", "P01", check=0)
+    checked = check(station, *all_well(station, bad))
+    assert checked["P01"].verdict.health is Health.HEALTHY
+    assert holds(station) == {} and station.notices() == set()
+    check(station, *all_well(station, answer(station, "P01", "sata-good", raw(187, 2))))
+    assert holds(station) == {"P01": BY_SMART}
+
+
+def test_one_old_replaced_sector_is_information(station: World) -> None:
+    """It is reported once; a second one is a warning."""
+    check(station, *all_well(station, answer(station, "P01", "sata-good", raw(5, 1))))
+    assert severity(station, "smart-warning", "P01") == "info"
+    check(station, *all_well(station, answer(station, "P01", "sata-good", raw(5, 2))))
+    assert severity(station, "smart-warning", "P01") == "warning"
+
+
 # --- telling ------------------------------------------------------------------------------
 
 
@@ -214,7 +325,7 @@ def test_a_mute_drive_is_told_of_at_the_second_check(station: World) -> None:
     check(station, *all_well(station, unreadable_disks))
     assert station.notices() == {("smart-warning", "P01")}
     check(station, *all_well(station, unreadable_disks))
-    assert station.notices() == {("smart-warning", "P01"), ("drive-missing", "P01")}
+    assert station.notices() == {("smart-warning", "P01"), ("smart-unknown", "P01")}
     assert holds(station) == {}
 
 
@@ -324,6 +435,30 @@ def test_every_check_is_written_down_and_reports_of_changes_are_kept(station: Wo
     ]
 
 
+ODD_REPORTS = (
+    '{"serial_number": "\\ud800", "smart_status": {"passed": false}}',
+    '{"smart_status": {"passed": false}, "x": [NaN, Infinity, 1e999, 18446744073709551616]}',
+    '{"smart_status": {"passed": false}, "y": "\\u0000\x1b[31m", "device": 7}',
+    '{"smart_status": {"passed": tr',
+    "",
+)
+
+
+@pytest.mark.parametrize("output", ODD_REPORTS)
+def test_an_odd_answer_stops_no_other_drive_and_is_recorded(station: World, output: str) -> None:
+    """Twice, because the second check reads what the first one stored."""
+    path = DrivePath("/dev/sdq", None, answer(station, "P01").drive)
+    for _ in range(2):
+        odd = smartctl._found(path, SmartctlAnswer(output, 0, None))
+        odd = replace(odd, drive=path.known)
+        checked = check(station, *all_well(station, odd))
+        expected = Health.FAILING if output.endswith("}") else Health.UNKNOWN
+        assert checked["P01"].verdict.health is expected
+        assert {checked[at].verdict.health for at in ("P02", "S01", "S02")} == {Health.HEALTHY}
+    assert len(station.sql("SELECT 1 FROM smart_checks WHERE disk_id = 1")) == 2
+    assert ("defect", "P01: its SMART check") not in station.notices()
+
+
 def test_an_absent_drive_leaves_no_row(station: World) -> None:
     """Nothing was seen of it."""
     check(station)
@@ -336,11 +471,14 @@ def test_an_absent_drive_leaves_no_row(station: World) -> None:
 def test_growth_is_seen_over_a_check_without_an_answer(station: World) -> None:
     """The last numbers count, not the last row: two growths running are two."""
     for name, alter in (
-        ("sata-good", [raw(197, 1), raw(187, 1)]),
-        ("sata-good", [raw(197, 2), raw(187, 1)]),
+        ("sata-good", [raw(197, 1)]),
+        ("sata-good", [raw(197, 2)]),
         ("sata-dead", []),
-        ("sata-good", [raw(197, 3), raw(187, 1)]),
+        ("sata-good", [raw(197, 3)]),
     ):
         checked = check(station, *all_well(station, answer(station, "P01", name, *alter)))
     assert checked["P01"].verdict.health is Health.FAILING
     assert checked["P01"].verdict.reasons == ("pending sectors (197): 1 → 3",)
+    checked = check(station, *all_well(station, answer(station, "P01", "sata-good", raw(197, 3))))
+    assert checked["P01"].verdict.health is Health.FAILING
+    assert holds(station) == {"P01": BY_SMART}

@@ -176,6 +176,22 @@ def test_a_drive_that_goes_from_bad_to_worse_and_away(story: Story) -> None:
     story.quiet(check=0)
 
 
+@brings_about("smart-unknown")
+def test_a_drive_that_gives_no_health_data(story: Story) -> None:
+    """Once may be chance; it ends with the next real answer."""
+    world = story.world
+    dead = smart.answer(world, "P01", "sata-dead")
+    smart.check(world, *smart.all_well(world, dead))
+    smart.check(world, *smart.all_well(world, dead))
+    (mail,) = story.news(check=0)
+    assert "WARNING smart-unknown" in heads(mail, "NEW")
+    assert "present, but gives no health data" in paragraph(mail, "smart-unknown")
+    smart.check(world, *smart.all_well(world))
+    (mail,) = story.news(check=0)
+    assert {head.split()[1] for head in heads(mail, "RESOLVED")} == {"smart-unknown"}
+    story.quiet(check=0)
+
+
 @brings_about("disk-closed")
 def test_a_disk_that_is_closed(story: Story) -> None:
     """Its slip says which drive to take out; it is over when that leaves the station."""

@@ -2,7 +2,8 @@
 
 The report is a JSON file, read again whenever it changes, so that a test can let a counter grow
 between two questions. An object ``rig`` in it makes the drive worse than its report:
-``delay_s``, ``not_ready``, ``aborted``, ``no_smart``, ``standby``, ``non_medium_errors``.
+``delay_s``, ``not_ready``, ``aborted``, ``no_smart``, ``standby``, ``non_medium_errors``,
+``exceptions_off``, ``self_tests`` (code, result, hour; the newest first), ``scan_results``.
 Formats: SPC-4, SBC-3, SAT-3, ATA8-ACS.
 """
 
@@ -185,10 +186,11 @@ class Drive:
 
     def _mode_sense(self, cdb: bytes) -> bytes:
         changeable = cdb[2] >> 6 == 1
+        flags = 0x08 if self.rig.get("exceptions_off") else 0x10  # DEXCPT, EWASC
         pages = {
             0x08: bytes([0x08, 18, 4]) + bytes(17),
             0x0A: bytes([0x0A, 10]) + bytes(10),
-            0x1C: bytes([0x1C, 10, 0x9F if changeable else 0x10, 0x0F if changeable else 6])
+            0x1C: bytes([0x1C, 10, 0x9F if changeable else flags, 0x0F if changeable else 6])
             + bytes(8),
         }
         page = pages.get(0x1C if cdb[2] & 0x3F == 0x3F else cdb[2] & 0x3F)
@@ -229,7 +231,10 @@ class Drive:
             pages[0x06] = parameter(0, count.to_bytes(8, "big"))
         pages[0x0D] = parameter(0, bytes([0, celsius])) + parameter(1, bytes([0, trip]))
         pages[0x10] = b"".join(parameter(n, self._self_test(n)) for n in range(1, 21))
-        pages[0x15] = parameter(0, struct.pack(">IB7x", minutes, 0))
+        pages[0x15] = parameter(0, struct.pack(">IB7x", minutes, 0)) + b"".join(
+            parameter(n, struct.pack(">IBBB5xQ", minutes, status << 4 | 3, 0x11, 0, 4711))
+            for n, status in enumerate(self.rig.get("scan_results", ()), 1)
+        )
         pages[0x2F] = parameter(0, bytes([*self._exception(), celsius, 0]))
         return pages
 
@@ -239,11 +244,19 @@ class Drive:
         return b"".join(parameter(n, v.to_bytes(8, "big")) for n, v in enumerate(values))
 
     def _self_test(self, number: int) -> bytes:
-        """The newest is the first; ``rig.self_test_result`` as in SPC-4, 7.3.22."""
-        result = self.rig.get("self_test_result")
-        if number > 1 or result is None:
+        """The newest is the first; results as in SPC-4, 7.3.22."""
+        if number > len(self._tests):
             return bytes(16)
-        return struct.pack(">BBH12x", 2 << 5 | result, 0, 100)
+        code, result, hour = self._tests[number - 1]
+        return struct.pack(">BBH12x", code << 5 | result, 0, hour)
+
+    @property
+    def _tests(self) -> list[list[int]]:
+        """Code, result and hour of each self-test, the newest first."""
+        result = self.rig.get("self_test_result")
+        one: list[list[int]] = [] if result is None else [[1 if self.is_ata else 2, result, 100]]
+        tests: list[list[int]] = self.rig.get("self_tests", one)
+        return tests
 
     # --- ATA, through SCSI ---
 
@@ -338,10 +351,10 @@ class Drive:
             struct.pack_into("<H", block, 452, count)
             block[1] = (count - 1) % 5 + 1 if count else 0
         elif address == 6:  # self-tests, the newest last
-            result = self.rig.get("self_test_result")
-            if result is not None:
-                struct.pack_into("<BBHBI", block, 2, 1, result << 4, 100, 0, 0xFFFFFFFF)
-                block[508] = 1
+            for n, (code, result, hour) in enumerate(reversed(self._tests)):
+                entry = code, result << 4, hour, 0, 0xFFFFFFFF
+                struct.pack_into("<BBHBI", block, 2 + 24 * n, *entry)
+            block[508] = len(self._tests)
         elif address == 0:
             block[2] = block[12] = 1
             return bytes(block)

@@ -31,6 +31,7 @@ CATCH_ALLS = {
     ("poledata/archive/copier.py", "run"),
     ("poledata/notices/send_child.py", "main"),
     ("poledata/system/privileges.py", "_serve"),
+    ("poledata/smart/smartctl.py", "_with_pysmart"),  # text that pySMART cannot read
 }
 # What stands in SQL that is put together: names of ours, and never a value.
 IN_SQL = {

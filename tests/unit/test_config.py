@@ -66,6 +66,7 @@ def test_four_lines_are_a_configuration_and_the_rest_has_defaults(write: Write) 
         copy_prefix="S",
         require_mount=True,
         accept_unidentified=False,
+        smart_devices=(),
         delete_from_buffer=True,
         min_free_bytes=10 * 10**9,
         settle_s=60,
@@ -87,7 +88,7 @@ def test_every_key_is_read_whatever_its_case_and_section(write: Write) -> None:
     """[DEFAULT] is a section like any other, and a byte order mark does no harm."""
     given_keys = {
         "PRIMARYPREFIX": "A", "copyprefix": "B", "RequireMount": "Off", "DeleteFromBuffer": "0",
-        "AcceptUnidentifiedDrives": "Yes",
+        "AcceptUnidentifiedDrives": "Yes", "SmartDevices": "/dev/sg2 -d cciss,0",
         "MinFreeSpace": "1 GiB", "SettleTime": "2 m", "NoNewFilesAfter": "0", "LogFile": "x.log",
         "BufferFullPercent": "70.5 %", "SpareDisksLow": "0", "RepeatNotices": "1 d",
         "VerifyEvery": "2 w", "StatusPage": "db/s.html", "MetricsFile": "None",
@@ -101,7 +102,8 @@ def test_every_key_is_read_whatever_its_case_and_section(write: Write) -> None:
     assert load(path, {}) == replace(
         load(write(), {}),
         primary_prefix="A", copy_prefix="B", require_mount=False, delete_from_buffer=False,
-            accept_unidentified=True, remote_writers=RemoteWriters.NO,
+            accept_unidentified=True, smart_devices=(("/dev/sg2", "cciss,0"),),
+            remote_writers=RemoteWriters.NO,
         min_free_bytes=2**30, settle_s=120, no_new_files_after_s=0, log_file=top / "x.log",
         buffer_full_percent=70.5, spare_disks_low=0, repeat_notices_s=86400,
         verify_every_s=14 * 86400, status_page=top / "db/s.html",
@@ -119,6 +121,17 @@ def test_extensions_get_one_leading_dot(write: Write) -> None:
     """g3 and .g3 are the same; a list is separated by commas."""
     config = load(write(Extension="g3, .g3.gz,\n  .g3"), {})
     assert config.extensions == (".g3", ".g3.gz")
+
+
+def test_smart_devices_are_devices_with_types_that_may_have_commas(write: Write) -> None:
+    """As for smartctl(8): a list is separated by commas, and so are the parts of a type."""
+    listed = "/dev/sdq -d sat, /dev/sg2 -d cciss,0,/dev/sg3  -d  areca,3/1, /dev/sdr, "
+    assert load(write(SmartDevices=listed), {}).smart_devices == (
+        ("/dev/sdq", "sat"),
+        ("/dev/sg2", "cciss,0"),
+        ("/dev/sg3", "areca,3/1"),
+        ("/dev/sdr", None),
+    )
 
 
 def test_a_label_finds_its_mount_points_and_role(write: Write) -> None:
@@ -187,6 +200,10 @@ def test_two_dots_behind_a_symlink_lead_where_the_system_goes(write: Write, tmp_
          "DiskMountPoints: ~/disks/{Label}: only {label} may stand in braces"),
         ({"PrimaryPrefix": "P0"},
          'PrimaryPrefix: "P0" is not a prefix; write ASCII letters alone, such as P'),
+        ({"SmartDevices": "sdq -d sat"},
+         'SmartDevices: "sdq -d sat" is not a device; write it like /dev/sdq -d sat'),
+        ({"SmartDevices": "/dev/sdq -d sat -x"},
+         'SmartDevices: "/dev/sdq -d sat -x" is not a device; write it like /dev/sdq -d sat'),
         ({"CopyPrefix": "É"},
          'CopyPrefix: "É" is not a prefix; write ASCII letters alone, such as P'),
         ({"CopyPrefix": "p"},
@@ -546,5 +563,5 @@ def test_each_key_sets_one_field_and_says_what_it_means() -> None:
     """The table is complete: Config has no field that no key sets."""
     fields = {key.sets for key in KEYS}
     assert fields == {*Config.__dataclass_fields__} - {"path", "secrets", "warnings"}
-    assert len(KEYS) == len(fields) == 20
+    assert len(KEYS) == len(fields) == 21
     assert all(key.meaning for key in KEYS)

@@ -56,7 +56,7 @@ STRANGERS = [
 ]
 MODULES = "ahci sd_mod sg nvme virtio_scsi virtio_blk usb_storage xhci_pci megaraid_sas ext4"
 KERNEL_NAMES = len(STRANGERS) + 1  # one has two paths
-BASE, REPORTS = Path("/tmp/x"), Path("/tmp/reports")  # in the guest
+BASE, REPORTS = Path("/tmp/pole-station"), Path("/tmp/pole-reports")  # in the guest
 DB = BASE / "db/pole.sqlite"
 CONFIG = f"""\
 [station]
@@ -313,7 +313,10 @@ def test_a_failing_drive_is_told_of_and_held_and_given_back(station: Station) ->
     assert rows["P03"]["health"] == "unsupported"
     severity, text = station.notices()["smart-failing", "P01"]
     assert severity == "critical"
-    assert "it says itself that it is failing; pending sectors (197): 0 → 240" in text
+    assert (
+        "it says itself that it is failing (SMART status: FAILED); pending sectors (197): 0 → 240"
+        in text
+    )
     assert "1 files are on it; their other copies: S01 (1). It is held" in text
     assert ("smart-warning", "P01") not in station.notices()
     assert station.holds() == {"P01": "SMART: the drive reports that it is failing"}
@@ -345,6 +348,49 @@ def test_a_failing_drive_is_told_of_and_held_and_given_back(station: Station) ->
     assert subject.startswith("[pole-data] resolved ") and "RESOLVED  CRITICAL smart-fail" in body
 
 
+def test_nothing_weaker_ends_a_verdict_and_counters_are_judged_without_health(
+    station: Station,
+) -> None:
+    """A failed extended self-test, exceptions control off, a background scan that failed."""
+    station.take_strangers_away()
+    station.check_health(check=0)  # the baseline
+    station.becomes("P02", rig={"self_tests": [[1, 0, 120], [2, 7, 100]]})
+    station.becomes("S01", rig={"exceptions_off": True}, scsi_grown_defect_list=3)
+    rows = station.check_health(check=1)
+    (reason,) = rows["P02"]["reasons"]
+    assert reason == (
+        "self-tests failed, and no extended one has passed since: 1 (Extended offline: Completed: "
+        "read failure)"
+    )
+    assert (rows["P02"]["health"], rows["P02"]["held_by"]) == ("failing", "machine")
+    assert (rows["S01"]["health"], rows["S01"]["reasons"]) == (
+        "warning",
+        ["grown defects: 0 → 3"],
+    )
+    assert rows["S01"]["notes"][0].endswith(f"smartctl -s on {station.devices['S01']}")
+
+    station.becomes("P02", rig={"self_tests": [[1, 0, 130 - n] for n in range(21)]})
+    station.becomes("S02", rig={"scan_results": [2, 4]})
+    rows = station.check_health(check=1)
+    assert (rows["P02"]["health"], rows["P02"]["held_by"]) == ("failing", "machine")
+    assert (rows["S02"]["health"], rows["S02"]["reasons"]) == (
+        "failing",
+        ["sectors it could not replace: 0 → 1"],
+    )
+
+    station.becomes("P02", rig={"self_tests": [[2, 0, 200]]})
+    station.becomes("S01", rig={}, scsi_grown_defect_list=0)
+    station.becomes("S02", rig={})
+    rows = station.check_health(check=0)
+    assert {rows[label]["health"] for label in DISKS} == {"healthy"}
+    assert station.notices() == {} and station.holds() == {}
+    query = (
+        "SELECT json_extract(attributes, '$.numbers.extended_passed_at_h') FROM smart_checks c "
+        "JOIN disks d ON d.id = disk_id WHERE label = 'P02' ORDER BY c.id DESC LIMIT 1"
+    )
+    assert station.sql(query) == [(200,)]
+
+
 def test_several_failing_ones_are_not_held_and_mute_ones_delay_nobody(station: Station) -> None:
     """More than two at once have a common cause. One takes 25 s a command, one aborts them all:
     neither is healthy, and neither is failing."""
@@ -361,7 +407,9 @@ def test_several_failing_ones_are_not_held_and_mute_ones_delay_nobody(station: S
     assert {label for label in DISKS if rows[label]["health"] == "failing"} == failing
     assert rows["S02"]["health"] == rows["P03"]["health"] == "unknown"
     assert rows["S02"]["reasons"] == ["no answer within 30 s"]
-    assert rows["P03"]["reasons"] == ["it gives no health report"]
+    assert rows["P03"]["reasons"] == [
+        "present, but gives no health data: it gives no health report"
+    ]
     assert station.holds() == {}
     severity, text = station.notices()["smart-failing", "several"]
     assert severity == "critical" and "P01, P02, S01 fail at once" in text

@@ -51,6 +51,14 @@ def order(*disks: Disk, role: Role = Role.PRIMARY) -> list[str]:
     return [each.label for each in in_order_of_use(disks, role)]
 
 
+def test_spares_that_passed_an_extended_self_test_come_first() -> None:
+    """An untested one rather than none; what is in use stays first."""
+    disks = [disk("P01", DiskState.ACTIVE), *map(disk, ["P02", "P03", "P04"])]
+    tested = {hash("P04")}
+    order = [each.label for each in in_order_of_use(disks, Role.PRIMARY, tested)]
+    assert order == ["P01", "P04", "P02", "P03"]
+
+
 # --- the order of use -----------------------------------------------------------------------
 
 

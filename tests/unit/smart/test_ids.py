@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from poledata.disk_map import Entry
 from poledata.errors import DiskMapFault
 from poledata.smart import ids
 from poledata.smart.ids import Compared, Identity
+from poledata.system.mounts import Drive
 
 SATA = Identity(None, "ZA12JCHM", "0x5000c500858bfea7", "ST8000NM0055", ("/dev/sda",))
 SAS = Identity(None, "ZL22PHAL0000C0048NEQ", "0x5000c500a1b2c3d0", None, ("/dev/sdb", "/dev/sdc"))
@@ -98,6 +100,52 @@ def test_only_here_may_a_line_lack_its_id(tmp_path: Path) -> None:
 def test_a_drive_that_no_map_can_name_is_said(drive: Identity, why: str | None) -> None:
     """A disk-map needs both."""
     assert ids.unusable(drive) == why
+
+
+def test_a_drive_that_is_not_there_is_reported_as_missing() -> None:
+    """It is no USB bridge."""
+    gone = Identity(None, None, None, None, ("/dev/sdz",), fault="there is no such device")
+    assert ids.unusable(gone) == "/dev/sdz: there is no such device"
+
+
+def test_drives_that_share_an_id_are_two_lines_and_a_warning(tmp_path: Path) -> None:
+    """Each keeps its own serial."""
+    twin = replace(SATA, serial="ZA12TWIN", devices=("/dev/sdd",))
+    text = "P01 ZA12TWIN 0x5000c500858bfea7\n"
+    found = ids.compare([SATA, twin], entries(tmp_path, text))
+    assert [drive.devices for drive in found.identities] == [("/dev/sdd",), ("/dev/sda",)]
+    assert ids.shared_ids([SATA, SAS, twin]) == [
+        "/dev/sda and /dev/sdd are different drives with the same logical ID 0x5000c500858bfea7: "
+        "a disk-map can name only one of them"
+    ]
+    assert ids.shared_ids([SATA, SAS]) == []
+
+
+def test_a_space_of_a_serial_is_an_underscore_in_a_disk_map(tmp_path: Path) -> None:
+    """The columns are separated by spaces; either form is understood."""
+    spaced = replace(SATA, serial="ZA12 JCHM")
+    assert spaced.line == "ZA12_JCHM 0x5000c500858bfea7"
+    found = ids.compare([spaced], entries(tmp_path, "P01 ZA12_JCHM 0x5000c500858bfea7\n"))
+    assert found.identities[0].line == "P01 ZA12_JCHM 0x5000c500858bfea7"
+    assert found.differences == ()
+    drive = Drive("sda", "ZA12  JCHM", None, None)
+    assert drive.begins_with("ZA12_J") and drive.begins_with("za12 jchm")
+    assert not drive.begins_with("ZA12J")
+
+
+EUI, NGUID = "0x0025385b91b2c3d4", "0x5cd2e4000000010025385b91b2c3d400"
+
+
+@pytest.mark.parametrize("name", [EUI, NGUID])
+def test_either_name_of_an_nvme_drive_matches_and_is_kept(tmp_path: Path, name: str) -> None:
+    """smartctl prints its EUI-64, the kernel its NGUID."""
+    nvme = Identity(None, "S4EW", EUI, None, ("/dev/nvme0n1",), other_id=NGUID)
+    found = ids.compare([nvme], entries(tmp_path, f"P01 S4EW {name}\n"))
+    assert found.identities[0].line == f"P01 S4EW {name}"
+    assert found.differences == ()
+    drive = Drive("nvme0n1", "S4EW", NGUID, None, EUI)
+    assert not drive.contradicts("S4EW", name)
+    assert drive.contradicts("S4EW", "0x0025385b91b2c3d5")
 
 
 serials = st.text("ABCDEF0123456789", min_size=8, max_size=20)

@@ -172,7 +172,10 @@ def test_a_disk_in_use_is_a_bar_with_its_end() -> None:
 
 def test_spares_that_are_not_mounted_or_held_do_not_count() -> None:
     """What can be used at once is what matters: P03 is not mounted, S02 is held."""
-    assert line("Spare      1") == "Spare      1 primary mounted; 1 not mounted: P02"
+    spares = "Spare      1 primary mounted; 1 not mounted: P02"
+    assert line("Spare      1") == f"{spares} (no extended self-test: P02)"
+    tested = tuple(replace(item, hours_since_tested=7) for item in STATUS.disks)
+    assert line("Spare      1", disks=tested) == spares
     assert line("Spare      0") == "Spare      0 copy mounted"
     assert line("Held") == "Held       S02 by person: it clicks"
 
@@ -195,6 +198,13 @@ def test_the_drives_health_is_counted_and_what_is_odd_named() -> None:
     said = lines(disks=tuple(seen))
     at = said.index("Health     1 of 2 drives are healthy, since 11:30 UTC (30 min ago)")
     assert said[at + 1] == "           P02: failing"
+    tested = [
+        replace(item, hours_since_tested=hours) for item, hours in zip(seen, (7, 812), strict=True)
+    ]
+    assert (
+        "           2 of 2 drives passed an extended self-test, the oldest 812 hours of operation "
+        "ago (P02)"
+    ) in lines(disks=tuple(tested))
 
 
 def test_a_shipped_drive_has_no_health_here() -> None:

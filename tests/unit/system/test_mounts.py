@@ -231,6 +231,23 @@ def test_a_drive_is_named_to_a_person(drive: Drive, text: str) -> None:
     assert str(drive) == text
 
 
+def test_an_nvme_drive_has_the_names_that_the_kernel_gives_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel prefers the NGUID, smartctl the EUI-64."""
+    monkeypatch.setattr(mounts, "_CLASS_BLOCK", tmp_path)
+    block = tmp_path / "nvme0n1"
+    block.mkdir()
+    (block / "wwid").write_text("eui.5cd2e4000000010025385b91b2c3d400\n")
+    (block / "nguid").write_text("5cd2e400-0000-0100-2538-5b91b2c3d400\n")
+    (block / "eui").write_text("00 25 38 5b 91 b2 c3 d4\n")
+    drive = mounts._ask_kernel(Drive("nvme0n1", None, None, None))
+    assert (drive.wwn, drive.other_wwn) == (
+        "0x5cd2e4000000010025385b91b2c3d400",
+        "0x0025385b91b2c3d4",
+    )
+
+
 @pytest.fixture
 def sys_tree(tmp_path: Path) -> Path:
     """/sys/block as the kernel lays it out: drives with partitions, LVM, RAID, and more on it."""
