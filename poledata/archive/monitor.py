@@ -13,6 +13,7 @@ from pathlib import Path
 from poledata import db
 from poledata.archive.pass_state import Tally
 from poledata.context import Context, is_here, places_here
+from poledata.disks import not_received
 from poledata.formatting import DAY_S, seconds, size_text, utc, utc_now
 from poledata.models import Disk, DiskState, Role, Severity
 from poledata.system import mounts
@@ -34,6 +35,8 @@ def look(context: Context, tally: Tally, fault: str | None = None) -> None:
             _look_at_spares(context, role)
     with context.board.isolated("the journal"):
         _look_at_journal(context)
+    with context.board.isolated("receipts"):
+        not_received.look(context)
 
 
 def _look_at_journal(context: Context) -> None:

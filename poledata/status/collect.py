@@ -45,6 +45,7 @@ def collect(config: Config, conn: Connection) -> Status:
         disks=tuple(_disks(config, conn, archived, now_s)),
         archived=archived,
         lacking_copies=buffer_marker.count_lacking(config, conn),
+        confirmed_files=db.shipments.count_confirmed(conn),
         without_good_copy=db.copies.count_without_good_copy(conn),
         pending=tuple(db.passes.pending(conn).values()),
         notices=tuple(db.notices.open_notices(conn)),
@@ -91,6 +92,7 @@ def _disks(
             db.copies.oldest_verified_at(conn, disk),
             health.get(disk.id),
             db.copies.never_read(conn, disk),
+            db.disks.last_event(conn, disk, "shipped") if disk.state is DiskState.SHIPPED else None,
             _overdue(config, conn, disk, is_mounted, now_s),
         )
 

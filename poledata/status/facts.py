@@ -33,6 +33,7 @@ class DiskStatus:
     oldest_verified_at: str | None = None  # the oldest verification of a copy on it
     health: HealthCheck | None = None
     never_read: int = 0  # good copies that were never read back
+    left_at: str | None = None  # of one that was shipped: when
     overdue: int = 0  # good copies here that were not read for twice VerifyEvery
 
 
@@ -100,6 +101,7 @@ class Status:
     ended_at_s: float | None  # when one last came to its end, with all of its checks
     at_work: str | None = None  # the command line of the pass at work
     lock_holder: str | None = None  # a process that is no pass, but holds the lock of passes
+    confirmed_files: int = 0  # with a copy that a receipt from up north confirms
     without_good_copy: int = 0  # files with copies, none of which is good
     pause: Pause | None = None
     undelivered: tuple[Undelivered, ...] = ()
