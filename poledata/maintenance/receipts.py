@@ -293,7 +293,9 @@ def _text(disk: Disk, receipt: Receipt) -> str:
     if own := [one.path for one in ours if not one.path.startswith(_ON_DISK)]:
         parts.append(f" The disk's own files are not intact: {shown(', '.join(own))}.")
     if extra := receipt.count("extra"):
-        parts.append(f" {counted(extra, 'file', 'files')} there are not on its packing list.")
+        parts.append(
+            f" {counted(extra, 'file there is', 'files there are')} not on its packing list."
+        )
     return "".join(parts)
 
 
