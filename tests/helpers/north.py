@@ -26,6 +26,11 @@ class NorthMachine:
         self.lists = self.home / "packing-lists"
         self._programs = world.root / "coreutils"
 
+    @property
+    def prefix(self) -> tuple[str, ...]:
+        """What runs a command there."""
+        return ("nsenter", f"--mount=/proc/{self._pid}/ns/mnt", f"--wd={self.home}")
+
     def unpack(self) -> None:
         """What came by the satellite, and only sh and coreutils as programs."""
         shutil.copytree(self.world.db_path.parent / "packing-lists", self.lists)
@@ -52,12 +57,11 @@ class NorthMachine:
         self, script: str, check: int | None = 0, path: str = "", **env: str
     ) -> subprocess.CompletedProcess[str]:
         """Run a script where the lists are; without ``path`` there is nothing but coreutils."""
-        inside = ["nsenter", f"--mount=/proc/{self._pid}/ns/mnt", f"--wd={self.home}"]
         programs = path or str(self._programs)
         variables = [f"{name}={text}" for name, text in env.items()]
         command = ["env", "-i", f"PATH={programs}", "LC_ALL=C", *variables, "/bin/sh", "-euc"]
         ran = subprocess.run(
-            [*inside, *command, script],
+            [*self.prefix, *command, script],
             capture_output=True,
             text=True,
             timeout=90,

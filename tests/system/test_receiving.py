@@ -20,13 +20,17 @@ from tests.helpers.north import (
     ALONE,
     CRATE,
     ONE,
+    PAGE,
     NorthMachine,
     make_unreadable,
     north_machine,
     repair_file_system,
 )
+from tests.helpers.slurm import slurm, why_no_slurm
 
 LABELS = ("P01", "P02", "S01", "S02")
+(SUBMIT,) = re.findall(r"check-disks.slurm\) \| `(sbatch .*?)` \|", PAGE)
+SUBMIT = SUBMIT.replace("\\|", "|")  # as a table's cell has it
 NAME = "fullrate/RCW38/80296951/0000.g3"
 
 
@@ -63,6 +67,18 @@ def north(crate: LoopWorld) -> Iterator[NorthMachine]:
 
 def receipt_of(machine: NorthMachine, label: str) -> str:
     return (machine.lists / f"{label}-{machine.world.serials[label]}.receipt").read_text()
+
+
+def flip(world: LoopWorld, label: str, name: str, machine: NorthMachine | None = None) -> None:
+    """On the medium; the disk is mounted at the station for it, and afterwards where it was."""
+    if machine:
+        machine.run(f"umount /mnt/{label}", path=SEARCHED)
+        world.loops[label].mount()
+    world.loops[label].flip_bit(f"data/{name}", offset=2_000_000)
+    world.spoil(label, name, "the test flipped a bit on the way")
+    if machine:
+        world.loops[label].umount()
+        machine.mount(label)
 
 
 # --- one machine --------------------------------------------------------------------------
@@ -164,6 +180,33 @@ def test_a_slurm_task_checks_the_disk_of_its_number(north: NorthMachine) -> None
     north.run(text, check=2, path="/usr/bin:/bin", SLURM_ARRAY_TASK_ID="5")
 
 
+def test_a_real_slurm_checks_each_disk_and_a_killed_job_continues(north: NorthMachine) -> None:
+    """An array over two packing lists: one disk is bad, one job is killed and requeued."""
+    if why := why_no_slurm():
+        pytest.skip(why)
+    for label in ("S01", "S02"):
+        next(north.lists.glob(f"{label}-*")).unlink()
+    flip(north.world, "P02", f"1/{NAME}", north)
+    slow = north.home / "slow"
+    slow.mkdir()
+    (slow / "sha512sum").write_text("#!/bin/sh\nsleep 0.3\nexec /usr/bin/sha512sum\n")
+    (slow / "sha512sum").chmod(0o755)
+    progress = north.lists / "P01-ZA12JCHM.progress"
+    with slurm(north.world.root / "slurm", north.prefix) as cluster:
+        submit = SUBMIT.replace("sbatch ", f"sbatch --parsable --export=PATH={slow}:/usr/bin:/bin ")
+        job = cluster.run("sh", "-c", submit).strip()
+        cluster.wait(lambda: progress.exists() and progress.read_text().count("\n") >= 2, 20)
+        cluster.run("scontrol", "requeue", f"{job}_1")
+        cluster.wait(lambda: not progress.exists() or not cluster.run("squeue", "-h"), 40)
+        cluster.wait(lambda: not cluster.run("squeue", "-h"), 40)
+        restarts = cluster.run("scontrol", "show", "job", f"{job}_1")
+    assert "Restarts=1" in restarts
+    assert receipt_of(north, "P01").endswith("Verdict: intact\n\n")
+    assert receipt_of(north, "P02").endswith(f"Verdict: not intact\n\nbad data/1/{NAME}\n")
+    log = (north.home / "check-disks-1.log").read_text()
+    assert "CANCELLED" in log and log.splitlines()[-1].startswith("P01 (ZA12JCHM): all 3 files")
+
+
 def test_the_htcondor_file_makes_a_job_of_each_list(north: NorthMachine) -> None:
     """What a job needs is there, and what it starts runs with its arguments."""
     lines = (north.home / "check-disks.sub").read_text().splitlines()
@@ -181,11 +224,6 @@ def test_the_htcondor_file_makes_a_job_of_each_list(north: NorthMachine) -> None
 
 
 # --- the whole way ------------------------------------------------------------------------
-
-
-def flip(world: LoopWorld, label: str, name: str) -> None:
-    world.loops[label].flip_bit(f"data/{name}", offset=2_000_000)
-    world.spoil(label, name, "the test flipped a bit on the way")
 
 
 def test_a_season_goes_north_and_every_file_is_confirmed_in_the_end(crate: LoopWorld) -> None:
