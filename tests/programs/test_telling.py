@@ -191,7 +191,9 @@ def test_a_disk_that_is_closed(story: Story) -> None:
 def test_a_shipped_disk_without_a_receipt(story: Story) -> None:
     """Named by its serial, because its label is free; over when it turns out that it is here."""
     story.run("close", "P01", check=0)
+    story.opens("disk-closed", "P01", 0)
     story.run("ship", "P01", "--box", "3", check=0)
+    story.ends("disk-closed", "P01")
     story.world.configure(ReceiptExpected="1 s")
     time.sleep(1.1)
     mail = story.opens("not-received", "ZTP01AA", 0)
