@@ -99,7 +99,7 @@ def write_sheet(context: Context, sheet: str) -> str:
     paths = (directory / f"{sheet}.txt", directory / f"{sheet}.html")
     ours = [one for one in db.shipments.shipments(context.conn) if one.sheet == sheet]
     ours.sort(key=lambda one: label_key(one.disk.label))
-    texts = (_as_text, _as_html)
+    texts = (as_text, as_html)
     try:
         directory.mkdir(exist_ok=True)
         for path, text in zip(paths, texts, strict=True):
@@ -143,7 +143,7 @@ def _how_to_check(disks: Sequence[SheetDisk]) -> tuple[str, ...]:
     )
 
 
-def _as_text(last: Shipment, disks: Sequence[SheetDisk]) -> str:
+def as_text(last: Shipment, disks: Sequence[SheetDisk]) -> str:
     lines = [_title(last), _total(disks), ""]
     for one in disks:
         disk = one.disk
@@ -160,23 +160,25 @@ def _as_text(last: Shipment, disks: Sequence[SheetDisk]) -> str:
 
 
 _STYLE = (
-    "body{font:10pt sans-serif;margin:8mm}h1{font-size:16pt;margin:0}"
-    "table{border-collapse:collapse;width:100%;margin:4mm 0}td{border:1px solid;padding:1.5mm;"
-    "vertical-align:top}b{font-size:28pt}i{font-size:14pt;font-style:normal}"
-    "code,pre{font:7pt monospace;word-break:break-all;white-space:pre-wrap}tr{break-inside:avoid}"
+    "@page{margin:10mm}body{font:9pt sans-serif;margin:0}h1{font-size:16pt;margin:0}p{margin:1mm 0}"
+    "table{border-collapse:collapse;width:100%;margin:2mm 0}td{border:1px solid;padding:1mm}"
+    "tr{break-inside:avoid}b{font-size:26pt}i{font-size:14pt;font-style:normal;white-space:nowrap}"
+    "pre{font:6.5pt monospace;margin:0;word-break:break-all;white-space:pre-wrap}"
 )
 
 
-def _as_html(last: Shipment, disks: Sequence[SheetDisk]) -> str:
+def as_html(last: Shipment, disks: Sequence[SheetDisk]) -> str:
     """Return one sheet of paper, with labels that can be read from across a room."""
     rows = []
     for one in disks:
-        names = f"first: {one.first_name}\nlast: {one.last_name}\n{one.list_name}"
+        about = (
+            f"first: {one.first_name}\nlast:  {one.last_name}\n{one.list_name}, SHA-512:\n"
+            f"{one.list_sha512 or 'not known'}"
+        )
         rows.append(
             f"<tr><td><b>{html.escape(one.disk.label)}</b><td><i>{html.escape(one.disk.serial)}</i>"
-            f"<br>{one.disk.role.value}<br>{counted(one.files, 'file', 'files')}, "
-            f"{size_text(one.size_bytes)}<td><pre>{html.escape(names)}</pre>"
-            f"<code>{one.list_sha512 or 'not known'}</code>"
+            f"<br>{one.disk.role.value}, {size_text(one.size_bytes)}"
+            f"<br>{counted(one.files, 'file', 'files')}<td><pre>{html.escape(about)}</pre>"
         )
     title = html.escape(_title(last))
     how = html.escape("\n".join(_how_to_check(disks)))

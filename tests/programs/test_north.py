@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 import subprocess
 from pathlib import Path
 
@@ -265,6 +266,17 @@ def test_check_disk_continues_where_it_was_interrupted(shipped: World) -> None:
     assert not progress.exists()
     progress.write_text(f"good data/{SECOND}\ngood data/{FIRST}\ngood data/{THIRD}\n")
     assert "Bad: 1\nUnreadable: 0\nMissing: 1\n" in check_disk(shipped, 1).read_text()
+
+
+def test_check_disk_shows_its_progress_on_a_terminal(shipped: World) -> None:
+    """And nothing of it in a log."""
+    ours, its = os.openpty()
+    command = [str(CHECK), str(packing_list(shipped)), str(shipped.mounts)]
+    subprocess.run(command, stderr=its, stdout=subprocess.DEVNULL, timeout=60, check=True)
+    os.close(its)
+    shown = os.read(ours, 4096).decode()
+    os.close(ours)
+    assert "P01: 33 %, 1 of 3 files" in shown and "P01: 3 of 3 files were read" in shown
 
 
 def test_check_disk_names_what_is_wrong_with_the_disks_own_files(shipped: World) -> None:
