@@ -150,14 +150,26 @@ def test_a_list_that_was_not_sent_shows(north: NorthMachine) -> None:
     assert "\nbad manifest-sha512.txt\nextra data/1/" in text
 
 
+SHUT_DOWN = "import fcntl, os; fcntl.ioctl(os.open('/mnt/S01', 0), 0x8004587D, bytes([2, 0, 0, 0]))"
+# The third call is for the second file.
+PULLS_THE_PLUG = f"""#!/bin/sh
+echo >>calls
+[ $(wc -l <calls) = 3 ] && {sys.executable} -c "{SHUT_DOWN}"
+exec /usr/bin/sha512sum
+"""
+
+
 def test_a_disk_that_is_unplugged_gets_no_receipt_and_is_continued(north: NorthMachine) -> None:
     """Its files are not called unreadable; mounted again, the same command goes on."""
-    shut_down = (
-        "import fcntl, os, sys; fcntl.ioctl(os.open(sys.argv[1], 0), 0x8004587D, b'\\2\\0\\0\\0')"
-    )
-    north.run(f'{sys.executable} -c "{shut_down}" /mnt/S01', path=SEARCHED)
+    programs = north.home / "programs"
+    programs.mkdir()
+    (programs / "sha512sum").write_text(PULLS_THE_PLUG.replace("calls", f"{programs}/calls"))
+    (programs / "sha512sum").chmod(0o755)
     command = "./check-disk packing-lists/S01-ZTS01AA.sha512"
-    north.run(command, check=2)
+    ran = north.run(command, check=2, path=f"{programs}:/usr/bin:/bin")
+    assert "S01 does not respond any more (dmesg)" in ran.stderr
+    progress = north.lists / "S01-ZTS01AA.progress"
+    assert progress.read_text() == "good data/0/empty.g3\n"
     assert not list(north.lists.glob("S01*.receipt"))
     north.run("umount /mnt/S01", path=SEARCHED)
     north.mount("S01")
