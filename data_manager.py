@@ -20,6 +20,7 @@ MODULES = {
     "maintenance": ("verify", "repair", "locate", "restore"),
     "notices": ("pause", "resume", "ack", "notify"),
     "disks": ("close", "ship", "lost", "forget", "hold", "unhold", "adopt-buffer"),
+    "north": ("received", "season"),
 }
 MODULE_OF = {command: module for module, commands in MODULES.items() for command in commands}
 

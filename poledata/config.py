@@ -162,6 +162,7 @@ class Config:
     spare_disks_low: int
     repeat_notices_s: float
     verify_every_s: float
+    receipt_expected_s: float
     log_file: Path
     status_page: Path | None
     metrics_file: Path | None

@@ -22,10 +22,12 @@ class DiskState(StrEnum):
     ACTIVE = "active"
     CLOSED = "closed"
     SHIPPED = "shipped"
+    RECEIVED = "received"  # the people up north sent a receipt
     LOST = "lost"
 
 
-GONE = (DiskState.SHIPPED, DiskState.LOST)  # another drive may have its label by now
+AWAY = (DiskState.SHIPPED, DiskState.RECEIVED)
+GONE = (*AWAY, DiskState.LOST)  # another drive may have its label by now
 LABEL_SHAPE = re.compile(r"([A-Za-z]+)([0-9]+)")
 
 
@@ -68,7 +70,36 @@ class Disk:
     @property
     def known_as(self) -> str:
         """Its label; after shipping its serial, because another drive may have its label."""
-        return self.serial if self.state is DiskState.SHIPPED else self.label
+        return self.serial if self.state in AWAY else self.label
+
+
+@dataclass(frozen=True, slots=True)
+class Shipment:
+    """One row of ``shipments``: a disk that left, with its disk as it is now."""
+
+    disk: Disk
+    shipped_at: str
+    sheet: str  # the name of the shipment's sheet, without its directory and suffix
+    box: str | None
+    destination: str | None
+    list_sha512: str | None  # None: its packing list is lost
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptRow:
+    """One row of ``receipts``: the result of a check up north."""
+
+    disk_id: int
+    list_sha512: str
+    checked_at: str
+    checked_by: str
+    imported_at: str
+    sha512: str
+    files: int
+    bad: int
+    unreadable: int
+    missing: int
+    extra: int
 
 
 class CopyState(StrEnum):

@@ -276,6 +276,8 @@ KEYS = (
         _plain(_positive_duration_s), "seconds"),
     Key("VerifyEvery", "30 d", "how old a verification may grow", "verify_every_s",
         _plain(duration_s), "seconds"),
+    Key("ReceiptExpected", "0", "notice when a shipped disk has no receipt for so long; 0 = never",
+        "receipt_expected_s", _plain(duration_s), "seconds"),
     Key("LogFile", _BESIDE, "the log", "log_file", _log_file),
     Key("StatusPage", _NONE, "HTML status page to rewrite", "status_page", _page),
     Key("MetricsFile", _NONE, "Prometheus text metrics to rewrite", "metrics_file", _page),

@@ -15,6 +15,7 @@ from poledata.cli.common import print_json, print_table
 from poledata.config import Config
 from poledata.context import must_fit_together
 from poledata.disk_map import Entry, read
+from poledata.disks import lifecycle
 from poledata.errors import DatabaseUnusable, ExitCode
 from poledata.formatting import size_text, utc_now
 from poledata.maintenance import disk_set
@@ -40,13 +41,14 @@ def from_map(
     if config:
         disk_set.must_know(config, known, changes, map_path, path)
         disk_set.must_be_wiped(config, changes)
+    warnings = _warnings_of_returned(path, changes)
     if not is_dry:
         _write(path, changes, stand_in=bool(config and not config.require_mount))
     rows = _readiness(config, entries, changes, known) if config else []
     if as_json:
         print_json(rows)
     elif not app.options().quiet:
-        click.echo(_summary(path, changes, is_dry))
+        click.echo(f"{warnings}{_summary(path, changes, is_dry)}")
         if rows:
             _print_readiness(rows)
     return ExitCode.DONE
@@ -58,6 +60,14 @@ def _database_without_config(path: Path) -> Path:
         raise DatabaseUnusable(path, "its directory does not exist", "Make that first.")
     privileges.become_owner_of_directory(path.parent)
     return path
+
+
+def _warnings_of_returned(path: Path, changes: Changes) -> str:
+    """Return which files were on the drives that come back wiped, and are nowhere safe."""
+    if not changes.returned:
+        return ""
+    with db.connect(path, read_only=True) as conn:
+        return "".join(lifecycle.not_safe_text(conn, disk) for _, disk in changes.returned)
 
 
 def _known(path: Path, config: Config | None) -> list[Disk]:

@@ -19,8 +19,8 @@ from poledata.cli.common import (
     why_option,
 )
 from poledata.context import Context
-from poledata.disks import closing, lifecycle
-from poledata.errors import ExitCode
+from poledata.disks import closing, lifecycle, shipments
+from poledata.errors import ExitCode, UsageFault
 
 YES = click.option(
     "--yes", "is_sure", is_flag=True, help="Also if it is the last disk of its role with room."
@@ -59,10 +59,27 @@ def close(label: str, is_sure: bool) -> ExitCode:
 
 @command()
 @LABELS
+@click.option("--box", metavar="TEXT", help="In which box, for the sheet: 3.")
+@click.option("--to", "destination", metavar="TEXT", help="To whom, for the sheet.")
+@click.option("--undo", is_flag=True, help="They did not leave; until a receipt has come.")
 @changes_archive()
-def ship(context: Context, labels: tuple[str, ...]) -> str:
-    """Note that closed disks leave the station. All of them, or none."""
-    return lifecycle.ship(context, [lifecycle.the_disk(context, label) for label in labels])
+def ship(
+    context: Context,
+    labels: tuple[str, ...],
+    box: str | None,
+    destination: str | None,
+    undo: bool,
+) -> str:
+    """Note that closed disks leave the station. All of them, or none.
+
+    Writes a sheet for the crate into shipments/ beside the database, as text and to print.
+    """
+    disks = [lifecycle.the_disk(context, label) for label in labels]
+    if not undo:
+        return shipments.ship(context, disks, box, destination)
+    if box or destination:
+        raise UsageFault("--undo takes neither --box nor --to. Nothing was changed.")
+    return "\n".join(shipments.undo(context, disk) for disk in disks)
 
 
 @command()

@@ -209,6 +209,8 @@ def _print_located(one: locating.Located) -> None:
         read = "never read back"
         if place.verified_at is not None:
             read = f"last read {people_time(seconds(place.verified_at), time.time())}"
+        if place.confirmed:
+            read = "confirmed by a receipt"
         state = "" if place.state == "good" else f"{place.state.upper()}, "
         click.echo(
             f"    {place.label} {place.role} {place.serial}: {state}{place.disk_state}, "

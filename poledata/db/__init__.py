@@ -14,6 +14,7 @@ from poledata.db import (
     notices,
     passes,
     rebuild,
+    shipments,
     smart,
     sqlite,
 )
@@ -21,4 +22,13 @@ from poledata.db.connection import connect, connect_again
 from poledata.db.sqlite import Connection, transaction
 
 __all__ = ["Connection", "connect", "connect_again", "copies", "database_files", "disks", "files"]
-__all__ += ["findings", "notices", "passes", "rebuild", "smart", "sqlite", "transaction"]
+__all__ += [
+    "findings",
+    "notices",
+    "passes",
+    "rebuild",
+    "shipments",
+    "smart",
+    "sqlite",
+    "transaction",
+]

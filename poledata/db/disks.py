@@ -17,6 +17,8 @@ _STATE_AFTER = {
     "first use": DiskState.ACTIVE,
     "closed": DiskState.CLOSED,
     "shipped": DiskState.SHIPPED,
+    "not shipped": DiskState.CLOSED,
+    "received": DiskState.RECEIVED,
 }
 DISK_COLUMNS = ", ".join(f"d.{field.name}" for field in fields(Disk))
 _FIELDS = len(fields(Disk))
@@ -41,7 +43,7 @@ def add_disk(
 
 def find_disks(conn: Connection, label_or_serial: str) -> list[Disk]:
     """Return the disk of this label at the station; otherwise those of this serial or old label."""
-    here = "(d.state NOT IN ('shipped', 'lost'))"
+    here = "(d.state NOT IN ('shipped', 'received', 'lost'))"
     rows = conn.execute(
         f"SELECT {DISK_COLUMNS}, {here} AS here FROM disks d "
         "WHERE d.label = ? OR upper(d.serial) = upper(?) ORDER BY here DESC, d.id",

@@ -8,7 +8,7 @@ CREATE TABLE disks (
     serial         TEXT NOT NULL UNIQUE,        -- the maker's, as printed or as the drive reports it
     logical_id     TEXT NOT NULL UNIQUE,        -- WWN: 0x5000c500858bfea7
     state          TEXT NOT NULL DEFAULT 'spare'
-                   CHECK (state IN ('spare', 'active', 'closed', 'shipped', 'lost')),
+                   CHECK (state IN ('spare', 'active', 'closed', 'shipped', 'received', 'lost')),
     held_by        TEXT CHECK (held_by IN ('person', 'machine')),
     held_reason    TEXT,
     stand_in       INTEGER NOT NULL DEFAULT 0,  -- 1: a plain directory, for demo and tests only
@@ -24,7 +24,7 @@ CREATE TABLE disks (
 
 -- Labels start again at P01 with each season's disk set.
 CREATE UNIQUE INDEX one_label_at_the_station ON disks (label)
-    WHERE state NOT IN ('shipped', 'lost');
+    WHERE state NOT IN ('shipped', 'received', 'lost');
 
 CREATE TABLE disk_events (
     id      INTEGER PRIMARY KEY,
@@ -32,6 +32,34 @@ CREATE TABLE disk_events (
     at      TEXT NOT NULL,
     event   TEXT NOT NULL,
     reason  TEXT
+);
+
+-- Which disk left in which shipment, since release 2.0.
+CREATE TABLE shipments (
+    id          INTEGER PRIMARY KEY,
+    disk_id     INTEGER NOT NULL REFERENCES disks (id),
+    shipped_at  TEXT NOT NULL,
+    sheet       TEXT NOT NULL,                    -- shipments/<sheet>.txt, .html
+    box         TEXT,
+    destination TEXT,
+    list_sha512 TEXT                              -- of its packing list; NULL: the list is lost
+);
+
+-- What the people up north found on a disk; its newest one counts.
+CREATE TABLE receipts (
+    id          INTEGER PRIMARY KEY,
+    disk_id     INTEGER NOT NULL REFERENCES disks (id),
+    list_sha512 TEXT NOT NULL,                    -- of the packing list that it was compared with
+    checked_at  TEXT NOT NULL,                    -- when the check ended, by their clock
+    checked_by  TEXT NOT NULL,
+    imported_at TEXT NOT NULL,
+    sha512      TEXT NOT NULL,                    -- of the receipt
+    files       INTEGER NOT NULL,                 -- on the packing list
+    bad         INTEGER NOT NULL,
+    unreadable  INTEGER NOT NULL,
+    missing     INTEGER NOT NULL,
+    extra       INTEGER NOT NULL,                 -- on the disk, and not on the list
+    UNIQUE (disk_id, checked_at)
 );
 
 CREATE TABLE files (

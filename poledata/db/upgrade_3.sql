@@ -36,3 +36,40 @@ ALTER TABLE disks ADD COLUMN manifest_bytes INTEGER;
 ALTER TABLE deliveries ADD COLUMN sent_as TEXT;
 UPDATE deliveries SET sent_as = (SELECT severity FROM notices WHERE id = notice_id)
     WHERE sent_at IS NOT NULL AND end_sent_at IS NULL;
+-- A disk may be received. SQLite can't alter a CHECK; its documentation (lang_altertable.html, 7)
+-- changes the text of the schema, as long as no row on disk changes.
+PRAGMA writable_schema = ON;
+UPDATE sqlite_master SET sql = replace(sql, '''shipped'', ''lost''', '''shipped'', ''received'', ''lost''')
+    WHERE type = 'table' AND name = 'disks';
+PRAGMA writable_schema = RESET;
+DROP INDEX one_label_at_the_station;
+CREATE UNIQUE INDEX one_label_at_the_station ON disks (label)
+    WHERE state NOT IN ('shipped', 'received', 'lost');
+
+-- Which disk left in which shipment, since release 2.0.
+CREATE TABLE shipments (
+    id          INTEGER PRIMARY KEY,
+    disk_id     INTEGER NOT NULL REFERENCES disks (id),
+    shipped_at  TEXT NOT NULL,
+    sheet       TEXT NOT NULL,                    -- shipments/<sheet>.txt, .html
+    box         TEXT,
+    destination TEXT,
+    list_sha512 TEXT                              -- of its packing list; NULL: the list is lost
+);
+
+-- What the people up north found on a disk; its newest one counts.
+CREATE TABLE receipts (
+    id          INTEGER PRIMARY KEY,
+    disk_id     INTEGER NOT NULL REFERENCES disks (id),
+    list_sha512 TEXT NOT NULL,                    -- of the packing list that it was compared with
+    checked_at  TEXT NOT NULL,                    -- when the check ended, by their clock
+    checked_by  TEXT NOT NULL,
+    imported_at TEXT NOT NULL,
+    sha512      TEXT NOT NULL,                    -- of the receipt
+    files       INTEGER NOT NULL,                 -- on the packing list
+    bad         INTEGER NOT NULL,
+    unreadable  INTEGER NOT NULL,
+    missing     INTEGER NOT NULL,
+    extra       INTEGER NOT NULL,                 -- on the disk, and not on the list
+    UNIQUE (disk_id, checked_at)
+);

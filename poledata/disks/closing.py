@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,16 @@ from poledata.disks.lifecycle import must_be, refused, the_disk
 from poledata.disks.mounted_disks import MountedDisks, seal_bytes
 from poledata.errors import FULL_ERRNOS, CannotClose, ManifestDamaged
 from poledata.formatting import seconds, shown, size_text, utc_now, why_not_carried
-from poledata.models import MANIFEST, CopyOnDisk, CopyState, Disk, DiskState, ManifestLine, Written
+from poledata.models import (
+    AWAY,
+    MANIFEST,
+    CopyOnDisk,
+    CopyState,
+    Disk,
+    DiskState,
+    ManifestLine,
+    Written,
+)
 from poledata.notices.kinds import DISK_KINDS
 from poledata.system import direct_io, mounts, paths
 
@@ -133,7 +143,7 @@ def _how_to_remove(
         f"3. when it leaves: data_manager.py ship {disk.label}\n"
         f"{disk.role.value} disks: {states[DiskState.SPARE]} spare, "
         f"{states[DiskState.ACTIVE]} in use, {states[DiskState.CLOSED]} closed, "
-        f"{states[DiskState.SHIPPED]} shipped."
+        f"{sum(states[state] for state in AWAY)} shipped."
     )
 
 
@@ -309,6 +319,17 @@ def packing_list_stem(disk: Disk) -> str:
     return f"{disk.label}-{disk.serial.replace('/', '_')}"
 
 
+def packing_list_of(context: Context, disk: Disk) -> Path | None:
+    """Return the newest list of this drive, unless its present use began after that."""
+    stem = re.escape(packing_list_stem(disk))
+    ours = re.compile(rf"{stem}(-\d{{4}}-\d\d-\d\dT\d+Z)?\.sha512")
+    lists = packing_lists(context).glob("*.sha512")
+    began = disk.first_used_at or db.disks.last_event(context.conn, disk, "came back")
+    began_at_s = seconds(began) if began else 0.0
+    dated = [(path.stat().st_mtime, path) for path in lists if ours.fullmatch(path.name)]
+    return max((one for one in dated if one[0] >= began_at_s), default=(0, None))[1]
+
+
 def keep_packing_list(context: Context, held: HeldDisk, closed_at: str) -> Path:
     """Keep a copy of the manifest at the station: what went north on this disk. Raises OSError."""
     directory = packing_lists(context)
@@ -317,14 +338,19 @@ def keep_packing_list(context: Context, held: HeldDisk, closed_at: str) -> Path:
     if path.exists() and not _holds(path, bag.blocks(held.root_fd, MANIFEST)):
         # The list of the drive's earlier use is kept.
         path = path.with_stem(f"{path.stem}-{closed_at.replace(':', '')}")
+    write_whole(path, bag.blocks(held.root_fd, MANIFEST))
+    return path
+
+
+def write_whole(path: Path, blocks: Iterable[bytes]) -> None:
+    """Put a complete file in its place at the station, durably. Raises OSError."""
     fresh = path.with_name(f".{path.name}")
     with fresh.open("wb") as out:
-        out.writelines(bag.blocks(held.root_fd, MANIFEST))
+        out.writelines(blocks)
         out.flush()
         os.fsync(out.fileno())
     fresh.rename(path)
-    paths.fsync_path(directory)
-    return path
+    paths.fsync_path(path.parent)
 
 
 def _holds(path: Path, blocks: Iterable[bytes]) -> bool:

@@ -19,7 +19,7 @@ from poledata.disks.identity import mounted_at
 from poledata.disks.mounted_disks import MountedDisks
 from poledata.errors import DiskRefused, Refused
 from poledata.formatting import counted, label_key, shown, size_text, utc_now
-from poledata.models import GONE, Disk, DiskState, Role, Severity
+from poledata.models import AWAY, GONE, Disk, DiskState, Role, Severity
 from poledata.notices.kinds import DISK_KINDS, SMART_KINDS
 
 HOLD_AFTER_ERRORS = 3  # passes in a row
@@ -136,17 +136,30 @@ def lose(context: Context, disk: Disk, why: str) -> str:
         db.disks.note_event(context.conn, disk.id, utc_now(), db.disks.BAD_BEFORE_LOSS, bad)
         db.copies.note_all_missing(context.conn, disk)
         db.disks.set_state(context.conn, disk, DiskState.LOST, why, utc_now())
-        if disk.state is not DiskState.SHIPPED:  # else another drive may have the label by now
+        if disk.state not in AWAY:  # else another drive may have the label by now
             _end_notices(context, disk)
             context.findings.clear(["copy-damaged"], disk.label)
         context.findings.clear(["copy-damaged", *DISK_KINDS], disk.serial)
         gone = note_no_good_copy(context, disk)
+    warning = not_safe_text(context.conn, disk)
     return (
-        f"{named} is lost: {files} copies ({size_text(size_bytes)}) are "
+        f"{warning}{named} is lost: {files} copies ({size_text(size_bytes)}) are "
         f"noted as missing; {counted(gone, 'file has', 'files have')} no good copy left. Make the "
         "others again: data_manager.py repair. "
         f"The label {disk.label} may be used again, by another drive. "
         f"If this was a mistake: data_manager.py lost --undo {disk.serial}"
+    )
+
+
+def not_safe_text(conn: db.Connection, disk: Disk) -> str:
+    """Return the warning about files of a lost disk without a copy here, or confirmed; or ''."""
+    files, size_bytes = db.shipments.safe_nowhere_else(conn, disk)
+    if not files:
+        return ""
+    what = f"{counted(files, 'file', 'files')} ({size_text(size_bytes)})"
+    return (
+        f"WARNING: {what} that {disk.label} had can be read nowhere else at the "
+        "station, and no receipt confirms a copy up north.\n"
     )
 
 

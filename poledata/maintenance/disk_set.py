@@ -115,6 +115,7 @@ _IN_WORDS = {
     DiskState.ACTIVE: "in use",
     DiskState.CLOSED: "closed",
     DiskState.SHIPPED: "shipped",
+    DiskState.RECEIVED: "received up north",
 }
 
 

@@ -18,7 +18,7 @@ from poledata.disks import bag
 from poledata.disks.identity import HeldDisk, must_be_alone, opened_place, prove
 from poledata.errors import DISK_ERRNOS, DiskRefused, UsageFault
 from poledata.formatting import label_key, seconds, utc
-from poledata.models import GONE, MANIFEST, Disk, DiskState, Role
+from poledata.models import AWAY, GONE, MANIFEST, Disk, DiskState, Role
 from poledata.settings import LABEL, fixed_part
 from poledata.system import paths
 
@@ -221,7 +221,7 @@ def _contradiction(one: Marked, known: Sequence[Disk]) -> str | None:
         )
     elif (row.label, row.role) != (mark.label, mark.role):
         return f"the database has its drive {mark.serial} as {row.label} ({row.state.value})"
-    elif row.state in (DiskState.CLOSED, DiskState.SHIPPED) and not one.is_sealed:
+    elif row.state in (DiskState.CLOSED, *AWAY) and not one.is_sealed:
         return f"it is {row.state.value} in the database, but its bag is not closed"
     return None
 
@@ -262,7 +262,7 @@ def _expected(one: Marked, known: Sequence[Disk], number: int) -> Disk:
     """Return the disk as its mark says; one that the database does not know gets a number."""
     mark, state = one.mark, DiskState.CLOSED if one.is_sealed else DiskState.ACTIVE
     if row := _known_as(mark, known):
-        return replace(row, state=row.state if row.state is DiskState.SHIPPED else state)
+        return replace(row, state=row.state if row.state in AWAY else state)
     return Disk(
         number,
         mark.label,

@@ -10,11 +10,15 @@ from poledata.config import Config
 from poledata.context import is_here
 from poledata.disks import bag
 from poledata.formatting import shown
-from poledata.models import Disk, DiskState, KnownFile, Role
+from poledata.models import CopyState, Disk, DiskState, KnownFile, Role
 from poledata.system import mounts
 
 _ON_A_DISK = f"{bag.DATA}/"  # as manifests and packing lists write a name
-_WHERE = {DiskState.LOST: "lost", DiskState.SHIPPED: "shipped"}
+_WHERE = {
+    DiskState.LOST: "lost",
+    DiskState.SHIPPED: "shipped",
+    DiskState.RECEIVED: "received",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,7 @@ class CopyPlace:
     disk_state: str
     where: str  # mounted at …, on the shelf, shipped …
     verified_at: str | None
+    confirmed: bool  # by a receipt from up north
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +94,7 @@ def _located(known: KnownFile, where: dict[int, str]) -> Located:
             copy.disk.state.value,
             where[copy.disk.id],
             copy.verified_at,
+            copy.state is CopyState.GOOD and copy.disk.state is DiskState.RECEIVED,
         )
         for copy in copies
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import threading
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -21,18 +20,18 @@ from poledata.context import Context
 from poledata.disk_map import Entry
 from poledata.disks import catalog_copy, closing, manifest
 from poledata.errors import CopyDamaged, ManifestDamaged
-from poledata.formatting import seconds, shown, utc, utc_now
+from poledata.formatting import shown, utc, utc_now
 from poledata.maintenance import read_bags
 from poledata.maintenance.inventory import Find, Inventory, NotUsed
 from poledata.maintenance.read_bags import CHUNK_LINES, BagReport
-from poledata.models import CopyState, Disk, DiskState, ManifestLine, Role, Severity
+from poledata.models import AWAY, CopyState, Disk, DiskState, ManifestLine, Role, Severity
 from poledata.system import mounts
 
 BY_LIST = "closed by its packing list"
 COMMAND = "generate_db.py --from-disks"
 FOUND_BY = f"Found by {COMMAND}"
 INCOMPLETE = "database-error"  # with a key of ours: the database lacks what is on some disk
-_OTHER_KEYS = ("database", "journal")  # of other troubles (delivery_queue.py, monitor.py)
+_OTHER_KEYS = ("database", "journal")  # of other troubles (delivery_queue.py, status/conditions.py)
 
 log = logging.getLogger(__name__)
 
@@ -177,7 +176,7 @@ def _register(conn: db.Connection, find: Find, space: mounts.Space) -> None:
             conn, mark.label, mark.role, mark.serial, mark.logical_id, mark.stand_in, utc_now()
         )
     disk = find.known or next(d for d in db.disks.disks(conn) if d.serial == mark.serial)
-    if disk.state is DiskState.SHIPPED:
+    if disk.state in AWAY:
         return
     if disk.state is DiskState.SPARE:
         db.disks.activate(conn, disk, mark.opened_at)
@@ -201,7 +200,7 @@ def _close_by_lists(
     """Close the disks that are not there by the packing lists of their present use."""
     conn = context.conn
     for disk in _away(context, inventory, known):
-        path = _list_of(context, disk)
+        path = closing.packing_list_of(context, disk)
         if path is None:
             continue
         files, new, fault = 0, 0, None
@@ -226,17 +225,6 @@ def _away(context: Context, inventory: Inventory, known: Collection[int]) -> Ite
         is_there = disk.id in here or disk.label in inventory.empty or places & not_used
         if is_open and not is_there:
             yield disk
-
-
-def _list_of(context: Context, disk: Disk) -> Path | None:
-    """Return the newest list of this drive, unless its present use began after that."""
-    stem = re.escape(closing.packing_list_stem(disk))
-    ours = re.compile(rf"{stem}(-\d{{4}}-\d\d-\d\dT\d+Z)?\.sha512")
-    lists = closing.packing_lists(context).glob("*.sha512")
-    began = disk.first_used_at or db.disks.last_event(context.conn, disk, "came back")
-    began_at_s = seconds(began) if began else 0.0
-    dated = [(path.stat().st_mtime, path) for path in lists if ours.fullmatch(path.name)]
-    return max((one for one in dated if one[0] >= began_at_s), default=(0, None))[1]
 
 
 def _why_not(conn: db.Connection, disk: Disk, path: Path) -> str | None:

@@ -25,7 +25,7 @@ from poledata.disks.mounted_disks import MountedDisks
 from poledata.errors import DiskRefused, Refused, Stopped
 from poledata.formatting import counted, shown, utc_now
 from poledata.maintenance.copy_check import OF_US_ERRNOS, CopyReading, examine
-from poledata.models import MANIFEST, CopyOnDisk, CopyState, Disk, DiskState
+from poledata.models import AWAY, MANIFEST, CopyOnDisk, CopyState, Disk, DiskState
 from poledata.notices.kinds import DISK_KINDS
 from poledata.system import mounts, paths
 from poledata.system.direct_io import HashingReader
@@ -334,12 +334,12 @@ def _tell_refused(context: Context, disk: Disk, refusal: DiskRefused, was_held: 
     is_away = refusal.kind == "disk-missing" and (
         disk.state is not DiskState.ACTIVE or disk.held_by
     )
-    has_left = disk.state is DiskState.SHIPPED and refusal.kind != "disk-error"
+    has_left = disk.state in AWAY and refusal.kind != "disk-error"
     if disk.state is DiskState.LOST or is_away or has_left:
         log.info("%s is not read: %s", disk.label, refusal)
         return
     log.warning("%s could not be read to the end: %s", disk.label, refusal)
-    is_sealed = disk.state in (DiskState.CLOSED, DiskState.SHIPPED)
+    is_sealed = disk.state in (DiskState.CLOSED, *AWAY)
     if is_sealed or (was_held and disk.state is DiskState.ACTIVE):  # a pass can't prove it is well
         with db.transaction(context.conn):
             at = utc_now()

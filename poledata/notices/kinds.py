@@ -251,6 +251,13 @@ KINDS = {
          "Read it whole when there is time: data_manager.py verify and its label.",
          "More than a few are bad? data_manager.py hold and its label."),
     ),
+    "not-received": Kind(
+        _W, "was shipped, and no receipt has come", "shipped disks have no receipt",
+        "What is on it, as far as anybody knows. Its files have their other copy elsewhere.",
+        ("Ask the people up north: did the crate arrive, and is check-disk running?",
+         "When the receipt comes: data_manager.py received and its file.",
+         "Until then keep the disks with the other copies of its files."),
+    ),
     "disk-closed": Kind(
         _I, "is full and closed: take it out", "disks are closed: take them out",
         "Everything: its files are archived twice.",

@@ -15,6 +15,7 @@ from poledata.archive.buffer import Seen
 from poledata.config import Config
 from poledata.context import is_here, places_here
 from poledata.db.sqlite import Connection
+from poledata.disks import not_received
 from poledata.formatting import DAY_S, label_key, utc
 from poledata.models import GONE, MANIFEST, Disk, DiskState, Role
 from poledata.notices.send import configured_channels
@@ -55,6 +56,7 @@ def gather(config: Config, conn: Connection, seen: BufferLook) -> tuple[Status, 
         disks=tuple(_disks(config, conn, archived, now_s)),
         archived=archived,
         lacking_copies=buffer_marker.count_lacking(config, conn),
+        confirmed_files=db.shipments.count_confirmed(conn),
         without_good_copy=db.copies.count_without_good_copy(conn),
         pending=tuple(db.passes.pending(conn).values()),
         notices=tuple(db.notices.open_notices(conn)),
@@ -95,6 +97,11 @@ def _evidence(
         is_wal=is_owner and db.sqlite.is_wal(conn),
         rooms_bytes={item.disk.id: _room_bytes(config, item) for item in status.disks},
         manifests=tuple(_manifests(config, conn, status.disks)),
+        not_received=tuple(
+            not_received.overdue(
+                db.shipments.shipments(conn), config.receipt_expected_s, status.at_s
+            )
+        ),
     )
 
 
@@ -123,6 +130,7 @@ def _disks(
             health.get(disk.id),
             tested.get(disk.id),
             db.copies.never_read(conn, disk),
+            db.disks.last_event(conn, disk, "shipped") if disk.state is DiskState.SHIPPED else None,
             _overdue(config, conn, disk, is_mounted, now_s),
         )
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from poledata.disks.not_received import overdue_text
 from poledata.formatting import DAY_S, counted, people_time, seconds, size_text, utc
 from poledata.models import ArchiveCondition, DiskState, Finding, Role, Severity
 from poledata.notices.defects import caught
@@ -425,6 +426,12 @@ def _in_use(status: Status) -> list[DiskStatus]:
     return [item for item in status.disks if item.disk.state is DiskState.ACTIVE]
 
 
+def _receipts(_: Status, evidence: ArchiveEvidence) -> Iterator[ArchiveCondition]:
+    """Of each shipped disk a receipt has come within ReceiptExpected."""
+    for one in evidence.not_received:
+        yield _of_kind("not-received", one.disk.serial, overdue_text(one))
+
+
 # --- people are notified ----------------------------------------------------------------
 
 
@@ -482,6 +489,7 @@ ROWS: dict[Row, tuple[str, ...]] = {
     _verified: (),
     _spares: ("spares-low",),
     _drives: ("smart-stale",),
+    _receipts: ("not-received",),
     _people: (),
     _delivery: ("not-told",),
 }

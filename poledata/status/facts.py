@@ -14,6 +14,7 @@ from poledata.models import (
     PassRow,
     Pause,
     Pending,
+    Shipment,
 )
 
 
@@ -36,6 +37,7 @@ class DiskStatus:
     health: HealthCheck | None = None
     hours_since_tested: int | None = None  # of operation, since an extended self-test passed
     never_read: int = 0  # good copies that were never read back
+    left_at: str | None = None  # of one that was shipped: when
     overdue: int = 0  # good copies here that were not read for twice VerifyEvery
 
 
@@ -103,6 +105,7 @@ class Status:
     ended_at_s: float | None  # when one last came to its end, with all of its checks
     at_work: str | None = None  # the command line of the pass at work
     lock_holder: str | None = None  # a process that is no pass, but holds the lock of passes
+    confirmed_files: int = 0  # with a copy that a receipt from up north confirms
     without_good_copy: int = 0  # files with copies, none of which is good
     pause: Pause | None = None
     undelivered: tuple[Undelivered, ...] = ()
@@ -149,3 +152,4 @@ class ArchiveEvidence:
     is_wal: bool = False
     rooms_bytes: Mapping[int, int] = field(default_factory=dict)  # by disk id: what still fits
     manifests: tuple[ManifestSize, ...] = ()
+    not_received: tuple[Shipment, ...] = ()  # shipments whose receipt is late

@@ -177,20 +177,27 @@ def disk_facts(status: Status) -> Iterator[Fact]:
     """Return what there is to know about the disks, except the level of those in use."""
     for role in Role:
         yield Fact("Spare", (_spares_text(status, role),))
-    for state in (DiskState.CLOSED, DiskState.SHIPPED, DiskState.LOST):
-        labels = [
-            f"{item.disk.label}{' (mounted)' if item.is_mounted else ''}"
-            for item in status.disks
-            if item.disk.state is state
-        ]
+    for state in (DiskState.CLOSED, *GONE):
+        labels = [_label_text(item) for item in status.disks if item.disk.state is state]
         if labels:
             yield Fact(state.value.capitalize(), (" ".join(labels),))
+    if status.confirmed_files:
+        yield Fact(
+            "Confirmed",
+            (f"{status.confirmed_files} of {status.archived.files} files, by receipts",),
+        )
     for item in status.disks:
         disk = item.disk
         if disk.held_by and disk.state is not DiskState.ACTIVE:
             yield Fact("Held", (f"{disk.label} by {disk.held_by}: {disk.held_reason}",))
     if health := tuple(_health_lines(status)):
         yield Fact("Health", health)
+
+
+def _label_text(item: DiskStatus) -> str:
+    if item.left_at:
+        return f"{item.disk.label} (not confirmed since {item.left_at[:10]})"
+    return f"{item.disk.label}{' (mounted)' if item.is_mounted else ''}"
 
 
 def _spares_text(status: Status, role: Role) -> str:

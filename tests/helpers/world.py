@@ -44,6 +44,8 @@ NO_PASS = {
     "resume",
     "close",
     "ship",
+    "received",
+    "season",
     "lost",
     "forget",
     "hold",

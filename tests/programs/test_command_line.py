@@ -474,6 +474,7 @@ STATUS_KEYS |= {"unidentified_drives"}
 
 STATUS_KEYS |= {
     "lacking_copies",
+    "confirmed_files",
     "without_good_copy",
     "pending",
     "notices",
@@ -540,6 +541,7 @@ def test_status_as_json_has_stable_keys(world: World) -> None:
     first = disks["S01"]
     about = {"is_mounted", "full_at_s", "oldest_verified_at", "health", "never_read", "overdue"}
     about.add("hours_since_tested")
+    about |= {"left_at"}
     assert first.keys() == {"disk"} | about and first["is_mounted"] is True
     assert first["disk"].keys() >= {"label", "role", "serial", "logical_id", "state", "held_by"}
     assert (first["disk"]["role"], first["disk"]["state"]) == ("copy", "active")

@@ -152,9 +152,9 @@ def test_shipped_disks_leave_and_their_labels_are_free(world: World) -> None:
     order(world, "close", "--yes", "S01")
     assert {("disk-closed", "P01"), ("disk-closed", "S01")} <= world.notices()
     run = order(world, "ship", "P01", "zts01aa")
-    assert run.out == (
-        "P01, S01: noted as shipped. The labels may be used again, by another drive.\n"
-    )
+    noted, sheet = run.out.splitlines()
+    assert noted == "P01, S01: noted as shipped. The labels may be used again, by another drive."
+    assert sheet.startswith(f"For the crate: {world.db_path.parent}/shipments/20")
     assert world.disk_states() == {"P02": "spare", "S02": "spare"}
     assert world.notices() == set()
     for label in ("P01", "S01"):

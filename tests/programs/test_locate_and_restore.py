@@ -96,6 +96,7 @@ def test_as_json_it_has_stable_keys(world: World) -> None:
         "disk_state",
         "where",
         "verified_at",
+        "confirmed",
     }
 
 

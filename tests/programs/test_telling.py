@@ -203,6 +203,23 @@ def test_a_disk_that_is_closed(story: Story) -> None:
     story.ends("disk-closed", "P01")
 
 
+@brings_about("not-received")
+def test_a_shipped_disk_without_a_receipt(story: Story) -> None:
+    """Named by its serial, because its label is free; over when it turns out that it is here."""
+    story.run("close", "P01", check=0)
+    story.opens("disk-closed", "P01", 0)
+    story.run("ship", "P01", "--box", "3", check=0)
+    story.ends("disk-closed", "P01")
+    story.world.configure(ReceiptExpected="1 s")
+    time.sleep(1.1)
+    mail = story.opens("not-received", "ZTP01AA", 0)
+    assert mail.subject == "[pole-data] WARNING ZTP01AA: was shipped, and no receipt has come"
+    assert "P01 (ZTP01AA) was shipped in box 3 on 20" in paragraph(mail, "not-received")
+    story.quiet()
+    story.run("ship", "--undo", "P01", check=0)
+    story.ends("not-received", "ZTP01AA")
+
+
 @brings_about("no-good-copy")
 def test_files_that_were_on_a_lost_disk_alone(story: Story) -> None:
     """No copy disk could take the file, and its primary is lost: over once both are made anew."""

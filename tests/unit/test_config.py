@@ -76,6 +76,7 @@ def test_four_lines_are_a_configuration_and_the_rest_has_defaults(write: Write) 
         spare_disks_low=2,
         repeat_notices_s=24 * 3600,
         verify_every_s=30 * 86400,
+        receipt_expected_s=0,
         log_file=top / "db/data_manager.log",
         status_page=None,
         metrics_file=None,
@@ -91,6 +92,7 @@ def test_every_key_is_read_whatever_its_case_and_section(write: Write) -> None:
         "AcceptUnidentifiedDrives": "Yes", "SmartDevices": "/dev/sg2 -d cciss,0",
         "MinFreeSpace": "1 GiB", "SettleTime": "2 m", "NoNewFilesAfter": "0", "LogFile": "x.log",
         "BufferFullPercent": "70.5 %", "SpareDisksLow": "0", "RepeatNotices": "1 d",
+        "ReceiptExpected": "120 d",
         "VerifyEvery": "2 w", "StatusPage": "db/s.html", "MetricsFile": "None",
         "RemoteWriters": "NO",
     }  # fmt: skip
@@ -106,7 +108,7 @@ def test_every_key_is_read_whatever_its_case_and_section(write: Write) -> None:
             remote_writers=RemoteWriters.NO,
         min_free_bytes=2**30, settle_s=120, no_new_files_after_s=0, log_file=top / "x.log",
         buffer_full_percent=70.5, spare_disks_low=0, repeat_notices_s=86400,
-        verify_every_s=14 * 86400, status_page=top / "db/s.html",
+        verify_every_s=14 * 86400, receipt_expected_s=120 * 86400, status_page=top / "db/s.html",
     )  # fmt: skip
     assert {*LINES, *given_keys} >= {key.name for key in KEYS} - {"PrimaryPrefix", "CopyPrefix"}
 
