@@ -134,7 +134,7 @@ def _parse_env(text: str) -> tuple[dict[str, str | None], list[str]]:
 _KEY_OF = {key.name.lower(): key for key in KEYS}
 _FILES = {"FilenameDB": "db_path", "LogFile": "log_file",
           "MetricsFile": "metrics_file", "StatusPage": "status_page"}  # fmt: skip
-_LISTS = ("DiskMountPoints", "Extension")
+_LISTS = ("DiskMountPoints", "Extension", "Include", "Exclude")
 _WRITTEN_WITH = {"StatusPage": "jinja2", "MetricsFile": "prometheus_client"}
 INSTALL_PAGE = "in the program's directory: sudo venv/bin/pip install '.[page]'"
 
@@ -147,6 +147,9 @@ class Config:
     db_path: Path
     buffer: Path
     extensions: tuple[str, ...]
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    empty_directories_s: float  # 0: they stay
     mount_patterns: tuple[str, ...]
     primary_prefix: str
     copy_prefix: str

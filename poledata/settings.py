@@ -117,6 +117,28 @@ def _extensions(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(f".{item}" for item in bare))
 
 
+def _trees(text: str) -> tuple[str, ...]:
+    """Return trees of the buffer: relative paths, with ``*`` for a part or some of one."""
+    if text.lower() == _NONE:
+        return ()
+    trees = [item.strip().removesuffix("/") for item in re.split("[,\n]", text)]
+    wrong = [
+        quoted(tree)
+        for tree in trees
+        if any(part == "" or part.startswith(".") for part in tree.split("/"))
+    ]
+    if wrong:
+        rule = "a path below the buffer, without a part that begins with a dot: fullrate"
+        raise ValueError(*(f"{item} is not a tree; write {rule}" for item in wrong))
+    return tuple(dict.fromkeys(trees))
+
+
+def _included(text: str) -> tuple[str, ...]:
+    if not (trees := _trees(text)):
+        raise ValueError("none would archive nothing; write * for the whole buffer")
+    return trees
+
+
 @dataclass(frozen=True, slots=True)
 class SettingPlace:
     """What a path in the file is relative to, and the variables that it may name."""
@@ -227,6 +249,12 @@ KEYS = (
     Key("BufferLocation", None, "directory to archive from", "buffer", _buffer),
     Key("Extension", None, "which files: g3, or several: g3, g3.gz", "extensions",
         _plain(_extensions)),
+    Key("Include", "*", "trees of the buffer to archive from, for example fullrate, downsampled",
+        "include", _plain(_included)),
+    Key("Exclude", _NONE, "trees of the buffer that are left alone", "exclude", _plain(_trees)),
+    Key("RemoveEmptyDirectories", "0",
+        "remove directories of the buffer that have been empty for so long; 0 = never",
+        "empty_directories_s", _plain(duration_s), "seconds"),
     Key("DiskMountPoints", None, "directory with a mount point per label, or a {label} pattern",
         "mount_patterns", _mount_patterns),
     Key("PrimaryPrefix", "P", "labels of primary disks", "primary_prefix", _plain(_prefix)),

@@ -121,6 +121,13 @@ KINDS = {
         ("Find it: ls -b shows odd characters.",
          "Rename it with the consent of whoever writes the data: mv -n"),
     ),
+    "hidden-files": Kind(
+        _W, "hidden files with data's ending lie in the buffer", "hidden files lie in the buffer",
+        "The files are in the buffer, untouched; no pass archives or removes them.",
+        ("Find them: find BUFFER -name '.*' (BUFFER: the buffer's directory).",
+         "A transfer that broke off? Run it again, then remove what it left.",
+         "It is data? Rename it without the dot: the next pass archives it."),
+    ),
     "disk-missing": Kind(
         _W, "the disk in use is not there", "disks in use are not there",
         f"{_ON_DISKS} What is on it has its other copy elsewhere.",

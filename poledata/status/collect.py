@@ -9,6 +9,7 @@ from itertools import groupby
 
 from poledata import db
 from poledata.archive import buffer, buffer_marker, buffer_writers
+from poledata.archive.selection import Selection
 from poledata.config import Config
 from poledata.context import is_here
 from poledata.db.sqlite import Connection
@@ -150,7 +151,7 @@ def _buffer(config: Config, conn: Connection) -> BufferStatus:
 def _buffer_content(config: Config, fd: int) -> BufferStatus:
     rule = buffer_writers.look(fd, config.remote_writers)
     settle_s = buffer_marker.settle_s(config.settle_s, fd)
-    seen = buffer.scan(fd, config.extensions, settle_s, time.time(), at_most=1)
+    seen = buffer.scan(fd, Selection.of(config), settle_s, time.time(), at_most=1)
     space = mounts.space(fd)
     oldest = seen.waiting[0] if seen.waiting else None
     return BufferStatus(
@@ -160,6 +161,8 @@ def _buffer_content(config: Config, fd: int) -> BufferStatus:
         unfinished_files=seen.unsettled_files,
         other_files=seen.other_files,
         links_and_specials=seen.links_and_specials,
+        hidden_files=seen.hidden_files,
+        left_out=seen.left_out,
         oldest_at_s=oldest.stat.mtime_ns / 1e9 if oldest else None,
         oldest_here_since_s=oldest.stat.ctime_ns / 1e9 if oldest else None,
         lease_can_be_had=buffer.lease_can_be_had(fd, oldest, _cron_uid(config)) if oldest else None,

@@ -47,6 +47,8 @@ class BufferStatus:
     unfinished_files: int = 0
     other_files: int = 0
     links_and_specials: int = 0
+    hidden_files: int = 0  # a part of their path begins with a dot
+    left_out: int = 0  # files and whole directories that Include and Exclude leave out
     oldest_at_s: float | None = None
     oldest_here_since_s: float | None = None  # since when it has been in the buffer as it is
     lease_can_be_had: bool | None = None  # None: there is no file to try it with
