@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -30,6 +31,7 @@ from poledata.maintenance import locate as locating
 from poledata.maintenance import repair as repairing
 from poledata.maintenance import restore as restoring
 from poledata.maintenance import verify as verifying
+from poledata.settings import duration_s, lacks_unit
 
 log = logging.getLogger(__name__)
 
@@ -173,14 +175,39 @@ def _print_done(outcome: repairing.RepairResult, label: str | None) -> None:
 # --- locate and restore -------------------------------------------------------------------
 
 
+def _since(_ctx: click.Context, _option: click.Parameter, text: str | None) -> str | None:
+    """Return a time as the database has it. Raises UsageFault."""
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        return utc((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
+    except ValueError:
+        pass
+    try:
+        if lacks_unit(text):
+            raise ValueError
+        return utc(time.time() - duration_s(text))
+    except ValueError as fault:
+        example = "2026-12-01, 2026-12-01T14:00:00Z or 24h"
+        raise UsageFault(f"--since: {text} is not a time; write it like {example}.") from fault
+
+
 @command()
-@click.argument("patterns", metavar="PATTERN…", nargs=-1, required=True)
+@click.argument("patterns", metavar="PATTERN…", nargs=-1)
+@click.option("--since", metavar="TIME", callback=_since, help="Only files archived since then.")
 @JSON
-def locate(patterns: tuple[str, ...], as_json: bool) -> ExitCode:
-    """Where files are: a glob on their names (quote it), or a part of one. No disk is needed."""
+def locate(patterns: tuple[str, ...], since: str | None, as_json: bool) -> ExitCode:
+    """Where files are: a glob on their names (quote it), or a part of one. No disk is needed.
+
+    With --since no PATTERN is needed. TIME is of UTC (2026-12-01, 2026-12-01T14:00:00Z), or how
+    long ago it is (24h). The files come in the order in which they were archived.
+    """
+    if not patterns and since is None:
+        raise UsageFault("Name a PATTERN, or a time: --since 24h.")
     config = app.load_config()
     with db.connect(config.db_path, read_only=True, is_long=True) as conn:
-        answer = locating.locate(config, conn, map(_meant, patterns))
+        answer = locating.locate(config, conn, map(_meant, patterns), since)
     if as_json:
         print_json(answer.files)
     else:

@@ -49,16 +49,25 @@ class Answer:
     unmatched: tuple[str, ...]
 
 
-def locate(config: Config, conn: db.Connection, patterns: Iterable[str]) -> Answer:
-    """Return every file whose name matches; from the database alone, no disk is touched."""
+def locate(
+    config: Config, conn: db.Connection, patterns: Iterable[str], since: str | None = None
+) -> Answer:
+    """Return every file whose name matches; from the database alone, no disk is touched.
+
+    With ``since`` only files that were archived then or later, in this order; without patterns all.
+    """
     mounted = mounts.mounted_places() if config.require_mount else None
     files: dict[int, KnownFile] = {}
     unmatched = []
+    new = {known.id: known for known in db.files.archived_since(conn, since)} if since else None
+    patterns = tuple(patterns)
     for pattern in patterns:
         found = {known.id: known for known in _matching(conn, pattern)}
         files |= found
         if not found:
             unmatched.append(pattern)
+    if new is not None:
+        files = {n: known for n, known in new.items() if not patterns or n in files}
     disks = {copy.disk.id: copy.disk for known in files.values() for copy in known.copies}
     where = {disk.id: _where(config, conn, disk, mounted) for disk in disks.values()}
     return Answer(tuple(_located(known, where) for known in files.values()), tuple(unmatched))
