@@ -285,4 +285,5 @@ KEYS = (
     Key("LogFile", _BESIDE, "the log", "log_file", _log_file),
     Key("StatusPage", _NONE, "HTML status page to rewrite", "status_page", _page),
     Key("MetricsFile", _NONE, "Prometheus text metrics to rewrite", "metrics_file", _page),
+    Key("ViewLocation", _NONE, "directory of links to the mounted copies", "view", _page),
 )  # fmt: skip

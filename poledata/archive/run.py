@@ -281,8 +281,16 @@ class _Pass:
         if self._may_go_on():
             with self._board.isolated("copies of the database"):
                 self._state.disks.keep_catalogs()
+            with self._board.isolated("the links in ViewLocation"):
+                self._maintain_view()
         with self._board.isolated("failing disks"):
             self._state.disks.end_of_pass()
+
+    def _maintain_view(self) -> None:
+        if self._config.view:
+            from poledata.disks import view  # an idle pass without links does not load it
+
+            view.maintain(self._state.context)
 
     def _count_what_is_left(self) -> None:
         state = self._state

@@ -81,6 +81,7 @@ def test_four_lines_are_a_configuration_and_the_rest_has_defaults(write: Write) 
         log_file=top / "db/data_manager.log",
         status_page=None,
         metrics_file=None,
+        view=None,
         secrets=Secrets(),
         warnings=(),
     )
@@ -95,7 +96,7 @@ def test_every_key_is_read_whatever_its_case_and_section(write: Write) -> None:
         "BufferFullPercent": "70.5 %", "SpareDisksLow": "0", "RepeatNotices": "1 d",
         "VerifyEvery": "2 w", "StatusPage": "db/s.html", "MetricsFile": "None",
         "RemoteWriters": "NO", "Include": "fullrate/, down*/RCW38", "Exclude": "fullrate/test",
-        "RemoveEmptyDirectories": "7 d",
+        "RemoveEmptyDirectories": "7 d", "ViewLocation": "view",
     }  # fmt: skip
     text = "\ufeff" + "".join(
         f"[DEFAULT]\r\n{key}: {value}\r\n[other]\r\n" for key, value in (LINES | given_keys).items()
@@ -110,7 +111,8 @@ def test_every_key_is_read_whatever_its_case_and_section(write: Write) -> None:
         remote_writers=RemoteWriters.NO,
         min_free_bytes=2**30, settle_s=120, no_new_files_after_s=0, log_file=top / "x.log",
         buffer_full_percent=70.5, spare_disks_low=0, repeat_notices_s=86400,
-        verify_every_s=14 * 86400, status_page=top / "db/s.html",
+        verify_every_s=14 * 86400, status_page=top / "db/s.html", view=top / "view",
+        warnings=(f"ViewLocation: there is no directory {top}/view; make it",),
     )  # fmt: skip
     assert {*LINES, *given_keys} >= {key.name for key in KEYS} - {"PrimaryPrefix", "CopyPrefix"}
 
@@ -549,19 +551,22 @@ def test_the_example_for_real_disks_shows_every_key_and_its_default(write: Write
     text = text.replace("\nInclude =", "\n#Include =").replace("fullrate, downsampled", "*")
     shown["Include"] = "*"
     assert shown.keys() == {key.name for key in KEYS}
-    free = {*LINES, "LogFile", "StatusPage", "MetricsFile"}
+    free = {*LINES, "LogFile", "StatusPage", "MetricsFile", "ViewLocation"}
     assert all(shown[key.name] == key.default for key in KEYS if key.name not in free)
     for there, here in (("/var/lib/pole-data", "db"), ("/buffer", "buffer"), ("/spt_d", "d")):
         text = re.sub(f"= {there}", f"= {here}", text)
     four_lines = load(write(text), {})
     assert four_lines == load(write(), {})
     uncommented = load(write(re.sub(r"^#(\w+ = )", r"\1", text, flags=re.MULTILINE)), {})
-    assert replace(uncommented, status_page=None, metrics_file=None) == four_lines
+    assert (
+        replace(uncommented, status_page=None, metrics_file=None, view=None, warnings=())
+        == four_lines
+    )
 
 
 def test_each_key_sets_one_field_and_says_what_it_means() -> None:
     """The table is complete: Config has no field that no key sets."""
     fields = {key.sets for key in KEYS}
     assert fields == {*Config.__dataclass_fields__} - {"path", "secrets", "warnings"}
-    assert len(KEYS) == len(fields) == 23
+    assert len(KEYS) == len(fields) == 24
     assert all(key.meaning for key in KEYS)
