@@ -135,7 +135,7 @@ _KEY_OF = {key.name.lower(): key for key in KEYS}
 _FILES = {"FilenameDB": "db_path", "LogFile": "log_file",
           "MetricsFile": "metrics_file", "StatusPage": "status_page",
           "ViewLocation": "view"}  # fmt: skip
-_LISTS = ("DiskMountPoints", "Extension", "Include", "Exclude")
+_LISTS = ("DiskMountPoints", "Extension", "Include", "Exclude", "CheckContent")
 _WRITTEN_WITH = {"StatusPage": "jinja2", "MetricsFile": "prometheus_client"}
 INSTALL_PAGE = "in the program's directory: sudo venv/bin/pip install '.[page]'"
 
@@ -165,6 +165,7 @@ class Config:
     spare_disks_low: int
     repeat_notices_s: float
     verify_every_s: float
+    check_content: tuple[tuple[str, tuple[str, ...]], ...]  # extension, command
     log_file: Path
     status_page: Path | None
     metrics_file: Path | None
@@ -175,6 +176,11 @@ class Config:
     def mount_points(self, label: str) -> tuple[Path, ...]:
         """Return every place where the disk with this label may be mounted."""
         return tuple(Path(pattern.replace(LABEL, label)) for pattern in self.mount_patterns)
+
+    def content_command(self, name: str) -> tuple[str, ...] | None:
+        """Return the command that checks the content of this file, if there is one."""
+        found = (command for ending, command in self.check_content if name.endswith(ending))
+        return next(found, None)
 
     @property
     def prefixes(self) -> Prefixes:

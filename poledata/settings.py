@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -137,6 +138,20 @@ def _included(text: str) -> tuple[str, ...]:
     if not (trees := _trees(text)):
         raise ValueError("none would archive nothing; write * for the whole buffer")
     return trees
+
+
+def _commands(text: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return for each extension the command that checks such a file, with ``{path}`` for it."""
+    if text.lower() == _NONE:
+        return ()
+    found = []
+    for line in filter(None, map(str.strip, text.split("\n"))):
+        extension, colon, command = line.partition(":")
+        parts = tuple(shlex.split(command))
+        if not (colon and "{path}" in command and _EXTENSION.fullmatch(extension.strip())):
+            raise ValueError(f"{quoted(line)} is no check; write it like g3: spt3g-verify {{path}}")
+        found.append((f".{extension.strip()}", parts))
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +297,8 @@ KEYS = (
         _plain(_positive_duration_s), "seconds"),
     Key("VerifyEvery", "30 d", "how old a verification may grow", "verify_every_s",
         _plain(duration_s), "seconds"),
+    Key("CheckContent", _NONE, "what check-content runs for an extension", "check_content",
+        _plain(_commands)),
     Key("LogFile", _BESIDE, "the log", "log_file", _log_file),
     Key("StatusPage", _NONE, "HTML status page to rewrite", "status_page", _page),
     Key("MetricsFile", _NONE, "Prometheus text metrics to rewrite", "metrics_file", _page),

@@ -27,10 +27,12 @@ from poledata.cli.common import (
 from poledata.disks import lifecycle
 from poledata.errors import ExitCode, UsageFault
 from poledata.formatting import DAY_S, is_utf8, people_time, seconds, shown, size_text, unshown, utc
+from poledata.maintenance import content
 from poledata.maintenance import locate as locating
 from poledata.maintenance import repair as repairing
 from poledata.maintenance import restore as restoring
 from poledata.maintenance import verify as verifying
+from poledata.models import ContentResult
 from poledata.settings import duration_s, lacks_unit
 
 log = logging.getLogger(__name__)
@@ -126,6 +128,34 @@ def print_verdict(verdict: verifying.VerifyResult) -> None:
     click.echo(f"{verdict.label}: {good}, {bad}, {odd}{left}")
 
 
+# --- check-content ------------------------------------------------------------------------
+
+
+@command("check-content")
+@duration_option("End after this time, for example 1h; the next run goes on from there.")
+def check_content(how_long: float | None) -> ExitCode:
+    """Run CheckContent on archived files that it has not read yet, on their primary copies.
+
+    For cron at night, at low priority. A result never decides whether a file is kept or removed.
+    """
+    stop, suspect, unchecked, ok = app.stop_on_signals(), 0, 0, 0
+    with context_of_command(turn=False) as context:
+        if not context.config.check_content:
+            raise UsageFault(f"{context.config.path}: CheckContent names no check.")
+        _lower_priority()
+        over = stop if how_long is None else _TimeLimit(stop, how_long)
+        for one in content.check_content(context, over):
+            ok += one.result == ContentResult.OK
+            suspect += one.result == ContentResult.SUSPECT
+            unchecked += one.result == ContentResult.NOT_CHECKED
+            if one.detail:
+                click.echo(f"{one.name}: {one.result.upper()}: {one.detail}")
+    app.echo(f"Content: {ok} ok, {suspect} suspect, {unchecked} could not be checked.")
+    if stop.is_set():
+        return ExitCode.INTERRUPTED
+    return ExitCode.LOOK if suspect or unchecked else ExitCode.DONE
+
+
 # --- repair -------------------------------------------------------------------------------
 
 
@@ -194,7 +224,7 @@ def _since(_ctx: click.Context, _option: click.Parameter, text: str | None) -> s
 
 
 @command()
-@click.argument("patterns", metavar="PATTERN…", nargs=-1)
+@click.argument("patterns", metavar="[PATTERN…]", nargs=-1)
 @click.option("--since", metavar="TIME", callback=_since, help="Only files archived since then.")
 @JSON
 def locate(patterns: tuple[str, ...], since: str | None, as_json: bool) -> ExitCode:
@@ -231,7 +261,8 @@ def _meant(text: str) -> str:
 
 def _print_located(one: locating.Located) -> None:
     since = "not archived yet" if one.archived_at is None else f"archived {one.archived_at}"
-    click.echo(f"{one.name}  {size_text(one.size_bytes)}, {since}")
+    content = "" if one.content == ContentResult.NOT_CHECKED else f", content {one.content}"
+    click.echo(f"{one.name}  {size_text(one.size_bytes)}, {since}{content}")
     for place in one.places:
         read = "never read back"
         if place.verified_at is not None:

@@ -203,6 +203,13 @@ KINDS = {
          "Read it whole when there is time: data_manager.py verify and its label.",
          "More than a few are bad? data_manager.py hold and its label."),
     ),
+    "content-suspect": Kind(
+        _W, "can't be read by its own program", "archived files can't be read by their program",
+        "It is on both disks exactly as it came; nothing was changed or removed.",
+        ("Tell the people who write the data: was that file cut off?",
+         "All files at once? The check itself may be broken: run it by hand.",
+         "Known? data_manager.py ack content-suspect and the name, with --for 365d."),
+    ),
     "disk-closed": Kind(
         _I, "is full and closed: take it out", "disks are closed: take them out",
         "Everything: its files are archived twice.",

@@ -23,7 +23,7 @@ _KEY_CHARACTERS = 30
 _TEXT_CHARACTERS = 1500  # of one notice
 _ONE_LINE_CHARACTERS = 150  # of one among many
 QUIET_FIRST_S, QUIET_LAST_S = 3600.0, 86_400.0
-OF_FILES = (*FILE_KINDS, "copy-damaged")  # there may be thousands of them
+OF_FILES = (*FILE_KINDS, "copy-damaged", "content-suspect")  # there may be thousands of them
 MOST_MESSAGES, MOST_WITHIN_S = 3, 10_800.0  # about one of these kinds within this time
 
 

@@ -45,6 +45,7 @@ def collect(config: Config, conn: Connection) -> Status:
         buffer=_buffer(config, conn),
         disks=tuple(_disks(config, conn, archived, now_s)),
         archived=archived,
+        content=db.content.counts(conn) if config.check_content else None,
         lacking_copies=buffer_marker.count_lacking(config, conn),
         without_good_copy=db.copies.count_without_good_copy(conn),
         pending=tuple(db.passes.pending(conn).values()),

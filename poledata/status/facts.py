@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from poledata.models import (
+    ContentCounts,
     Disk,
     HealthCheck,
     Notice,
@@ -102,6 +103,7 @@ class Status:
     ended_at_s: float | None  # when one last came to its end, with all of its checks
     at_work: str | None = None  # the command line of the pass at work
     lock_holder: str | None = None  # a process that is no pass, but holds the lock of passes
+    content: ContentCounts | None = None  # None: CheckContent names no check
     without_good_copy: int = 0  # files with copies, none of which is good
     pause: Pause | None = None
     undelivered: tuple[Undelivered, ...] = ()

@@ -109,6 +109,9 @@ def archive_facts(status: Status) -> Iterator[Fact]:
     )
     if verified := "; ".join(_verified(status)):
         yield Fact("Verified", (verified,))
+    if content := status.content:
+        text = f"{content.ok} ok, {content.suspect} suspect, {content.not_checked} not checked"
+        yield Fact("Content", (text,))
     yield Fact("Last pass", (_pass_text(status),))
     if pause := status.pause:
         since = people_time(seconds(pause.started_at), status.at_s)

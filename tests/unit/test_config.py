@@ -78,6 +78,7 @@ def test_four_lines_are_a_configuration_and_the_rest_has_defaults(write: Write) 
         spare_disks_low=2,
         repeat_notices_s=24 * 3600,
         verify_every_s=30 * 86400,
+        check_content=(),
         log_file=top / "db/data_manager.log",
         status_page=None,
         metrics_file=None,
@@ -97,6 +98,7 @@ def test_every_key_is_read_whatever_its_case_and_section(write: Write) -> None:
         "VerifyEvery": "2 w", "StatusPage": "db/s.html", "MetricsFile": "None",
         "RemoteWriters": "NO", "Include": "fullrate/, down*/RCW38", "Exclude": "fullrate/test",
         "RemoveEmptyDirectories": "7 d", "ViewLocation": "view",
+        "CheckContent": "\n g3: spt3g-verify {path}\n g3.gz: sh -c 'zcat {path}'",
     }  # fmt: skip
     text = "\ufeff" + "".join(
         f"[DEFAULT]\r\n{key}: {value}\r\n[other]\r\n" for key, value in (LINES | given_keys).items()
@@ -111,7 +113,11 @@ def test_every_key_is_read_whatever_its_case_and_section(write: Write) -> None:
         remote_writers=RemoteWriters.NO,
         min_free_bytes=2**30, settle_s=120, no_new_files_after_s=0, log_file=top / "x.log",
         buffer_full_percent=70.5, spare_disks_low=0, repeat_notices_s=86400,
-        verify_every_s=14 * 86400, status_page=top / "db/s.html", view=top / "view",
+        verify_every_s=14 * 86400,
+        check_content=(
+            (".g3", ("spt3g-verify", "{path}")), (".g3.gz", ("sh", "-c", "zcat {path}")),
+        ),
+        status_page=top / "db/s.html", view=top / "view",
         warnings=(f"ViewLocation: there is no directory {top}/view; make it",),
     )  # fmt: skip
     assert {*LINES, *given_keys} >= {key.name for key in KEYS} - {"PrimaryPrefix", "CopyPrefix"}
@@ -180,6 +186,8 @@ def test_two_dots_behind_a_symlink_lead_where_the_system_goes(write: Write, tmp_
          "that begins with a dot: fullrate"),
         ({"Include": "none"},
          "Include: none would archive nothing; write * for the whole buffer"),
+        ({"CheckContent": "g3: spt3g-verify"},
+         'CheckContent: "g3: spt3g-verify" is no check; write it like g3: spt3g-verify {path}'),
         ({"LogFile": '"x.log"'}, 'LogFile: "x.log" stands in quotes; write it without them'),
         ({"LogFile": "x\a.log"},
          'LogFile: "x\\x07.log" holds a character that can\'t be printed; remove it'),
@@ -568,5 +576,5 @@ def test_each_key_sets_one_field_and_says_what_it_means() -> None:
     """The table is complete: Config has no field that no key sets."""
     fields = {key.sets for key in KEYS}
     assert fields == {*Config.__dataclass_fields__} - {"path", "secrets", "warnings"}
-    assert len(KEYS) == len(fields) == 24
+    assert len(KEYS) == len(fields) == 25
     assert all(key.meaning for key in KEYS)
