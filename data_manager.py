@@ -17,7 +17,7 @@ from poledata.errors import ExitCode, UsageFault
 
 MODULES = {
     "status": ("status", "check"),
-    "maintenance": ("verify", "repair", "locate", "restore"),
+    "maintenance": ("verify", "repair", "locate", "restore", "check-content"),
     "notices": ("pause", "resume", "ack", "notify"),
     "disks": ("close", "ship", "lost", "forget", "hold", "unhold", "adopt-buffer"),
     "north": ("received", "season"),

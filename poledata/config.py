@@ -133,8 +133,9 @@ def _parse_env(text: str) -> tuple[dict[str, str | None], list[str]]:
 
 _KEY_OF = {key.name.lower(): key for key in KEYS}
 _FILES = {"FilenameDB": "db_path", "LogFile": "log_file",
-          "MetricsFile": "metrics_file", "StatusPage": "status_page"}  # fmt: skip
-_LISTS = ("DiskMountPoints", "Extension")
+          "MetricsFile": "metrics_file", "StatusPage": "status_page",
+          "ViewLocation": "view"}  # fmt: skip
+_LISTS = ("DiskMountPoints", "Extension", "Include", "Exclude", "CheckContent")
 _WRITTEN_WITH = {"StatusPage": "jinja2", "MetricsFile": "prometheus_client"}
 INSTALL_PAGE = "in the program's directory: sudo venv/bin/pip install '.[page]'"
 
@@ -147,6 +148,9 @@ class Config:
     db_path: Path
     buffer: Path
     extensions: tuple[str, ...]
+    include: tuple[str, ...]
+    exclude: tuple[str, ...]
+    empty_directories_s: float  # 0: they stay
     mount_patterns: tuple[str, ...]
     primary_prefix: str
     copy_prefix: str
@@ -163,15 +167,22 @@ class Config:
     repeat_notices_s: float
     verify_every_s: float
     receipt_expected_s: float
+    check_content: tuple[tuple[str, tuple[str, ...]], ...]  # extension, command
     log_file: Path
     status_page: Path | None
     metrics_file: Path | None
+    view: Path | None
     secrets: Secrets = field(repr=False)
     warnings: tuple[str, ...]
 
     def mount_points(self, label: str) -> tuple[Path, ...]:
         """Return every place where the disk with this label may be mounted."""
         return tuple(Path(pattern.replace(LABEL, label)) for pattern in self.mount_patterns)
+
+    def content_command(self, name: str) -> tuple[str, ...] | None:
+        """Return the command that checks the content of this file, if there is one."""
+        found = (command for ending, command in self.check_content if name.endswith(ending))
+        return next(found, None)
 
     @property
     def prefixes(self) -> Prefixes:
@@ -374,7 +385,7 @@ def _overlaps(values: Mapping[str, Any], files: Mapping[str, Path]) -> Iterator[
             disk = f"a place for a disk ({pattern})"
             yield f"BufferLocation: {shown(str(buffer))} {how} {disk}; keep them apart"
     for name, file in files.items():
-        if buffer in file.parents:
+        if buffer in (file, *file.parents):
             yield f"{name}: {shown(str(file))} lies inside the buffer; put it elsewhere"
         for pattern, place in places:
             if _overlap(file, place):
@@ -433,7 +444,13 @@ def _unit_warnings(ini: _Ini) -> Iterator[str]:
 
 
 def _page_warnings(values: Mapping[str, Any]) -> Iterator[str]:
-    """Warn of pages that can't be written: no page is worth a stopped archive."""
+    """Warn of pages and links that can't be written: none is worth a stopped archive."""
+    view = values["view"]
+    if view is not None and not os.path.isdir(view):
+        yield f"ViewLocation: there is no directory {shown(str(view))}; make it"
+    elif view is not None and not os.access(view, os.W_OK | os.X_OK):
+        why = f"this user may not write into {shown(str(view))}"
+        yield f"ViewLocation: {why}; give it to the cron user"
     for name, module in _WRITTEN_WITH.items():
         path = values[_FILES[name]]
         if path is None:

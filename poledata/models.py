@@ -110,6 +110,23 @@ class CopyState(StrEnum):
     MISSING = "missing"
 
 
+class ContentResult(StrEnum):
+    """What the check of a file's content found."""
+
+    OK = "ok"
+    SUSPECT = "suspect"
+    NOT_CHECKED = "not checked"
+
+
+@dataclass(frozen=True, slots=True)
+class ContentCounts:
+    """How many archived files have which result of CheckContent."""
+
+    ok: int
+    suspect: int
+    not_checked: int
+
+
 class VerifiedBy(StrEnum):
     """How a copy was read back: only the first two prove that it was read from the medium."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -115,6 +116,42 @@ def _extensions(text: str) -> tuple[str, ...]:
     if wrong:
         raise ValueError(*(f"{item} is no extension; write it like g3, g3.gz" for item in wrong))
     return tuple(dict.fromkeys(f".{item}" for item in bare))
+
+
+def _trees(text: str) -> tuple[str, ...]:
+    """Return trees of the buffer: relative paths, with ``*`` for a part or some of one."""
+    if text.lower() == _NONE:
+        return ()
+    trees = [item.strip().removesuffix("/") for item in re.split("[,\n]", text)]
+    wrong = [
+        quoted(tree)
+        for tree in trees
+        if any(part == "" or part.startswith(".") for part in tree.split("/"))
+    ]
+    if wrong:
+        rule = "a path below the buffer, without a part that begins with a dot: fullrate"
+        raise ValueError(*(f"{item} is not a tree; write {rule}" for item in wrong))
+    return tuple(dict.fromkeys(trees))
+
+
+def _included(text: str) -> tuple[str, ...]:
+    if not (trees := _trees(text)):
+        raise ValueError("none would archive nothing; write * for the whole buffer")
+    return trees
+
+
+def _commands(text: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return for each extension the command that checks such a file, with ``{path}`` for it."""
+    if text.lower() == _NONE:
+        return ()
+    found = []
+    for line in filter(None, map(str.strip, text.split("\n"))):
+        extension, colon, command = line.partition(":")
+        parts = tuple(shlex.split(command))
+        if not (colon and "{path}" in command and _EXTENSION.fullmatch(extension.strip())):
+            raise ValueError(f"{quoted(line)} is no check; write it like g3: spt3g-verify {{path}}")
+        found.append((f".{extension.strip()}", parts))
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,6 +283,12 @@ KEYS = (
     Key("BufferLocation", None, "directory to archive from", "buffer", _buffer),
     Key("Extension", None, "which files: g3, or several: g3, g3.gz", "extensions",
         _plain(_extensions)),
+    Key("Include", "*", "trees of the buffer to archive from, for example fullrate, downsampled",
+        "include", _plain(_included)),
+    Key("Exclude", _NONE, "trees of the buffer that are left alone", "exclude", _plain(_trees)),
+    Key("RemoveEmptyDirectories", "0",
+        "remove directories of the buffer that have been empty for so long; 0 = never",
+        "empty_directories_s", _plain(duration_s), "seconds"),
     Key("DiskMountPoints", None, "directory with a mount point per label, or a {label} pattern",
         "mount_patterns", _mount_patterns),
     Key("PrimaryPrefix", "P", "labels of primary disks", "primary_prefix", _plain(_prefix)),
@@ -278,7 +321,10 @@ KEYS = (
         _plain(duration_s), "seconds"),
     Key("ReceiptExpected", "0", "notice when a shipped disk has no receipt for so long; 0 = never",
         "receipt_expected_s", _plain(duration_s), "seconds"),
+    Key("CheckContent", _NONE, "what check-content runs for an extension", "check_content",
+        _plain(_commands)),
     Key("LogFile", _BESIDE, "the log", "log_file", _log_file),
     Key("StatusPage", _NONE, "HTML status page to rewrite", "status_page", _page),
     Key("MetricsFile", _NONE, "Prometheus text metrics to rewrite", "metrics_file", _page),
+    Key("ViewLocation", _NONE, "directory of links to the mounted copies", "view", _page),
 )  # fmt: skip

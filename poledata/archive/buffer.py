@@ -21,7 +21,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import chain
 
+from poledata.archive.selection import Selection, is_hidden
 from poledata.errors import FileFault, SourceBusy, SourceChanged, SourceVanished
 from poledata.formatting import DAY_S, shown
 from poledata.models import FileStat, Waiting
@@ -45,6 +47,11 @@ class Seen:
     unsettled_files: int = 0
     other_files: int = 0  # of other extensions
     links_and_specials: int = 0
+    hidden_files: int = 0  # below a name that begins with a dot: never data
+    old_hidden_files: int = 0  # of these: with the right extension, and older than a day
+    old_hidden: list[str] = field(default_factory=list)  # the first few of them
+    left_out: int = 0  # files and whole directories that Include and Exclude leave out
+    empty: list[str] = field(default_factory=list)  # directories; "" is the buffer itself
     mounted: frozenset[str] = frozenset()  # directories where other file systems are mounted
     unlistable: dict[str, str] = field(default_factory=dict)  # directory (a/) or file → why
 
@@ -64,7 +71,7 @@ class Writer(Enum):
 
 def scan(
     root_fd: int,
-    extensions: tuple[str, ...],
+    selection: Selection,
     settle_s: float,
     now_s: float,
     at_most: int,
@@ -77,11 +84,9 @@ def scan(
     seen = Seen(mounted=mounts.mount_points_below(root_fd))
 
     def settled() -> Iterator[tuple[int, str, os.stat_result]]:
-        for path, info in _files(root_fd, seen):
+        for path, info in _Walk(root_fd, selection, now_s, seen).data():
             mtime_ns = FileStat.of(info).mtime_ns
-            if not _is_data(path, extensions):
-                seen.other_files += 1
-            elif not is_settled(info, settle_s, now_s):
+            if not is_settled(info, settle_s, now_s):
                 seen.unsettled_files += 1
             elif after is None or (mtime_ns, path) > after:
                 seen.settled_files += 1
@@ -94,10 +99,12 @@ def scan(
     return seen
 
 
-def _is_data(path: str, extensions: tuple[str, ...]) -> bool:
-    """True for a file to archive, also under its hidden name."""
+def is_data(path: str, selection: Selection) -> bool:
+    """True for a file to archive, also under the hidden name that this program gave it."""
     name = original(path)
-    return path.endswith(extensions) if name is None else name == path or name.endswith(extensions)
+    if name == path:  # a hash: its ending is not known
+        return not is_hidden(path.rpartition("/")[0]) and selection.covers(path)
+    return selection.selects(path if name is None else name)
 
 
 def _waiting(path: str, info: os.stat_result) -> Waiting:
@@ -118,52 +125,124 @@ def is_settled(info: os.stat_result | FileStat, settle_s: float, now_s: float) -
     return all(abs(now_s - time_ns / 1e9) >= settle_s for time_ns in times_ns)
 
 
-def _files(root_fd: int, seen: Seen) -> Iterator[tuple[str, os.stat_result]]:
-    """Yield every regular file below the root; everything else is counted in ``seen``."""
-    directories = [""]
-    while directories:
-        path = directories.pop()
-        if path in seen.mounted:
-            seen.unlistable[f"{path}/"] = "another file system is mounted here: unmount it"
-            continue
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    """One look at every entry of the buffer. Only what is data is asked for its size and times."""
+
+    root_fd: int
+    selection: Selection
+    now_s: float
+    seen: Seen
+
+    def data(self) -> Iterator[tuple[str, os.stat_result]]:
+        """Yield the data files; everything else is counted in ``seen``.
+
+        Each directory is opened from the one above it, which is opened once for all of them.
+        """
+        below = [("", ["."])]
+        while below:
+            parent, names = below.pop()
+            try:
+                with paths.directory(self.root_fd, parent) as parent_fd:
+                    for name in names:
+                        path = "" if name == "." else _join(parent, name)
+                        yield from self._files_in(parent_fd, name, path, below)
+            except OSError as fault:
+                self._note_fault(parent, fault)
+
+    def _files_in(
+        self, parent_fd: int, base: str, path: str, below: list[tuple[str, list[str]]]
+    ) -> Iterator[tuple[str, os.stat_result]]:
         try:
-            yield from _files_in(root_fd, path, directories, seen)
-        except FileNotFoundError:
-            continue  # removed by the telescope since it was listed
+            fd = os.open(base, paths.DIRECTORY, dir_fd=parent_fd)
+            try:
+                with os.scandir(fd) as entries:
+                    if first := next(entries, None):
+                        yield from self._data_of(fd, path, chain((first,), entries), below)
+                    else:
+                        self.seen.empty.append(path)
+            finally:
+                os.close(fd)
         except OSError as fault:
-            if path == "lost+found" and isinstance(fault, PermissionError):
-                continue  # root's own, on every ext4 file system
-            seen.unlistable[f"{path}/"] = fault.strerror or str(fault)
+            self._note_fault(path, fault)
 
+    def _note_fault(self, path: str, fault: OSError) -> None:
+        if isinstance(fault, FileNotFoundError) or is_hidden(path):
+            return  # removed by the telescope since it was listed, or no data anyway
+        if path == "lost+found" and isinstance(fault, PermissionError):
+            return  # root's own, on every ext4 file system
+        self.seen.unlistable[f"{path}/"] = fault.strerror or str(fault)
 
-def _files_in(
-    root_fd: int, path: str, directories: list[str], seen: Seen
-) -> Iterator[tuple[str, os.stat_result]]:
-    with paths.directory(root_fd, path) as fd, os.scandir(fd) as entries:
+    def _data_of(
+        self,
+        fd: int,
+        path: str,
+        entries: Iterator[os.DirEntry[str]],
+        below: list[tuple[str, list[str]]],
+    ) -> Iterator[tuple[str, os.stat_result]]:
+        directories: list[str] = []
+        is_below_hidden = is_hidden(path)
         for entry in entries:
-            name = f"{path}/{entry.name}" if path else entry.name
+            name = _join(path, entry.name)
             if name == MARKER:
                 continue
             try:
-                info = _looked_at(fd, name, entry, directories, seen)
+                if info := self._looked_at(fd, name, entry, directories, is_below_hidden):
+                    yield name, info
             except OSError as fault:  # only this entry: the others are fine
-                seen.unlistable[name] = fault.strerror or str(fault)
-                continue
-            if info:
-                yield name, info
+                if not is_below_hidden:
+                    self.seen.unlistable[name] = fault.strerror or str(fault)
+        if directories:
+            below.append((path, directories))
+
+    def _looked_at(
+        self,
+        fd: int,
+        name: str,
+        entry: os.DirEntry[str],
+        directories: list[str],
+        is_below_hidden: bool,
+    ) -> os.stat_result | None:
+        """Return the stat of a data file; everything else is noted."""
+        if entry.is_dir(follow_symlinks=False):
+            if self._may_enter(name, entry.name, is_below_hidden):
+                directories.append(entry.name)
+        elif not entry.is_file(follow_symlinks=False):
+            self.seen.links_and_specials += 1
+        elif is_below_hidden or (entry.name[0] == "." and original(entry.name) is None):
+            self._count_hidden(fd, name, entry.name)
+        elif is_data(name, self.selection):
+            return _stat_entry(fd, entry.name)
+        elif self.selection.covers(name):
+            self.seen.other_files += 1
+        else:
+            self.seen.left_out += 1
+        return None
+
+    def _may_enter(self, path: str, base: str, is_below_hidden: bool) -> bool:
+        is_below_hidden = is_below_hidden or base[0] == "."
+        if not (is_below_hidden or self.selection.may_hold(path)):
+            self.seen.left_out += 1
+            return False
+        if path in self.seen.mounted:
+            if not is_below_hidden:
+                why = "another file system is mounted here: unmount it"
+                self.seen.unlistable[f"{path}/"] = why
+            return False
+        return True
+
+    def _count_hidden(self, fd: int, name: str, base: str) -> None:
+        self.seen.hidden_files += 1
+        if not name.endswith(self.selection.extensions):
+            return
+        info = _stat_entry(fd, base)
+        if info and is_settled(info, DAY_S, self.now_s):
+            self.seen.old_hidden_files += 1
+            self.seen.old_hidden += [name] if len(self.seen.old_hidden) < 3 else []
 
 
-def _looked_at(
-    fd: int, name: str, entry: os.DirEntry[str], directories: list[str], seen: Seen
-) -> os.stat_result | None:
-    """Return the stat of a regular file; everything else is noted."""
-    if entry.is_dir(follow_symlinks=False):
-        directories.append(name)
-    elif not entry.is_file(follow_symlinks=False):
-        seen.links_and_specials += 1
-    else:
-        return _stat_entry(fd, entry.name)
-    return None
+def _join(parent: str, name: str) -> str:
+    return f"{parent}/{name}" if parent else name
 
 
 def _stat_entry(fd: int, base: str) -> os.stat_result | None:
@@ -216,9 +295,13 @@ def original_of_hash(path: str, names: Iterable[str]) -> str | None:
 
 def is_present(root_fd: int, name: str) -> bool:
     """True if the buffer has a file of this name, hidden or not. Raises OSError."""
+    return any(_exists(root_fd, path) for path in (name, *hidden_paths(name)))
+
+
+def hidden_paths(name: str) -> tuple[str, str]:
+    """Return both hidden names that a file may have got."""
     parent, slash, base = name.rpartition("/")
-    bases = (base, f".{base}{SUFFIX}", _hashed(base))
-    return any(_exists(root_fd, f"{parent}{slash}{each}") for each in bases)
+    return f"{parent}{slash}.{base}{SUFFIX}", f"{parent}{slash}{_hashed(base)}"
 
 
 def _exists(root_fd: int, path: str) -> bool:
@@ -350,10 +433,11 @@ def _take_lease(fd: int) -> Writer:
     return Writer.NONE
 
 
-def _has_newer_beside(root_fd: int, waiting: Waiting, extensions: tuple[str, ...]) -> bool:
+def _has_newer_beside(root_fd: int, waiting: Waiting, selection: Selection) -> bool:
     parent = waiting.path.rpartition("/")[0]
     with paths.directory(root_fd, parent) as fd, os.scandir(fd) as entries:
-        others = (_stat_entry(fd, e.name) for e in entries if _is_data(e.name, extensions))
+        data = (e.name for e in entries if is_data(_join(parent, e.name), selection))
+        others = (_stat_entry(fd, name) for name in data)
         return any(FileStat.of(i).mtime_ns > waiting.stat.mtime_ns for i in others if i)
 
 
@@ -381,13 +465,20 @@ class Buffer:
     """The buffer, held open for one pass, with the rules of what is finished."""
 
     root_fd: int
-    extensions: tuple[str, ...]
+    selection: Selection
     settle_s: float
     trusts_leases: bool  # see buffer_writers.py
 
     def scan(self, now_s: float, at_most: int, after: tuple[int, str] | None = None) -> Seen:
         """See :func:`scan`."""
-        return scan(self.root_fd, self.extensions, self.settle_s, now_s, at_most, after)
+        return scan(self.root_fd, self.selection, self.settle_s, now_s, at_most, after)
+
+    def hidden_as(self, name: str) -> Iterator[Waiting]:
+        """Yield the file of this name where a crash left it under a hidden one. Raises OSError."""
+        for path in hidden_paths(name):
+            info = paths.stat(self.root_fd, path) if _exists(self.root_fd, path) else None
+            if info and st.S_ISREG(info.st_mode):
+                yield Waiting(name, FileStat.of(info), st.S_IMODE(info.st_mode), path)
 
     @contextmanager
     def finished(self, waiting: Waiting) -> Iterator[int]:
@@ -424,7 +515,7 @@ class Buffer:
             raise SourceBusy(shown(waiting.name), "it is too young to tell whether it is open")
         if is_settled(waiting.stat, DAY_S, now_s):
             return
-        if not _has_newer_beside(self.root_fd, waiting, self.extensions):
+        if not _has_newer_beside(self.root_fd, waiting, self.selection):
             raise SourceBusy(
                 shown(waiting.name), "it is the newest of its directory and may still be open"
             )

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 from poledata import db
 from poledata.archive.buffer import MARKER, Presence, is_present
+from poledata.archive.selection import Selection
 from poledata.config import Config
 from poledata.errors import FULL_ERRNOS, Refused
 from poledata.formatting import shown, unshown, utc_now
@@ -281,7 +282,8 @@ def presence(config: Config, conn: db.Connection) -> Iterator[Presence]:
 
 def in_the_buffer(config: Config, conn: db.Connection) -> frozenset[int]:
     """Return the ids of files that are known, not archived, and may still be in the buffer."""
-    names = db.files.unarchived(conn)
+    selection = Selection.of(config)  # a file that no pass takes from there any more is repaired
+    names = [(n, name) for n, name in db.files.unarchived(conn) if selection.selects(name)]
     if not names:
         return frozenset()
     with presence(config, conn) as buffer:

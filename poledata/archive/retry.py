@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from poledata import db
-from poledata.archive.buffer import Presence
+from poledata.archive.buffer import Presence, is_data
+from poledata.archive.selection import Selection
 from poledata.errors import FileFault, HitBug
 from poledata.formatting import seconds, shown, unshown
 from poledata.models import FileStat, Waiting
@@ -82,7 +83,13 @@ class Failures:
             self._pending.pop(name, None)
             self._noted.discard(name)
 
-    def forget_gone(self, presence: Presence) -> None:
-        """Drop the files that left the buffer without us."""
+    def forget_gone(self, presence: Presence, selection: Selection) -> None:
+        """Drop the files that left the buffer without us, or are no data any more."""
         names = [name for name in self._pending if not name.endswith("/")]
-        self.forget([name for name in names if presence.has_left(unshown(name))])
+        self.forget(
+            [
+                name
+                for name in names
+                if presence.has_left(unshown(name)) or not is_data(unshown(name), selection)
+            ]
+        )

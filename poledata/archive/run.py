@@ -17,14 +17,16 @@ from typing import TYPE_CHECKING
 
 from poledata import db
 from poledata.archive import buffer_marker, buffer_writers
-from poledata.archive.buffer import Buffer, Presence
+from poledata.archive.buffer import Buffer, Presence, Seen
+from poledata.archive.empty_directories import removable, remove
 from poledata.archive.pass_state import PassState, Tally, Watcher
 from poledata.archive.retry import Failures
+from poledata.archive.selection import Selection, old_hidden_text
 from poledata.config import Config
 from poledata.context import Context, must_fit_together
 from poledata.disks.disk_faults import DiskFaults
 from poledata.errors import UsageFault
-from poledata.formatting import utc_now
+from poledata.formatting import shown, utc_now
 from poledata.system import file_descriptors
 
 if TYPE_CHECKING:
@@ -57,7 +59,7 @@ def run_pass(
         proof = buffer_marker.prove(config, conn, buffer_fd, may_adopt)
         rule = buffer_writers.look(buffer_fd, config.remote_writers)
         settled_s = _settle_s(config, buffer_fd)
-        buffer = Buffer(buffer_fd, config.extensions, settled_s, rule.trusts_leases)
+        buffer = Buffer(buffer_fd, Selection.of(config), settled_s, rule.trusts_leases)
         failures = Failures(conn, is_dry)
         state = PassState(
             context, buffer, stop, watcher, Tally(), failures, DiskFaults(context), is_dry
@@ -177,13 +179,13 @@ class _Pass:
             self._work_through_the_buffer()
 
     def _forget_what_left(self) -> None:
-        presence = Presence.of(self._state.buffer.root_fd)
-        for about, step in (
-            ("files that left", self._note_what_left),
-            ("failed files", self._state.failures.forget_gone),
-        ):
-            with self._findings.isolated(about):
-                step(presence)
+        presence, selection = Presence.of(self._state.buffer.root_fd), self._state.buffer.selection
+        with self._findings.isolated("files that left"):
+            self._note_what_left(presence)
+        with self._findings.isolated("failed files"):
+            self._state.failures.forget_gone(presence, selection)
+        with self._findings.isolated("trees that are left alone"):
+            self._give_names_back()
 
     def _note_what_left(self, presence: Presence) -> None:
         """Note files as removed if a crash came before that."""
@@ -193,6 +195,21 @@ class _Pass:
         if left := [name for name in names if presence.has_left(name)]:
             with db.transaction(self._conn):
                 db.files.note_removed(self._conn, left, utc_now())
+
+    def _give_names_back(self) -> None:
+        """Give files their names back that a crash left hidden in trees which are not scanned."""
+        buf = self._state.buffer
+        for name in db.files.archived_but_not_removed(self._conn):
+            if self._state.is_dry or buf.selection.selects(name):
+                continue
+            try:
+                for hidden in buf.hidden_as(name):
+                    from poledata.archive.removal import give_name_back  # slow to load, and rare
+
+                    why = "; ".join(give_name_back(buf, hidden).refusals)
+                    log.warning("%s was left hidden: %s", shown(name), why or "it is back")
+            except OSError as fault:
+                log.warning("%s may be left hidden: %s", shown(name), fault)
 
     def _work_through_the_buffer(self) -> None:
         after, state = None, self._state
@@ -204,8 +221,19 @@ class _Pass:
             if seen.waiting:
                 self._batches.work_through(seen.waiting, self._may_go_on, self._give_way)
             if seen.is_whole:
+                self._look_at_what_stays(seen)
                 return
             after = seen.waiting[-1].age_key
+
+    def _look_at_what_stays(self, seen: Seen) -> None:
+        state, empty_for_s = self._state, self._config.empty_directories_s
+        if empty_for_s:
+            may_go = removable(seen.empty, state.buffer.selection)
+            remove(state.buffer.root_fd, may_go, empty_for_s, time.time(), state.is_dry)
+        if text := old_hidden_text(list(map(shown, seen.old_hidden)), seen.old_hidden_files):
+            self._findings.note("hidden-files", "buffer", text, value=float(seen.old_hidden_files))
+        else:
+            self._findings.clear(["hidden-files"], "buffer")
 
     @cached_property
     def _batches(self) -> Batches:
@@ -219,8 +247,16 @@ class _Pass:
         if self._may_go_on():
             with self._findings.isolated("copies of the database"):
                 self._state.disks.keep_catalogs()
+            with self._findings.isolated("the links in ViewLocation"):
+                self._maintain_view()
         with self._findings.isolated("failing disks"):
             self._state.disks.end_of_pass()
+
+    def _maintain_view(self) -> None:
+        if self._config.view:
+            from poledata.disks import view  # an idle pass without links does not load it
+
+            view.maintain(self._state.context)
 
     def _forget_what_was_closed(self) -> None:
         """Clear the findings of files that are no longer open for writing, or gone."""

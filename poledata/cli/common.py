@@ -30,9 +30,9 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 # --- arguments ----------------------------------------------------------------------------
 
 
-def command() -> Callable[[Callable[..., ExitCode]], click.Command]:
+def command(name: str | None = None) -> Callable[[Callable[..., ExitCode]], click.Command]:
     """Make a sub-command of a function: it has its name, and takes the common options."""
-    return lambda function: click.command()(app.common_options(function))
+    return lambda function: click.command(name)(app.common_options(function))
 
 
 def _not_blank(_ctx: click.Context, _option: click.Parameter, why: str | None) -> str | None:

@@ -8,6 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -26,10 +27,13 @@ from poledata.cli.common import (
 from poledata.disks import lifecycle
 from poledata.errors import ExitCode, UsageFault
 from poledata.formatting import DAY_S, is_utf8, people_time, seconds, shown, size_text, unshown, utc
+from poledata.maintenance import content
 from poledata.maintenance import locate as locating
 from poledata.maintenance import repair as repairing
 from poledata.maintenance import restore as restoring
 from poledata.maintenance import verify as verifying
+from poledata.models import ContentResult
+from poledata.settings import duration_s, lacks_unit
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +128,34 @@ def print_verdict(verdict: verifying.VerifyResult) -> None:
     click.echo(f"{verdict.label}: {good}, {bad}, {odd}{left}")
 
 
+# --- check-content ------------------------------------------------------------------------
+
+
+@command("check-content")
+@duration_option("End after this time, for example 1h; the next run goes on from there.")
+def check_content(how_long: float | None) -> ExitCode:
+    """Run CheckContent on archived files that it has not read yet, on their primary copies.
+
+    For cron at night, at low priority. A result never decides whether a file is kept or removed.
+    """
+    stop, suspect, unchecked, ok = app.stop_on_signals(), 0, 0, 0
+    with context_of_command(turn=False) as context:
+        if not context.config.check_content:
+            raise UsageFault(f"{context.config.path}: CheckContent names no check.")
+        _lower_priority()
+        over = stop if how_long is None else _TimeLimit(stop, how_long)
+        for one in content.check_content(context, over):
+            ok += one.result == ContentResult.OK
+            suspect += one.result == ContentResult.SUSPECT
+            unchecked += one.result == ContentResult.NOT_CHECKED
+            if one.detail:
+                click.echo(f"{one.name}: {one.result.upper()}: {one.detail}")
+    app.echo(f"Content: {ok} ok, {suspect} suspect, {unchecked} could not be checked.")
+    if stop.is_set():
+        return ExitCode.INTERRUPTED
+    return ExitCode.LOOK if suspect or unchecked else ExitCode.DONE
+
+
 # --- repair -------------------------------------------------------------------------------
 
 
@@ -173,14 +205,39 @@ def _print_done(outcome: repairing.RepairResult, label: str | None) -> None:
 # --- locate and restore -------------------------------------------------------------------
 
 
+def _since(_ctx: click.Context, _option: click.Parameter, text: str | None) -> str | None:
+    """Return a time as the database has it. Raises UsageFault."""
+    if text is None:
+        return None
+    try:
+        at = datetime.fromisoformat(text.replace("Z", "+00:00"))
+        return utc((at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp())
+    except ValueError:
+        pass
+    try:
+        if lacks_unit(text):
+            raise ValueError
+        return utc(time.time() - duration_s(text))
+    except ValueError as fault:
+        example = "2026-12-01, 2026-12-01T14:00:00Z or 24h"
+        raise UsageFault(f"--since: {text} is not a time; write it like {example}.") from fault
+
+
 @command()
-@click.argument("patterns", metavar="PATTERN…", nargs=-1, required=True)
+@click.argument("patterns", metavar="[PATTERN…]", nargs=-1)
+@click.option("--since", metavar="TIME", callback=_since, help="Only files archived since then.")
 @JSON
-def locate(patterns: tuple[str, ...], as_json: bool) -> ExitCode:
-    """Where files are: a glob on their names (quote it), or a part of one. No disk is needed."""
+def locate(patterns: tuple[str, ...], since: str | None, as_json: bool) -> ExitCode:
+    """Where files are: a glob on their names (quote it), or a part of one. No disk is needed.
+
+    With --since no PATTERN is needed. TIME is of UTC (2026-12-01, 2026-12-01T14:00:00Z), or how
+    long ago it is (24h). The files come in the order in which they were archived.
+    """
+    if not patterns and since is None:
+        raise UsageFault("Name a PATTERN, or a time: --since 24h.")
     config = app.load_config()
     with db.connect(config.db_path, read_only=True, is_long=True) as conn:
-        answer = locating.locate(config, conn, map(_meant, patterns))
+        answer = locating.locate(config, conn, map(_meant, patterns), since)
     if as_json:
         print_json(answer.files)
     else:
@@ -204,7 +261,8 @@ def _meant(text: str) -> str:
 
 def _print_located(one: locating.Located) -> None:
     since = "not archived yet" if one.archived_at is None else f"archived {one.archived_at}"
-    click.echo(f"{one.name}  {size_text(one.size_bytes)}, {since}")
+    content = "" if one.content == ContentResult.NOT_CHECKED else f", content {one.content}"
+    click.echo(f"{one.name}  {size_text(one.size_bytes)}, {since}{content}")
     for place in one.places:
         read = "never read back"
         if place.verified_at is not None:

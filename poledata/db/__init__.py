@@ -6,6 +6,7 @@ changes rows is called inside a transaction; none is open while a file is read o
 """
 
 from poledata.db import (
+    content,
     copies,
     database_files,
     disks,
@@ -23,6 +24,7 @@ from poledata.db.sqlite import Connection, transaction
 
 __all__ = ["Connection", "connect", "connect_again", "copies", "database_files", "disks", "files"]
 __all__ += [
+    "content",
     "findings",
     "notices",
     "passes",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sqlite3
 from array import array
+from collections.abc import Iterator, Sequence
 
 from poledata.db.sqlite import Connection
 from poledata.models import CopyOnDisk, CopyState, Disk, Role, VerifiedBy
@@ -63,6 +65,29 @@ def file_on(conn: Connection, disk: Disk, name: str) -> CopyOnDisk | None:
         (disk.id, name),
     ).fetchone()
     return _on_disk(row) if row else None
+
+
+def best_copies(
+    conn: Connection, disk_ids: Sequence[int], since: str
+) -> Iterator[tuple[str, int | None]]:
+    """Yield the name of each file archived since then, and the disk of its newest good copy.
+
+    Only these disks count, a primary before a copy; None: the file has no good copy on them.
+    """
+    after, ids = 0, json.dumps(list(disk_ids))
+    while True:
+        rows = conn.execute(
+            "SELECT f.id, f.name, (SELECT c.disk_id FROM copies c JOIN disks d ON d.id = c.disk_id "
+            "WHERE c.file_id = f.id AND c.state = 'good' "
+            "AND d.id IN (SELECT value FROM json_each(?)) "
+            "ORDER BY d.role = 'primary' DESC, c.written_at DESC, d.id DESC LIMIT 1) FROM files f "
+            "WHERE f.id > ? AND f.archived_at >= ? ORDER BY f.id LIMIT 10000",
+            (ids, after, since),
+        ).fetchall()
+        yield from ((row[1], row[2]) for row in rows)
+        if not rows:
+            return
+        after = rows[-1][0]
 
 
 def copies_on(conn: Connection, disk: Disk) -> list[CopyOnDisk]:

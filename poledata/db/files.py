@@ -40,6 +40,12 @@ def find_files(conn: Connection, pattern: str) -> Iterator[KnownFile]:
     return (_known_file(conn, row) for row in rows)
 
 
+def archived_since(conn: Connection, since: str) -> Iterator[KnownFile]:
+    """Yield files that were archived at that time or later, the earliest first."""
+    rows = conn.execute(f"{_FILES} WHERE archived_at >= ? ORDER BY archived_at, name", (since,))
+    return (_known_file(conn, row) for row in rows)
+
+
 def _known_file(conn: Connection, row: sqlite3.Row) -> KnownFile:
     copies = conn.execute(
         f"SELECT {DISK_COLUMNS}, c.state, c.mtime_ns, c.written_at, c.verified_at, c.verified_by "

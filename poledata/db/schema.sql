@@ -191,6 +191,14 @@ CREATE TABLE buffers (
     why        TEXT NOT NULL
 );
 
+-- What CheckContent found in a file: can its own program read it? No decision rests on it.
+CREATE TABLE content_checks (
+    file_id    INTEGER PRIMARY KEY REFERENCES files (id),
+    checked_at TEXT NOT NULL,
+    result     TEXT NOT NULL CHECK (result IN ('ok', 'suspect', 'not checked')),
+    detail     TEXT                               -- what the program wrote
+);
+
 -- Passes that did something.
 CREATE TABLE passes (
     id             INTEGER PRIMARY KEY,

@@ -73,3 +73,11 @@ CREATE TABLE receipts (
     extra       INTEGER NOT NULL,                 -- on the disk, and not on the list
     UNIQUE (disk_id, checked_at)
 );
+
+-- What CheckContent found in a file: can its own program read it? No decision rests on it.
+CREATE TABLE content_checks (
+    file_id    INTEGER PRIMARY KEY REFERENCES files (id),
+    checked_at TEXT NOT NULL,
+    result     TEXT NOT NULL CHECK (result IN ('ok', 'suspect', 'not checked')),
+    detail     TEXT                               -- what the program wrote
+);

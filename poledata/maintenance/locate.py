@@ -44,6 +44,7 @@ class Located:
     sha512: str
     archived_at: str | None
     places: tuple[CopyPlace, ...]
+    content: str  # what CheckContent found: ok, suspect, not checked
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,19 +55,28 @@ class Answer:
     unmatched: tuple[str, ...]
 
 
-def locate(config: Config, conn: db.Connection, patterns: Iterable[str]) -> Answer:
-    """Return every file whose name matches; from the database alone, no disk is touched."""
+def locate(
+    config: Config, conn: db.Connection, patterns: Iterable[str], since: str | None = None
+) -> Answer:
+    """Return every file whose name matches; from the database alone, no disk is touched.
+
+    With ``since`` only files that were archived then or later, in this order; without patterns all.
+    """
     mounted = mounts.mounted_places() if config.require_mount else None
     files: dict[int, KnownFile] = {}
     unmatched = []
+    new = {known.id: known for known in db.files.archived_since(conn, since)} if since else None
+    patterns = tuple(patterns)
     for pattern in patterns:
         found = {known.id: known for known in _matching(conn, pattern)}
         files |= found
         if not found:
             unmatched.append(pattern)
+    if new is not None:
+        files = {n: known for n, known in new.items() if not patterns or n in files}
     disks = {copy.disk.id: copy.disk for known in files.values() for copy in known.copies}
     where = {disk.id: _where(config, conn, disk, mounted) for disk in disks.values()}
-    return Answer(tuple(_located(known, where) for known in files.values()), tuple(unmatched))
+    return Answer(tuple(_located(conn, known, where) for known in files.values()), tuple(unmatched))
 
 
 def _matching(conn: db.Connection, pattern: str) -> list[KnownFile]:
@@ -83,7 +93,7 @@ def as_glob(pattern: str) -> str:
     return pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
 
 
-def _located(known: KnownFile, where: dict[int, str]) -> Located:
+def _located(conn: db.Connection, known: KnownFile, where: dict[int, str]) -> Located:
     copies = sorted(known.copies, key=lambda copy: copy.disk.role is Role.COPY)
     places = tuple(
         CopyPlace(
@@ -98,7 +108,10 @@ def _located(known: KnownFile, where: dict[int, str]) -> Located:
         )
         for copy in copies
     )
-    return Located(shown(known.name), known.size_bytes, known.sha512, known.archived_at, places)
+    content = db.content.result(conn, known.id).value
+    return Located(
+        shown(known.name), known.size_bytes, known.sha512, known.archived_at, places, content
+    )
 
 
 def _where(config: Config, conn: db.Connection, disk: Disk, mounted: frozenset[str] | None) -> str:

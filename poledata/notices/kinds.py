@@ -121,6 +121,13 @@ KINDS = {
         ("Find it: ls -b shows odd characters.",
          "Rename it with the consent of whoever writes the data: mv -n"),
     ),
+    "hidden-files": Kind(
+        _W, "hidden files with data's ending lie in the buffer", "hidden files lie in the buffer",
+        "The files are in the buffer, untouched; no pass archives or removes them.",
+        ("Find them: find BUFFER -name '.*' (BUFFER: the buffer's directory).",
+         "A transfer that broke off? Run it again, then remove what it left.",
+         "It is data? Rename it without the dot: the next pass archives it."),
+    ),
     "disk-missing": Kind(
         _W, "the disk in use is not there", "disks in use are not there",
         f"{_ON_DISKS} What is on it has its other copy elsewhere.",
@@ -257,6 +264,13 @@ KINDS = {
         ("Ask the people up north: did the crate arrive, and is check-disk running?",
          "When the receipt comes: data_manager.py received and its file.",
          "Until then keep the disks with the other copies of its files."),
+    ),
+    "content-suspect": Kind(
+        _W, "can't be read by its own program", "archived files can't be read by their program",
+        "It is on both disks exactly as it came; nothing was changed or removed.",
+        ("Tell the people who write the data: was that file cut off?",
+         "All files at once? The check itself may be broken: run it by hand.",
+         "Known? data_manager.py ack content-suspect and the name, with --for 365d."),
     ),
     "disk-closed": Kind(
         _I, "is full and closed: take it out", "disks are closed: take them out",

@@ -24,7 +24,7 @@ PAGER_CHARACTERS = 1000
 _REST = "\n… the rest: data_manager.py status"
 _ONE_LINE_CHARACTERS = 150  # of one among many
 QUIET_FIRST_S, QUIET_LAST_S = 3600.0, 86_400.0
-OF_FILES = (*FILE_KINDS, "copy-damaged")  # there may be thousands of them
+OF_FILES = (*FILE_KINDS, "copy-damaged", "content-suspect")  # there may be thousands of them
 MOST_MESSAGES, MOST_WITHIN_S = 3, 10_800.0  # about one of these kinds within this time
 
 

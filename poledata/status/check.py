@@ -5,6 +5,7 @@ Nothing is changed.
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
 import stat
@@ -17,6 +18,7 @@ from pathlib import Path
 from poledata import db
 from poledata.archive import buffer, buffer_marker, buffer_writers
 from poledata.archive.buffer_writers import WriterRule
+from poledata.archive.selection import Selection
 from poledata.config import Config, Secrets
 from poledata.disks import free_space
 from poledata.disks.identity import HeldDisk
@@ -195,7 +197,11 @@ def _buffer(config: Config, conn: db.Connection) -> Iterator[CheckFinding]:
 def _buffer_files(config: Config, fd: int) -> Iterator[CheckFinding]:
     rule = buffer_writers.look(fd, config.remote_writers)
     settle_s = buffer_marker.settle_s(config.settle_s, fd)
-    seen = buffer.scan(fd, config.extensions, settle_s, time.time(), FILES_TO_SCAN)
+    seen = buffer.scan(fd, Selection.of(config), settle_s, time.time(), FILES_TO_SCAN)
+    for tree in config.include:
+        if tree != "*" and not any(glob.iglob(tree, root_dir=config.buffer)):
+            text = f"nothing in {shown(str(config.buffer))} is called {shown(tree)}; is it right?"
+            yield _fault(f"Include: {text}")
     for name, why in seen.unlistable.items():
         yield _fault(f"buffer: {shown(name)} can't be listed ({why})")
     for path in sorted({file.name.rpartition("/")[0] for file in seen.waiting} | {""}):

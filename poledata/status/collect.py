@@ -12,6 +12,7 @@ from itertools import groupby
 from poledata import db
 from poledata.archive import buffer, buffer_marker, buffer_writers
 from poledata.archive.buffer import Seen
+from poledata.archive.selection import Selection
 from poledata.config import Config
 from poledata.context import is_here, places_here
 from poledata.db.sqlite import Connection
@@ -55,6 +56,7 @@ def gather(config: Config, conn: Connection, seen: BufferLook) -> tuple[Status, 
         buffer=seen.status,
         disks=tuple(_disks(config, conn, archived, now_s)),
         archived=archived,
+        content=db.content.counts(conn) if config.check_content else None,
         lacking_copies=buffer_marker.count_lacking(config, conn),
         confirmed_files=db.shipments.count_confirmed(conn),
         without_good_copy=db.copies.count_without_good_copy(conn),
@@ -241,7 +243,7 @@ def look_at_buffer(config: Config, conn: Connection, seen: Seen | None = None) -
 
 def _scan(config: Config, fd: int) -> Seen:
     settle_s = buffer_marker.settle_s(config.settle_s, fd)
-    return buffer.scan(fd, config.extensions, settle_s, time.time(), at_most=1)
+    return buffer.scan(fd, Selection.of(config), settle_s, time.time(), at_most=1)
 
 
 def _buffer_content(config: Config, fd: int, seen: Seen, without_marker: str | None) -> BufferLook:
@@ -255,6 +257,8 @@ def _buffer_content(config: Config, fd: int, seen: Seen, without_marker: str | N
         unfinished_files=seen.unsettled_files,
         other_files=seen.other_files,
         links_and_specials=seen.links_and_specials,
+        hidden_files=seen.hidden_files,
+        left_out=seen.left_out,
         oldest_at_s=oldest.stat.mtime_ns / 1e9 if oldest else None,
         oldest_here_since_s=oldest.stat.ctime_ns / 1e9 if oldest else None,
         lease_can_be_had=buffer.lease_can_be_had(fd, oldest, _cron_uid(config)) if oldest else None,

@@ -469,6 +469,7 @@ def _delivery(status: Status, _: ArchiveEvidence) -> Iterator[ArchiveCondition]:
 FOUND_KINDS = (
     *("no-disk", "copy-damaged", "no-good-copy", "name-conflict", "opened-at-removal"),
     *("file-open-long", "disk-differs", "disk-closed", "database-error", "config-error"),
+    *("hidden-files", "content-suspect"),
     *("pass-crashed", *DISK_KINDS, *SMART_KINDS),
 )
 # Each row, and the kinds of notices that it alone decides.

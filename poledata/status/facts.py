@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from poledata.models import (
+    ContentCounts,
     Disk,
     Finding,
     HealthCheck,
@@ -52,6 +53,8 @@ class BufferStatus:
     unfinished_files: int = 0
     other_files: int = 0
     links_and_specials: int = 0
+    hidden_files: int = 0  # a part of their path begins with a dot
+    left_out: int = 0  # files and whole directories that Include and Exclude leave out
     oldest_at_s: float | None = None
     oldest_here_since_s: float | None = None  # since when it has been in the buffer as it is
     lease_can_be_had: bool | None = None  # None: there is no file to try it with
@@ -106,6 +109,7 @@ class Status:
     at_work: str | None = None  # the command line of the pass at work
     lock_holder: str | None = None  # a process that is no pass, but holds the lock of passes
     confirmed_files: int = 0  # with a copy that a receipt from up north confirms
+    content: ContentCounts | None = None  # None: CheckContent names no check
     without_good_copy: int = 0  # files with copies, none of which is good
     pause: Pause | None = None
     undelivered: tuple[Undelivered, ...] = ()

@@ -109,6 +109,9 @@ def archive_facts(status: Status) -> Iterator[Fact]:
     )
     if verified := "; ".join(_verified(status)):
         yield Fact("Verified", (verified,))
+    if content := status.content:
+        text = f"{content.ok} ok, {content.suspect} suspect, {content.not_checked} not checked"
+        yield Fact("Content", (text,))
     yield Fact("Last pass", (_pass_text(status),))
     if pause := status.pause:
         since = people_time(seconds(pause.started_at), status.at_s)
@@ -130,10 +133,16 @@ def _buffer_facts(status: Status) -> Iterator[Fact]:
             f"{buf.finished_files} finished files wait ({size_text(buf.finished_bytes)}"
             f"{oldest or ''}); {buf.used_percent:.0f} % of the room is used",
             f"{buf.unfinished_files} unfinished; not ours: {buf.other_files} files of other "
-            f"extensions, {buf.links_and_specials} links and special files",
+            f"extensions, {buf.links_and_specials} links and special files{_left_out_text(buf)}",
             _writers_text(buf),
         ),
     )
+
+
+def _left_out_text(buf: BufferStatus) -> str:
+    hidden = f", {buf.hidden_files} hidden files" if buf.hidden_files else ""
+    left_out = f", {buf.left_out} left out by Include and Exclude" if buf.left_out else ""
+    return hidden + left_out
 
 
 def _writers_text(buf: BufferStatus) -> str:

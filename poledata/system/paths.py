@@ -18,7 +18,7 @@ from poledata.errors import NO_SUCH_ERRNOS
 READ_AHEAD_BYTES = 4 * 1024**2
 _RENAME_NOREPLACE = 1  # linux/fs.h
 
-_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @contextmanager
@@ -30,7 +30,7 @@ def directory(root_fd: int, path: str) -> Iterator[int]:
     first, *rest = path.split("/")
     if path:
         _must_be_plain(first)
-    fd = os.open(first or ".", _DIRECTORY, dir_fd=root_fd)
+    fd = os.open(first or ".", DIRECTORY, dir_fd=root_fd)
     try:
         for part in rest:
             fd = _step(fd, part)
@@ -45,7 +45,7 @@ def _step(fd: int, part: str) -> int:
     If this fails the first stays open: its caller closes it.
     """
     _must_be_plain(part)
-    below = os.open(part, _DIRECTORY, dir_fd=fd)
+    below = os.open(part, DIRECTORY, dir_fd=fd)
     os.close(fd)
     return below
 

@@ -17,6 +17,7 @@ from poledata.archive.removal import (
     Removal,
     RemovalResult,
 )
+from poledata.archive.selection import Selection
 from poledata.disks import bag, manifest
 from poledata.disks.identity import HeldDisk
 from poledata.errors import DiskRefused
@@ -118,7 +119,7 @@ def made(root: Path) -> Iterator[Station]:
             copies.append((disk, Written(_read_back(copy, sha512), line)))
         db.files.register(conn, NAME, sha512, stat, copies, AT)
         fds["buffer"] = os.open(root / "buffer", os.O_RDONLY)
-        buffer = Buffer(fds["buffer"], (".g3",), 0.0, True)
+        buffer = Buffer(fds["buffer"], Selection((".g3",)), 0.0, True)
         yield Station(root, conn, buffer, Waiting(NAME, stat, 0o644), sha512, {}, fds)
     for fd in fds.values():
         os.close(fd)

@@ -36,6 +36,44 @@ def locate(world: World, *args: str, check: int = 0) -> Run:
 # --- locate -------------------------------------------------------------------------------
 
 
+def test_since_lists_what_was_archived_then_or_later_in_this_order(world: World) -> None:
+    """To the second, with or without patterns; a time of UTC, or how long ago."""
+    for name in NAMES:
+        world.put(name)
+    world.generate()
+    world.run_pass(check=0)
+    days = dict(zip(NAMES, ("2026-11-22", "2026-11-23", "2026-11-21"), strict=True))
+    for name, day in days.items():
+        world.sql("UPDATE files SET archived_at = ? WHERE name = ?", f"{day}T10:00:00Z", name)
+
+    def new(*args: str) -> list[str]:
+        return [one["name"] for one in locate(world, *args, "--json").json()]
+
+    assert new("--since", "2026-11-21") == [NAMES[2], NAMES[0], NAMES[1]]
+    assert new("--since", "2026-11-22T10:00:00Z") == [NAMES[0], NAMES[1]]
+    assert new("--since", "2026-11-22T11:00:00+01:00") == [NAMES[0], NAMES[1]]
+    assert new("--since", "2026-11-22T10:00:01Z") == [NAMES[1]]
+    assert new("--since", "2026-11-21", "0000.g3") == [NAMES[0], NAMES[1]]
+    assert new("--since", "2100-01-01") == []
+    assert len(new("--since", "36500d")) == 3
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        ((), "Name a PATTERN, or a time: --since 24h."),
+        (("--since", "noon"), "--since: noon is not a time; write it like 2026-12-01, "),
+        (("--since", "24"), "--since: 24 is not a time; write it like 2026-12-01, "),
+    ],
+)
+def test_locate_asks_for_a_pattern_or_a_time(
+    world: World, args: tuple[str, ...], says: str
+) -> None:
+    """Wrong usage, exit 2."""
+    world.generate()
+    assert says in locate(world, *args, check=2).err
+
+
 def test_it_says_of_each_copy_disk_state_place_and_when_it_was_read(world: World) -> None:
     """Label, role, serial; mounted where, on the shelf, or shipped when."""
     filled(world, *NAMES)

@@ -61,6 +61,9 @@ def test_four_lines_are_a_configuration_and_the_rest_has_defaults(write: Write) 
         db_path=top / "db/pole_data.sqlite",
         buffer=top / "buffer",
         extensions=(".g3",),
+        include=("*",),
+        exclude=(),
+        empty_directories_s=0,
         mount_patterns=(f"{top}/disks/{{label}}",),
         primary_prefix="P",
         copy_prefix="S",
@@ -77,9 +80,11 @@ def test_four_lines_are_a_configuration_and_the_rest_has_defaults(write: Write) 
         repeat_notices_s=24 * 3600,
         verify_every_s=30 * 86400,
         receipt_expected_s=0,
+        check_content=(),
         log_file=top / "db/data_manager.log",
         status_page=None,
         metrics_file=None,
+        view=None,
         secrets=Secrets(),
         warnings=(),
     )
@@ -94,7 +99,9 @@ def test_every_key_is_read_whatever_its_case_and_section(write: Write) -> None:
         "BufferFullPercent": "70.5 %", "SpareDisksLow": "0", "RepeatNotices": "1 d",
         "ReceiptExpected": "120 d",
         "VerifyEvery": "2 w", "StatusPage": "db/s.html", "MetricsFile": "None",
-        "RemoteWriters": "NO",
+        "RemoteWriters": "NO", "Include": "fullrate/, down*/RCW38", "Exclude": "fullrate/test",
+        "RemoveEmptyDirectories": "7 d", "ViewLocation": "view",
+        "CheckContent": "\n g3: spt3g-verify {path}\n g3.gz: sh -c 'zcat {path}'",
     }  # fmt: skip
     text = "\ufeff" + "".join(
         f"[DEFAULT]\r\n{key}: {value}\r\n[other]\r\n" for key, value in (LINES | given_keys).items()
@@ -104,11 +111,18 @@ def test_every_key_is_read_whatever_its_case_and_section(write: Write) -> None:
     assert load(path, {}) == replace(
         load(write(), {}),
         primary_prefix="A", copy_prefix="B", require_mount=False, delete_from_buffer=False,
-            accept_unidentified=True, smart_devices=(("/dev/sg2", "cciss,0"),),
-            remote_writers=RemoteWriters.NO,
+            include=("fullrate", "down*/RCW38"), exclude=("fullrate/test",),
+            empty_directories_s=7 * 86400, accept_unidentified=True,
+            smart_devices=(("/dev/sg2", "cciss,0"),),
+        remote_writers=RemoteWriters.NO,
         min_free_bytes=2**30, settle_s=120, no_new_files_after_s=0, log_file=top / "x.log",
         buffer_full_percent=70.5, spare_disks_low=0, repeat_notices_s=86400,
-        verify_every_s=14 * 86400, receipt_expected_s=120 * 86400, status_page=top / "db/s.html",
+        verify_every_s=14 * 86400, receipt_expected_s=120 * 86400,
+        check_content=(
+            (".g3", ("spt3g-verify", "{path}")), (".g3.gz", ("sh", "-c", "zcat {path}")),
+        ),
+        status_page=top / "db/s.html", view=top / "view",
+        warnings=(f"ViewLocation: there is no directory {top}/view; make it",),
     )  # fmt: skip
     assert {*LINES, *given_keys} >= {key.name for key in KEYS} - {"PrimaryPrefix", "CopyPrefix"}
 
@@ -179,6 +193,16 @@ def test_two_dots_behind_a_symlink_lead_where_the_system_goes(write: Write, tmp_
         ({"Extension": "..g3"}, 'Extension: ".g3" is no extension; write it like g3, g3.gz'),
         ({"Extension": "g3 # data"},
          "Extension: has a comment behind the value; give the comment a line of its own"),
+        ({"Include": "fullrate, /buffer/down"},
+         'Include: "/buffer/down" is not a tree; write a path below the buffer, without a part '
+         "that begins with a dot: fullrate"),
+        ({"Exclude": "a/../b"},
+         'Exclude: "a/../b" is not a tree; write a path below the buffer, without a part '
+         "that begins with a dot: fullrate"),
+        ({"Include": "none"},
+         "Include: none would archive nothing; write * for the whole buffer"),
+        ({"CheckContent": "g3: spt3g-verify"},
+         'CheckContent: "g3: spt3g-verify" is no check; write it like g3: spt3g-verify {path}'),
         ({"LogFile": '"x.log"'}, 'LogFile: "x.log" stands in quotes; write it without them'),
         ({"LogFile": "x\a.log"},
          'LogFile: "x\\x07.log" holds a character that can\'t be printed; remove it'),
@@ -546,24 +570,30 @@ def test_the_shipped_sample_is_valid_and_on_stand_ins(tmp_path: Path) -> None:
 
 
 def test_the_example_for_real_disks_shows_every_key_and_its_default(write: Write) -> None:
-    """Four lines to edit; what is commented out is what holds anyway."""
+    """Four lines to edit, and the trees; what is commented out is what holds anyway."""
     text = (ROOT / "examples/spt.config").read_text()
     shown = dict(re.findall(r"^#?(\w+) = (.*)$", text, re.MULTILINE))
-    assert list(re.findall(r"^(\w+) =", text, re.MULTILINE)) == list(LINES)
+    assert list(re.findall(r"^(\w+) =", text, re.MULTILINE)) == [*LINES, "Include"]
+    assert shown.pop("Include") == "fullrate, downsampled"
+    text = text.replace("\nInclude =", "\n#Include =").replace("fullrate, downsampled", "*")
+    shown["Include"] = "*"
     assert shown.keys() == {key.name for key in KEYS}
-    free = {*LINES, "LogFile", "StatusPage", "MetricsFile"}
+    free = {*LINES, "LogFile", "StatusPage", "MetricsFile", "ViewLocation"}
     assert all(shown[key.name] == key.default for key in KEYS if key.name not in free)
     for there, here in (("/var/lib/pole-data", "db"), ("/buffer", "buffer"), ("/spt_d", "d")):
         text = re.sub(f"= {there}", f"= {here}", text)
     four_lines = load(write(text), {})
     assert four_lines == load(write(), {})
     uncommented = load(write(re.sub(r"^#(\w+ = )", r"\1", text, flags=re.MULTILINE)), {})
-    assert replace(uncommented, status_page=None, metrics_file=None) == four_lines
+    assert (
+        replace(uncommented, status_page=None, metrics_file=None, view=None, warnings=())
+        == four_lines
+    )
 
 
 def test_each_key_sets_one_field_and_says_what_it_means() -> None:
     """The table is complete: Config has no field that no key sets."""
     fields = {key.sets for key in KEYS}
     assert fields == {*Config.__dataclass_fields__} - {"path", "secrets", "warnings"}
-    assert len(KEYS) == len(fields) == 21
+    assert len(KEYS) == len(fields) == 27
     assert all(key.meaning for key in KEYS)

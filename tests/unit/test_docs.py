@@ -44,7 +44,7 @@ SOURCES = sorted((*MODULES, *(REPO / name for name in SCRIPTS)))
 # Where the documents put things: the first part of every absolute path in them.
 PLACES = {"opt", "var", "etc", "usr", "sbin", "bin", "proc", "dev", "mnt"}
 
-PLACES |= {"buffer", "spt_disks", "root"}
+PLACES |= {"buffer", "spt_data", "spt_disks", "root"}
 
 CONFIG = ["--config", "/opt/spt/spt.config"]
 FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)

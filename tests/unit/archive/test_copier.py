@@ -22,6 +22,7 @@ import pytest
 from poledata.archive import copier, disk_writer
 from poledata.archive.buffer import Buffer
 from poledata.archive.copier import Result, copy_batch
+from poledata.archive.selection import Selection
 from poledata.disks import bag
 from poledata.errors import CopyMismatch, FileFault, NameConflict, SourceChanged, Stopped
 from poledata.models import MANIFEST, CopyTarget, FileStat, Job, Role, Waiting, Written
@@ -39,7 +40,7 @@ class Bench:
         self.buffer_path, self.roots = root / "buffer", {role: root / role.value for role in Role}
         for path in (self.buffer_path, *self.roots.values()):
             path.mkdir()
-        self.buffer = Buffer(self._open(self.buffer_path, down), (".g3",), 0.0, True)
+        self.buffer = Buffer(self._open(self.buffer_path, down), Selection((".g3",)), 0.0, True)
         self.targets = [
             CopyTarget(role, role.value, self._open(path, down), direct=False)
             for role, path in self.roots.items()
