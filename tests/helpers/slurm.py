@@ -70,7 +70,9 @@ class Slurm:
         for command in (munged, ["slurmctld", "-D", "-i"], ["slurmd", "-D"]):
             with (self.root / f"{command[0]}.out").open("wb") as log:
                 daemon = [*self._prefix, *command]
-                process = subprocess.Popen(daemon, env=self._env, stdout=log, stderr=log)
+                process = subprocess.Popen(
+                    daemon, env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                )
             self._started.append(process)
             time.sleep(0.5)
         self.wait(lambda: "idle" in self.run("sinfo", "-h", "-o", "%t", check=False), 30)
