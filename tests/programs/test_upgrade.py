@@ -43,6 +43,7 @@ def test_after_an_upgrade_of_the_program_one_looks_before_the_first_pass(
     """docs/operators.md: dm check, then a pass by hand, of a database of 1.0.0."""
     world.generate()
     world.sql("DROP TABLE buffers")
+    world.sql("DROP TABLE content_checks")
     world.sql("PRAGMA user_version = 2")
     page = [str(world.root / "page.html")] if "html" in command else []
     before = world.snapshot(world.db_path.parent)
