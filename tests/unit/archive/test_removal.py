@@ -849,6 +849,7 @@ TAKES_AWAY = {
         "keep_packing_list",
         "rename",
     ): "a packing list beside the database",
+    ("poledata/disks/view.py", "_link", "unlink"): "a link in ViewLocation that a pass made",
 }
 TAKERS = {"unlink", "remove", "rmtree", "rename", "renames", "replace", "move"}
 

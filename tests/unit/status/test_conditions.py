@@ -122,6 +122,7 @@ CASES = [
     Case("manifests", (ManifestSize("P01", 301, 300),), "P01: is not what the", "evidence"),
     Case("manifests", (ManifestSize("P01", 0, 300),), "P01: is not what the", "evidence"),
     Case("limits", Limits(6 * HOUR_S, 80.0, 2), "2 roles have few spare disks", "evidence"),
+    Case("not_received", (SHIPMENT,), "ZP04: was shipped, and no receipt has come", "evidence"),
     *(
         Case(
             "findings",
