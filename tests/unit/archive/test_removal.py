@@ -849,6 +849,7 @@ TAKES_AWAY = {
         "write_whole",
         "rename",
     ): "a packing list or a sheet beside the database",
+    ("poledata/disks/shipments.py", "write_sheet", "unlink"): "the sheet of an undone shipment",
     ("poledata/disks/view.py", "_link", "unlink"): "a link in ViewLocation that a pass made",
 }
 TAKERS = {"unlink", "remove", "rmtree", "rename", "renames", "replace", "move"}
