@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 from poledata import db
@@ -15,6 +16,8 @@ from poledata.status.collect import gather, look_at_buffer
 from poledata.status.conditions import as_condition, conditions
 from poledata.status.facts import Status
 
+log = logging.getLogger(__name__)
+
 
 def update_notices(config: Config, conn: db.Connection, seen: Seen | None = None) -> Status:
     """Open a notice for each condition that holds now, and end the others; return the status.
@@ -23,6 +26,8 @@ def update_notices(config: Config, conn: db.Connection, seen: Seen | None = None
     transaction.
     """
     look = look_at_buffer(config, conn, seen)
+    if look.status.fault and not look.status.is_wrong:
+        log.warning("the buffer can't be read: %s", look.status.fault)
     channels = configured_channels(config.secrets)
     with db.transaction(conn):
         status, evidence = gather(config, conn, look)
