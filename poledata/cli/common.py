@@ -48,7 +48,7 @@ def why_option(required: bool = True) -> Callable[[_Command], _Command]:
 WHY = why_option()
 LABEL = click.argument("label", metavar="LABEL")
 LABELS = click.argument("labels", metavar="LABEL…", nargs=-1, required=True)
-JSON = click.option("--json", "as_json", is_flag=True, help="The same for programs.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
 def duration_option(text: str, default: str | None = None) -> Callable[[_Command], _Command]:

@@ -23,7 +23,7 @@ from poledata.errors import ExitCode
 @LABEL
 @changes_archive()
 def close(context: Context, label: str) -> str:
-    """Seal a disk in use, though it is not full: nothing is written to it any more."""
+    """Close a disk in use that is not full: nothing more is written to it."""
     return closing.close_for_a_person(context, lifecycle.the_disk(context, label))
 
 
@@ -31,16 +31,21 @@ def close(context: Context, label: str) -> str:
 @LABELS
 @changes_archive()
 def ship(context: Context, labels: tuple[str, ...]) -> str:
-    """Note that closed disks leave the station. All of them, or none."""
+    """Record that closed disks leave the station: all of them, or none.
+
+    Refused if a file on them has no other copy, or if a disk is still mounted.
+    """
     return lifecycle.ship(context, [lifecycle.the_disk(context, label) for label in labels])
 
 
 @command()
 @LABEL
 @why_option(required=False)
-@click.option("--undo", is_flag=True, help="It is not lost: it and its copies are as before.")
+@click.option(
+    "--undo", is_flag=True, help="It was not lost: the disk and its copies count again as before."
+)
 def lost(label: str, why: str | None, undo: bool) -> ExitCode:
-    """Note that a disk is dead, gone or wiped: its copies are missing from now on."""
+    """Record that a disk is dead, gone or wiped: its copies count as missing."""
     if not (why or undo):
         raise click.UsageError("Missing option '--why'. Nothing was changed.")
     if why and undo:
@@ -57,7 +62,7 @@ def lost(label: str, why: str | None, undo: bool) -> ExitCode:
 @LABELS
 @changes_archive()
 def forget(context: Context, labels: tuple[str, ...]) -> str:
-    """Take drives that were never used out of the database. All of them, or none."""
+    """Remove drives that were never used from the database: all of them, or none."""
     return lifecycle.forget(context, [lifecycle.the_disk(context, label) for label in labels])
 
 
@@ -66,7 +71,7 @@ def forget(context: Context, labels: tuple[str, ...]) -> str:
 @WHY
 @changes_archive()
 def hold(context: Context, label: str, why: str) -> str:
-    """Take a disk out of use, until "unhold"; what is on it stays."""
+    """Take a disk out of use until "unhold"; its files stay on it."""
     return lifecycle.hold(context, lifecycle.the_disk(context, label), why)
 
 
@@ -74,7 +79,7 @@ def hold(context: Context, label: str, why: str) -> str:
 @LABEL
 @changes_archive()
 def unhold(context: Context, label: str) -> str:
-    """Give a held disk back."""
+    """Put a held disk back into use."""
     return lifecycle.unhold(context, lifecycle.the_disk(context, label))
 
 
@@ -82,7 +87,7 @@ def unhold(context: Context, label: str) -> str:
 @WHY
 @changes_archive()
 def adopt_buffer(context: Context, why: str) -> str:
-    """Note that the buffer was moved or replaced on purpose: it gets its marker again."""
+    """Record that the buffer was moved or replaced on purpose: it gets its marker again."""
     done = buffer_marker.adopt(context.config, context.conn, why)
     context.board.settle(["buffer-wrong"], "buffer")
     return done

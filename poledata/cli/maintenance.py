@@ -39,14 +39,14 @@ log = logging.getLogger(__name__)
 
 @command()
 @click.argument("labels", metavar="[LABEL…]", nargs=-1)
-@duration_option("End after this time, for example 1h; the next run goes on from there.")
+@duration_option("End after this time, for example 1h; the next run continues from there.")
 @JSON
 def verify(labels: tuple[str, ...], how_long: float | None, as_json: bool) -> ExitCode:
-    """Read copies back from the medium, and note what is good.
+    """Read copies from the disks and record which are good, damaged or missing.
 
-    With LABELs every copy on these disks; without, on all disks that are mounted, the copies that
-    were not read for VerifyEvery. The least recently read come first; several disks are read at
-    once, at low priority beside a running pass.
+    With LABELs: every copy on these disks. Without: all copies on mounted disks that were not
+    verified within VerifyEvery. The oldest verifications come first. Disks are read in parallel,
+    at low priority, while passes go on. Nothing is repaired.
     """
     stop = app.stop_on_signals()
     with context_of_command(turn=False) as context, watcher() as watching:
@@ -129,12 +129,13 @@ def print_verdict(verdict: verifying.VerifyResult) -> None:
 
 @command()
 @click.argument("label", metavar="[LABEL]", required=False)
-@click.option("--dry-run", is_flag=True, help="Say what would be copied; change nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be copied; change nothing.")
 def repair(label: str | None, dry_run: bool) -> ExitCode:
-    """Make damaged and missing copies again, from good ones, on disks in use.
+    """Make damaged and missing copies again from good ones, on disks in use.
 
-    With a LABEL: make everything on this held disk again elsewhere, so that it can go. Nothing
-    is deleted, and no closed disk is altered.
+    With the LABEL of a held disk: copy everything on it to other disks, so that you can take it
+    out. Nothing is deleted. On a disk in use, a bad copy is moved to .aside/ on that disk. A
+    closed disk is not changed.
     """
     stop = app.stop_on_signals()
     with context_of_command(turn=False) as context, watcher() as watching:
@@ -177,7 +178,10 @@ def _print_done(outcome: repairing.RepairResult, label: str | None) -> None:
 @click.argument("patterns", metavar="PATTERN…", nargs=-1, required=True)
 @JSON
 def locate(patterns: tuple[str, ...], as_json: bool) -> ExitCode:
-    """Where files are: a glob on their names (quote it), or a part of one. No disk is needed."""
+    """Print where files are. No disk is needed.
+
+    A PATTERN is a glob for the whole name (quote it; * also matches /), or a part of a name.
+    """
     config = app.load_config()
     with db.connect(config.db_path, read_only=True, is_long=True) as conn:
         answer = locating.locate(config, conn, map(_meant, patterns))
@@ -222,7 +226,7 @@ def _print_located(one: locating.Located) -> None:
     "--to",
     type=click.Path(path_type=Path),
     required=True,
-    help="An existing directory; the files' own directories are made in it.",
+    help="An existing directory; the directories of the files are made in it.",
 )
 def restore(names: tuple[str, ...], to: Path) -> ExitCode:
     """Get archived files back, from whichever mounted copy proves good; nothing is overwritten."""

@@ -1,4 +1,4 @@
-"""``pause``, ``resume``, ``ack``, ``notify``: whether passes work, and whom notices reach."""
+"""``pause``, ``resume``, ``ack``, ``notify``, ``explain``: whether passes work; notices."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from poledata.errors import ExitCode, Refused
 from poledata.formatting import utc, utc_now
 from poledata.models import Message
 from poledata.notices import delivery_queue
+from poledata.notices import explain as explaining
 from poledata.notices.message import PREFIX
 from poledata.notices.send import configured_channels, heartbeat
 
 
 @command()
 @WHY
-@duration_option("Resume by itself after this, for example 4h.")
+@duration_option("Resume after this time, for example 4h.")
 @changes_archive()
 def pause(context: Context, why: str, how_long: float | None) -> str:
-    """Passes do nothing until "resume": no disk is touched, files wait in the buffer."""
+    """Stop passes until "resume": no disk is used, and files wait in the buffer."""
     until = None if how_long is None else utc(time.time() + how_long)
     before = db.passes.current_pause(context.conn, utc_now())
     with db.transaction(context.conn):
@@ -45,7 +46,7 @@ def _until(at: str | None) -> str:
 @command()
 @changes_archive()
 def resume(context: Context) -> str:
-    """Passes go on."""
+    """Let passes work again after "pause"."""
     with db.transaction(context.conn):
         was_paused = db.passes.resume(context.conn, utc_now())
     context.board.settle(["paused"], "archive")
@@ -55,10 +56,10 @@ def resume(context: Context) -> str:
 @command()
 @click.argument("kind", metavar="KIND")
 @click.argument("key", metavar="KEY")
-@duration_option("For how long; 7d if it is not given.", default="7d")
+@duration_option("For how long (default: 7d).", default="7d")
 @changes_archive(turn=False)
 def ack(context: Context, kind: str, key: str, how_long: float) -> str:
-    """Silence one open notice for a while, until it gets worse or is over.
+    """Silence one open notice for a while, until it gets worse or is resolved.
 
     KIND and KEY are what "status" shows, for example: ack disk-missing P03
     """
@@ -77,9 +78,21 @@ def _no_such_notice(context: Context, kind: str, key: str) -> str:
 
 
 @command()
+@click.argument("kind", metavar="KIND")
+def explain(kind: str) -> ExitCode:
+    """Print what a notice means, what is safe, and what to do.
+
+    KIND is the kind of a notice as "status" shows it, for example: explain disk-missing. A
+    heading of docs/operators.md works too, as its links name it: explain a-dead-drive.
+    """
+    click.echo(explaining.explain(kind))
+    return ExitCode.DONE
+
+
+@command()
 @click.option("--test", "is_test", is_flag=True, required=True, help="Send a test message.")
 def notify(is_test: bool) -> ExitCode:
-    """Send a test through every channel of .env, and say which worked."""
+    """Send a test message through every channel of .env, and print which worked."""
     config = app.load_config()
     app.must_be_archive_owner(config.db_path.parent)
     app.start_logging(config)

@@ -1,4 +1,4 @@
-"""``status`` and ``check``: the state of the archive, and whether it has all that it needs."""
+"""``status`` and ``check``: the state of the archive, and whether it has what it needs."""
 
 from __future__ import annotations
 
@@ -28,11 +28,13 @@ from poledata.status.text import as_text, headline
     "--html",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write it as a page for a browser, with pictures.",
+    help="Write it as a page for a browser, with charts.",
 )
-@click.option("--send", is_flag=True, help="Send it through every channel, as a daily digest.")
+@click.option(
+    "--send", is_flag=True, help="Send it through every channel except pagers, as the daily digest."
+)
 def status(as_json: bool, html: Path | None, send: bool) -> ExitCode:
-    """How the archive stands: buffer, disks, files that failed, open notices. Changes nothing."""
+    """Print the state of the archive: buffer, disks, failed files, notices. Changes nothing."""
     if sum((as_json, html is not None, send)) > 1:
         raise UsageFault("Only one of --json, --html and --send at a time. Nothing was written.")
     if send:
@@ -79,7 +81,7 @@ def _send_digest() -> None:
 @command()
 @JSON
 def check(as_json: bool) -> ExitCode:
-    """Is everything as the archive needs it? Look before you trust it; changes nothing."""
+    """Check rights, mounts, drives, clock and settings. Changes nothing."""
     config = app.load_config()
     with _read_only(config) as conn:
         must_fit_together(config, db.disks.disks(conn))
@@ -90,5 +92,11 @@ def check(as_json: bool) -> ExitCode:
     else:
         for finding in findings:
             click.echo(f"{'ok   ' if finding.is_well else 'FAULT'} {finding.what}")
-        click.echo(f"{faults} faults: mend them first." if faults else "All is well.")
+        click.echo(_summary(faults))
     return ExitCode.LOOK if faults else ExitCode.DONE
+
+
+def _summary(faults: int) -> str:
+    if faults > 1:
+        return f"Fix these {faults} problems first."
+    return "Fix this problem first." if faults else "All is well."

@@ -31,7 +31,8 @@ def check(world: World, expect: int, *args: str, **how: Any) -> Run:
 
 def faults(run: Run) -> list[str]:
     found = [line.removeprefix("FAULT ") for line in run.out.splitlines() if line[:5] == "FAULT"]
-    assert run.out.splitlines()[-1] == f"{len(found)} faults: mend them first."
+    these = "this problem" if len(found) == 1 else f"these {len(found)} problems"
+    assert run.out.splitlines()[-1] == f"Fix {these} first."
     return found
 
 
@@ -197,7 +198,7 @@ def test_on_real_disks_somebody_must_be_told(loop_world: LoopWorld) -> None:
 
 
 def test_all_faults_are_told_at_once(world: World) -> None:
-    """So that a person mends them in one go."""
+    """So that a person can fix them in one go."""
     used(world)
     said = [harm(world) for harm in (_open_directory, _clock_set_back, _wiped, _not_empty)]
     world.leave_unchecked("the test harmed the station")

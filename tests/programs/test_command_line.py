@@ -162,6 +162,18 @@ def test_a_pass_by_hand_says_what_it_did_not_even_try(world: World) -> None:
     assert "paused (new cables; data_manager.py resume ends it)" in run.out
 
 
+def test_a_notice_is_explained_without_an_archive() -> None:
+    """By any user, in any place; an unknown kind is refused with those that there are."""
+    script = str(REPO / "data_manager.py")
+    run = run_plainly(sys.executable, script, "explain", "copy-damaged")
+    assert (run.code, run.err) == (0, "")
+    assert run.out.startswith("## copy-damaged\n\n**What it means.** ")
+    run = run_plainly(sys.executable, script, "explain", "copy-lost")
+    assert (run.code, run.out) == (2, "")
+    refused = "copy-lost: there is no such kind of notice. Nothing was changed.\nKinds: bad-name, "
+    assert run.err.startswith(refused)
+
+
 @pytest.mark.parametrize("command", ["repair", "status", "close"])
 def test_a_dry_run_that_is_asked_of_the_wrong_thing_changes_nothing(
     world: World, command: str
@@ -173,7 +185,7 @@ def test_a_dry_run_that_is_asked_of_the_wrong_thing_changes_nothing(
     run = world.run_pass("--dry-run", command, *labels, check=2)
     assert run.out == ""
     assert run.err.startswith(
-        f"--dry-run before {command} is a pass's option. Nothing was changed."
+        f"--dry-run before {command} is an option of a pass. Nothing was changed."
     )
     assert before.differences(snapshot(world.root)) == []
 

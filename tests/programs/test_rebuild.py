@@ -534,7 +534,7 @@ def test_a_dry_run_takes_the_same_way_and_writes_nothing(world: World) -> None:
     [
         (("--from-disks", "--returned"), "--from-disks does not take --returned"),
         (("--from-disks", "--verify", "--dry-run"), "does not take --verify with --dry-run"),
-        (("--from-disks", "--db", "x"), "--db and --config: give one of them"),
+        (("--from-disks", "--db", "x"), "Give either --db or --config, not both"),
         (("--verify",), "--disk-map FILE is missing (or --from-disks"),
     ],
 )

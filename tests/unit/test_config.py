@@ -154,8 +154,8 @@ def test_two_dots_behind_a_symlink_lead_where_the_system_goes(write: Write, tmp_
     ("changed", "fault"),
     [
         ({"Extension": None},
-         "Extension: is missing; add a line Extension = … (which files: g3, or several: "
-         "g3, g3.gz)"),
+         "Extension: is missing; add a line Extension = … (which files, by the end of "
+         "their name: g3, or several: g3, g3.gz)"),
         ({"Extension": ""}, "Extension: is empty; give it a value, or remove the line"),
         ({"Extension": "g3,"}, 'Extension: "" is no extension; write it like g3, g3.gz'),
         ({"Extension": "*.g3"}, 'Extension: "*.g3" is no extension; write it like g3, g3.gz'),
