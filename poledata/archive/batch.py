@@ -21,7 +21,7 @@ from poledata.archive.removal import ArchivedFile, Removal, RemovalResult, give_
 from poledata.disks import lifecycle
 from poledata.disks.free_space import BATCH_FILES
 from poledata.disks.identity import HeldDisk
-from poledata.disks.mounted_disks import MountedDisks
+from poledata.disks.mounted_disks import MountedDisks, measure
 from poledata.errors import (
     DISK_ERRNOS,
     FULL_ERRNOS,
@@ -41,7 +41,7 @@ from poledata.errors import (
 from poledata.formatting import shown, size_text, utc_now, why_not_carried
 from poledata.models import CopyState, KnownCopy, KnownFile, ReadBack, Waiting
 from poledata.notices.defects import caught, record
-from poledata.system import direct_io, mounts
+from poledata.system import direct_io
 
 OPENED = (
     "A program opened it for writing in the instant of its removal: what it writes is lost. What "
@@ -235,7 +235,7 @@ class Batches:
             size_bytes = sum(result.job.waiting.stat.size_bytes for result in archived)
             for held in batch.disks.values():
                 with context.board.isolated(f"{held.disk.label}: measuring"):
-                    self._measure(held)
+                    measure(self.state.context.conn, held)
                 state.disks.used(held.disk)
             db.passes.count_in_pass(context.conn, row, len(archived), size_bytes)
             self._end_notices([shown(result.job.name) for result in archived])
@@ -268,21 +268,6 @@ class Batches:
         self.state.failures.forget(names)
         for name in set(board.open_keys("copy-damaged")) & set(names):
             board.settle(["copy-damaged"], name)
-
-    def _measure(self, held: HeldDisk) -> None:
-        try:
-            room = mounts.space(held.root_fd)
-        except OSError as fault:
-            log.warning("%s can't be measured: %s", held.disk.label, fault)
-            return
-        db.disks.measure(
-            self.state.context.conn,
-            held.disk,
-            room.capacity_bytes,
-            room.used_bytes,
-            room.free_bytes,
-            utc_now(),
-        )
 
     # --- what failed ------------------------------------------------------------------------
 

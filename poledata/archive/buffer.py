@@ -95,9 +95,14 @@ def scan(
 
 
 def _is_data(path: str, extensions: tuple[str, ...]) -> bool:
-    """True for a file to archive, also under its hidden name."""
+    """True for a file to archive, also under its hidden name.
+
+    White space after the extension is a bad name, not another extension.
+    """
     name = original(path)
-    return path.endswith(extensions) if name is None else name == path or name.endswith(extensions)
+    if name is None:
+        return path.rstrip().endswith(extensions)
+    return name == path or name.endswith(extensions)
 
 
 def _waiting(path: str, info: os.stat_result) -> Waiting:

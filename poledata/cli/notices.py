@@ -68,7 +68,7 @@ def ack(context: Context, kind: str, key: str, how_long: float) -> str:
         is_open = db.notices.acknowledge(context.conn, kind, key, until)
     if not is_open:
         raise Refused(_no_such_notice(context, kind, key))
-    return f"{kind} {key} is not told again until {until}, unless it gets worse."
+    return f"{kind} {key} is not sent again until {until}, unless it gets worse."
 
 
 def _no_such_notice(context: Context, kind: str, key: str) -> str:
@@ -105,10 +105,13 @@ def notify(is_test: bool) -> ExitCode:
     )
     faults = delivery_queue.send_all(channels, [test] * len(channels))
     for channel, fault in zip(channels, faults, strict=True):
-        click.echo(f"{channel.name}: {f'FAILED: {fault}' if fault else 'sent'}")
+        if fault:
+            click.echo(f"{channel.name}: FAILED: {fault}")
+        else:
+            app.echo(f"{channel.name}: sent")
     beats = heartbeat(config.secrets)
     for fault in beats:
         click.echo(f"heartbeat: FAILED: {fault}")
     if not channels:
-        click.echo("No channel is set: nobody is told of anything. See .env.example.")
+        click.echo("No channel is set: nobody is notified of anything. See .env.example.")
     return ExitCode.DONE if channels and not any((*faults, *beats)) else ExitCode.LOOK

@@ -189,7 +189,7 @@ def _what_next(done: Rebuilt, is_verified: bool) -> Iterator[str]:
             "this again; what has left: data_manager.py ship or lost."
         )
     if done.is_dry:
-        yield "A dry run: nothing was written."
+        yield "Dry run: nothing was written."
         return
     yield "Now: 1. data_manager.py check  2. a pass, or the crontab line again."
     if not is_verified:

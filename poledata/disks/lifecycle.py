@@ -223,10 +223,13 @@ def hold(context: Context, disk: Disk, why: str) -> str:
         raise refused(f"{disk.label} is held already: {disk.held_reason}")
     with db.transaction(context.conn):
         db.disks.hold(context.conn, disk, "person", why, utc_now())
+    warning = ""
+    if not _has_usable(context, disk.role, {disk.id}):
+        warning = f"\nWarning: no other {disk.role.value} disk is usable."
     return (
-        f"{disk.label} is held: nothing is written to it, and its copies are no ground for "
-        f"removing files. It is free: umount {context.place(disk)}\n"
-        f"When it is well again: data_manager.py unhold {disk.label}"
+        f"{disk.label} is on hold; you can unmount it: sudo umount {context.place(disk)}\n"
+        "Nothing is written to it, and its copies do not count for removing files.\n"
+        f"To use it again: data_manager.py unhold {disk.label}{warning}"
     )
 
 

@@ -55,7 +55,7 @@ def locate(config: Config, conn: db.Connection, patterns: Iterable[str]) -> Answ
     files: dict[int, KnownFile] = {}
     unmatched = []
     for pattern in patterns:
-        found = {known.id: known for known in _matching(conn, pattern)}
+        found = {known.id: known for known in matching(conn, pattern)}
         files |= found
         if not found:
             unmatched.append(pattern)
@@ -64,12 +64,12 @@ def locate(config: Config, conn: db.Connection, patterns: Iterable[str]) -> Answ
     return Answer(tuple(_located(known, where) for known in files.values()), tuple(unmatched))
 
 
-def _matching(conn: db.Connection, pattern: str) -> list[KnownFile]:
+def matching(conn: db.Connection, pattern: str) -> list[KnownFile]:
     """Return the file of exactly this name first, because names may contain wildcards."""
     exact = db.files.file(conn, pattern)
     found = [*([exact] if exact else []), *db.files.find_files(conn, as_glob(pattern))]
     if not found and pattern.startswith(_ON_A_DISK):
-        return _matching(conn, pattern.removeprefix(_ON_A_DISK))
+        return matching(conn, pattern.removeprefix(_ON_A_DISK))
     return found
 
 

@@ -39,9 +39,10 @@ KINDS = {
     "buffer-full": Kind(
         _W, "the buffer is filling up", "the buffer is filling up",
         "What is in the buffer is safe until it is full; then the telescope can't write.",
-        ("data_manager.py status: why do files wait? Follow that first.",
-         "Is the archive paused, or cron stopped? data_manager.py resume; crontab -l",
-         "Never remove files by hand. Tell the people up north how long it will last."),
+        ("data_manager.py status: if finished files wait, see why (no disk, paused, cron "
+         "stopped) and fix that first.",
+         "If none wait, something else fills the buffer: sudo du -xh --max-depth=2 and its path.",
+         "Never remove files by hand. Tell the people up north when it will be full."),
     ),
     "defect": Kind(
         _C, "the program has a bug", "bugs of the program",
@@ -150,9 +151,9 @@ KINDS = {
     ),
     "spares-low": Kind(
         _W, "few spare disks of this role are left", "roles have few spare disks left",
-        "Everything: there is room now.",
+        "Every file stays in the buffer until it is on two disks.",
         ("Mount a new disk of this role: format it, mount it, generate_db.py.",
-         "No drive is left? Tell the people up north until when the room lasts."),
+         "No drive is left? Tell the people up north when space will run out."),
     ),
     "no-new-files": Kind(
         _W, "nothing was archived for too long", "nothing was archived for too long",
@@ -191,10 +192,10 @@ KINDS = {
     "copy-damaged": Kind(
         _W, "a copy is damaged or missing", "disks or files have bad copies",
         "Nothing was changed or removed. A file with no good copy at all has its own notice.",
-        ("Do not write to that disk. Who changed it? dmesg -T | tail -50",
+        ("It was changed outside this program, or the drive is failing: dmesg -T | tail -50",
+         "If more than a few copies are bad: data_manager.py hold and its label.",
          "Make the copies again from the good ones: data_manager.py repair",
-         "Read it whole when there is time: data_manager.py verify and its label.",
-         "More than a few are bad? data_manager.py hold and its label."),
+         "When there is time, read all of it: data_manager.py verify and its label."),
     ),
     "disk-closed": Kind(
         _I, "is full and closed: take it out", "disks are closed: take them out",

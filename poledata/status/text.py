@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from poledata.formatting import DAY_S, people_time, seconds, size_text
+from poledata.formatting import DAY_S, counted, people_time, seconds, size_text
 from poledata.models import GONE, Disk, DiskState, Pending, Role
 from poledata.notices.kinds import KINDS
 from poledata.status.facts import BufferStatus, DiskStatus, Status, Undelivered
@@ -153,9 +153,9 @@ def _verified(status: Status) -> Iterator[str]:
     if read:
         at, label = min(read, key=lambda one: one[0])
         age = people_time(seconds(at), status.at_s)
-        yield f"the copy not read for longest is on {label}: {age}"
+        yield f"oldest verification: {label}, {age}"
     if unread := sum(item.never_read for item in disks):
-        yield f"{unread} copies were never read"
+        yield f"{counted(unread, 'copy was', 'copies were')} never read"
 
 
 def _pass_text(status: Status) -> str:
@@ -198,8 +198,8 @@ def _spares_text(status: Status, role: Role) -> str:
     away = sum(not item.is_mounted for item in _spares(status, role))
     labels = " ".join(item.disk.label for item in usable)
     return (
-        f"{len(usable)} {role.value} mounted{f'; {away} not mounted' if away else ''}"
-        f"{f': {labels}' if labels else ''}"
+        f"{len(usable)} {role.value} mounted{f': {labels}' if labels else ''}"
+        f"{f'; {away} not mounted' if away else ''}"
     )
 
 

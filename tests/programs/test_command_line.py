@@ -115,7 +115,7 @@ def test_a_verification_is_watched_on_a_terminal(world: World, labels: list[str]
     run = run_on_terminal(sys.executable, script, *config, "verify", *labels)
     assert run.code == 0, run.out
     for label in labels:
-        assert f"{label}: 1 copies are good" in run.out
+        assert f"{label}: 1 copy is good" in run.out
     rebuild = [str(REPO / "generate_db.py"), *config, "--from-disks", "--verify"]
     run = run_on_terminal(sys.executable, *rebuild)
     assert run.code == 0, run.out
@@ -444,10 +444,20 @@ def test_a_dry_run_says_what_a_pass_would_do_and_changes_nothing(world: World) -
     assert run.out.splitlines() == [
         "would copy a.g3 (1 kB) to P01 and S01",
         "would copy b.g3 (2.5 MB) to P01 and S01",
-        "A dry run: nothing was changed.",
+        "Dry run: nothing was changed.",
     ]
     assert before.differences(world.snapshot(world.root)) == []
     world.run_pass(check=0)
+    nothing = "Dry run: nothing would be copied: "
+    assert world.run_pass("--dry-run", check=0).out == f"{nothing}no file waits in the buffer\n"
+    world.configure(SettleTime="1 h")
+    for name in ("1.g3", "2.g3", "3.g3"):
+        (world.buffer / name).touch()
+    run = world.run_pass("--dry-run", check=0)
+    assert run.out == f"{nothing}3 files are younger than 3600 s\n"
+    world.configure(SettleTime="1 s")
+    for name in ("1.g3", "2.g3", "3.g3"):
+        (world.buffer / name).unlink()
     world.put("c.g3")
     before = world.snapshot(world.root)
     assert "would copy c.g3 (1 kB) to P01 and S01" in world.run_pass("--dry-run", check=0).out

@@ -280,10 +280,14 @@ def test_a_held_disk_is_not_written_to_till_it_is_given_back(world: World) -> No
     archive(world, "a.g3")
     run = order(world, "hold", "P01", "--why", "it clicks")
     assert run.out == (
-        "P01 is held: nothing is written to it, and its copies are no ground for removing files. "
-        f"It is free: umount {world.disks['P01']}\n"
-        "When it is well again: data_manager.py unhold P01\n"
+        f"P01 is on hold; you can unmount it: sudo umount {world.disks['P01']}\n"
+        "Nothing is written to it, and its copies do not count for removing files.\n"
+        "To use it again: data_manager.py unhold P01\n"
     )
+    assert order(world, "hold", "P02", "--why", "both").out.endswith(
+        "To use it again: data_manager.py unhold P02\nWarning: no other primary disk is usable.\n"
+    )
+    order(world, "unhold", "P02")
     assert "HELD by person: it clicks" in world.status().out
     before = world.snapshot(world.disks["P01"])
     archive(world, "b.g3")

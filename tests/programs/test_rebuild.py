@@ -523,7 +523,7 @@ def test_a_dry_run_takes_the_same_way_and_writes_nothing(world: World) -> None:
         before = world.snapshot(world.root)
         run = rebuilt(world, "--dry-run", check=int(has_older))
         assert before.differences(world.snapshot(world.root)) == []
-        assert run.out.endswith("A dry run: nothing was written.\n")
+        assert run.out.endswith("Dry run: nothing was written.\n")
         count = "2 files (9 kB), 0" if has_older else "3 files (9 kB), 3"
         assert f"P01  primary  ZTP01AA  active: {count} of them new to the database" in run.out
     world.leave_unchecked("a file was removed from a disk")

@@ -146,6 +146,7 @@ def test_a_test_says_which_channel_works(station: World, people: People) -> None
     assert run.out.splitlines() == ["notify-1-mailto: sent", "pager-command: sent"]
     assert people.mails[0].subject == "[pole-data] a test: nothing is wrong"
     assert people.pages[0].subject == people.mails[0].subject
+    assert story.run("notify", "--test", "--quiet", check=0).out == ""
     assert before.differences(station.snapshot(station.db_path)) == []
 
 
@@ -174,4 +175,4 @@ def test_a_test_says_which_channel_does_not(station: World, smtp: Receiver) -> N
 def test_without_any_channel_a_test_says_so(station: World) -> None:
     """Exit 1: nobody would be told of anything."""
     run = station.run_pass("notify", "--test", check=1)
-    assert "No channel is set: nobody is told of anything" in run.out
+    assert "No channel is set: nobody is notified of anything" in run.out

@@ -83,13 +83,10 @@ def test_the_first_lines_say_how_it_stands() -> None:
     assert line("Archived") == (
         "Archived   10 files, 2 TB; in the last day 3 (1 TB), in the last week 7 (7 TB)"
     )
-    assert line("Verified") == (
-        "Verified   the copy not read for longest is on P01: 11:30 UTC (30 min ago)"
-    )
+    assert line("Verified") == ("Verified   oldest verification: P01, 11:30 UTC (30 min ago)")
     unread = replace(STATUS.disks[0], never_read=6)
     assert line("Verified", disks=(unread,)) == (
-        "Verified   the copy not read for longest is on P01: 11:30 UTC (30 min ago); "
-        "6 copies were never read"
+        "Verified   oldest verification: P01, 11:30 UTC (30 min ago); 6 copies were never read"
     )
     unread = replace(unread, oldest_verified_at=None)
     assert line("Verified", disks=(unread,)) == "Verified   6 copies were never read"
@@ -173,7 +170,7 @@ def test_a_disk_in_use_is_a_bar_with_its_end() -> None:
 
 def test_spares_that_are_not_mounted_or_held_do_not_count() -> None:
     """What can be used at once is what matters: P03 is not mounted, S02 is held."""
-    assert line("Spare      1") == "Spare      1 primary mounted; 1 not mounted: P02"
+    assert line("Spare      1") == "Spare      1 primary mounted: P02; 1 not mounted"
     assert line("Spare      0") == "Spare      0 copy mounted"
     assert line("Held") == "Held       S02 by person: it clicks"
 
