@@ -129,7 +129,7 @@ def dry_run() -> ExitCode:
     with db.connect(config.db_path, read_only=True, is_long=True) as conn:
         printer = DryRunPrinter()
         tally = run.run_pass(config, conn, stop, printer, is_dry=True)
-    click.echo(dry_run_summary(printer.files, tally, config.settle_s))
+    click.echo(dry_run_summary(printer.files, tally, max(1.0, config.settle_s)))
     return tally.exit_code
 
 

@@ -455,7 +455,7 @@ def test_a_dry_run_says_what_a_pass_would_do_and_changes_nothing(world: World) -
         (world.buffer / name).touch()
     run = world.run_pass("--dry-run", check=0)
     assert run.out == f"{nothing}3 files are younger than 3600 s\n"
-    world.configure(SettleTime="1 s")
+    world.configure(SettleTime="0 s")
     for name in ("1.g3", "2.g3", "3.g3"):
         (world.buffer / name).unlink()
     world.put("c.g3")
