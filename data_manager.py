@@ -40,6 +40,17 @@ class SubCommands(click.Group):
         command: click.Command = getattr(module, name.replace("-", "_"))
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Refuse an unknown command with those that there are."""
+        if args[0] not in MODULE_OF and not args[0].startswith("-"):
+            known = ", ".join(self.list_commands(ctx))
+            raise click.UsageError(
+                f"No such command '{args[0]}'. Nothing was changed. The commands are: {known}", ctx
+            )
+        return super().resolve_command(ctx, args)
+
 
 @click.group(cls=SubCommands, invoke_without_command=True)
 @app.common_options

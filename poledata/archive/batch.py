@@ -325,7 +325,7 @@ class Batches:
             disks.leave_out(held.disk, fault)
             return None
         if isinstance(fault, OSError) and number in OBSTACLE_ERRNOS and is_first:
-            obstacle = f"on {label} something stands in its way, in data/ ({fault.strerror})."
+            obstacle = f"on {label} something is in its way, in data/ ({fault.strerror})."
             board.tell("name-conflict", f"{label} {name}", obstacle)
             disks.pass_by(held.disk)
             return None
@@ -466,7 +466,7 @@ def _report_bad_copy(state: PassState, known: KnownFile, label: str, judged: Cop
     state.context.board.tell(
         "copy-damaged",
         shown(known.name),
-        f"Its copy on {label} is {judged.value}; the file is in the buffer and is copied anew.",
+        f"Its copy on {label} is {judged.value}; the file is in the buffer and is copied again.",
     )
 
 

@@ -92,8 +92,8 @@ def _may_be_shipped(context: Context, disk: Disk) -> None:
         raise refused(f"{disk.label} is still mounted", how)
     if lacking := db.copies.lacking_another(context.conn, disk):
         raise refused(
-            f"{len(lacking)} files on {disk.label} have no other copy, {shown(lacking[0])} "
-            "among them",
+            f"{counted(len(lacking), 'file', 'files')} on {disk.label} without another copy, "
+            f"{shown(lacking[0])} among them",
             "Keep it here until they have one.",
         )
 
@@ -311,7 +311,7 @@ def tell_no_good_copy(context: Context, disk: Disk) -> int:
             "no-good-copy",
             disk.serial,
             f"{counted(len(gone), one, many)} no good copy left, {shown(gone[0])} among them. "
-            "Those still in the buffer are copied anew; for the others try to save the drives.",
+            "Those still in the buffer are copied again; for the others, try to save the drives.",
             value=float(len(gone)),
         )
     return len(gone)

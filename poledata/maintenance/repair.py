@@ -314,7 +314,7 @@ def _why_not_there(held: HeldDisk, path: str) -> str | None:
             raise
         return f"{label}: {fault.strerror or fault} ({held.path / shown(path)})"
     what = "a directory" if place == path else "something"
-    return f"on {label} {what} stands in its way ({held.path / shown(place)})" if place else None
+    return f"on {label} {what} is in its way ({held.path / shown(place)})" if place else None
 
 
 class _Repair:

@@ -132,9 +132,9 @@ def _compared(known: KnownFile, to_fd: int, stop: threading.Event) -> Restored:
             is_it = stat.S_ISREG(info.st_mode) and info.st_size == known.size_bytes
             sha512 = reader.sha512(fd, info.st_size, lambda _: _go_on(stop)) if is_it else ""
     except OSError as fault:
-        return Restored(name, fault=f"something stands there already ({fault.strerror})")
+        return Restored(name, fault=f"something is there already ({fault.strerror})")
     if sha512 != known.sha512:
-        return Restored(name, fault="something else stands there already; it is left as it is")
+        return Restored(name, fault="another file is there already; it was not changed")
     return Restored(name, label="there already")
 
 

@@ -17,6 +17,7 @@ BAR_CHARACTERS = 20
 FILES_LISTED, NOTICES_LISTED = 10, 20
 SUBJECT_CHARACTERS = 11
 LONGEST_FORECAST_S = 3650 * DAY_S
+_WAIT = "finished files wait"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,10 @@ def state_lines(status: Status) -> list[str]:
     spares = [f"{len(_usable_spares(status, role))} {role.value}" for role in Role]
     return [
         f"The archive {status.db_path}, {people_time(status.at_s, status.at_s)}:",
-        f"  {status.archived.files} files archived ({size_text(status.archived.size_bytes)}), "
+        f"  {_files(status.archived.files)} archived ({size_text(status.archived.size_bytes)}), "
         f"{size_text(status.archived.day_bytes)} in the last day",
         f"  last pass {_pass_text(status)}",
-        f"  buffer {level}: {buf.finished_files} finished files wait, "
+        f"  buffer {level}: {counted(buf.finished_files, 'finished file waits', _WAIT)}, "
         f"{len(status.pending)} failed so far",
         f"  in use: {', '.join(in_use) or 'no disk'}; spare: {' and '.join(spares)} disks",
     ]
@@ -85,6 +86,10 @@ def _lines(status: Status) -> Iterator[str]:
     yield from _notice_lines(status)
 
 
+def _files(number: int) -> str:
+    return counted(number, "file", "files")
+
+
 def _fact_lines(facts: Iterable[Fact]) -> Iterator[str]:
     """Return the lines in a column, the subject before the first line of each fact."""
     for fact in facts:
@@ -102,7 +107,7 @@ def archive_facts(status: Status) -> Iterator[Fact]:
     yield Fact(
         "Archived",
         (
-            f"{done.files} files, {size_text(done.size_bytes)}; in the last day "
+            f"{_files(done.files)}, {size_text(done.size_bytes)}; in the last day "
             f"{done.day_files} ({size_text(done.day_bytes)}), in the last week {done.week_files} "
             f"({size_text(done.week_bytes)})",
         ),
@@ -112,7 +117,7 @@ def archive_facts(status: Status) -> Iterator[Fact]:
     yield Fact("Last pass", (_pass_text(status),))
     if pause := status.pause:
         since = people_time(seconds(pause.started_at), status.at_s)
-        until = pause.until or "somebody says: data_manager.py resume"
+        until = pause.until or "somebody runs: data_manager.py resume"
         yield Fact("Paused", (f"since {since}, until {until}: {pause.why}",))
 
 
@@ -124,13 +129,14 @@ def _buffer_facts(status: Status) -> Iterator[Fact]:
     if buf.used_percent is None:
         return
     oldest = buf.oldest_at_s and f", the oldest of {people_time(buf.oldest_at_s, status.at_s)}"
+    special = counted(buf.links_and_specials, "link or special file", "links and special files")
     yield Fact(
         "Buffer",
         (
-            f"{buf.finished_files} finished files wait ({size_text(buf.finished_bytes)}"
-            f"{oldest or ''}); {buf.used_percent:.0f} % of the room is used",
-            f"{buf.unfinished_files} unfinished; not ours: {buf.other_files} files of other "
-            f"extensions, {buf.links_and_specials} links and special files",
+            f"{counted(buf.finished_files, 'finished file waits', _WAIT)} "
+            f"({size_text(buf.finished_bytes)}{oldest or ''}); {buf.used_percent:.0f} % full",
+            f"{buf.unfinished_files} unfinished; not ours: {_files(buf.other_files)} with other "
+            f"extensions, {special}",
             _writers_text(buf),
         ),
     )
@@ -165,8 +171,8 @@ def _pass_text(status: Status) -> str:
     return (
         f"{people_time(seconds(last.started_at), status.at_s)}: "
         f"{last.outcome or 'at work, or crashed'}, "
-        f"{last.files_archived} files archived ({size_text(last.bytes_archived)}), "
-        f"{last.files_failed} failures"
+        f"{_files(last.files_archived)} archived ({size_text(last.bytes_archived)}), "
+        f"{counted(last.files_failed, 'failure', 'failures')}"
     )
 
 
@@ -267,7 +273,7 @@ def _pending_lines(status: Status) -> Iterator[str]:
     if not status.pending:
         yield "No file has failed."
         return
-    yield f"{len(status.pending)} files failed so far; they stay in the buffer:"
+    yield f"{_files(len(status.pending))} failed so far; they stay in the buffer:"
     yield from (f"  {pending_text(item)}" for item in status.pending[:FILES_LISTED])
     if len(status.pending) > FILES_LISTED:
         yield f"  … and {len(status.pending) - FILES_LISTED} more (status --json lists all)"
@@ -276,7 +282,8 @@ def _pending_lines(status: Status) -> Iterator[str]:
 def pending_text(item: Pending) -> str:
     """Return a file that failed, why, and when it is tried again."""
     next_at = item.next_try_at[11:16]
-    return f"{item.name}: {item.last_error} (tried {item.attempts} times, next {next_at} UTC)"
+    tried = counted(item.attempts, "time", "times")
+    return f"{item.name}: {item.last_error} (tried {tried}, next {next_at} UTC)"
 
 
 def _notice_lines(status: Status) -> Iterator[str]:
@@ -299,6 +306,7 @@ def _notice_lines(status: Status) -> Iterator[str]:
 def undelivered_text(waiting: Undelivered) -> str:
     """Return how many notices wait for a channel, and why."""
     return (
-        f"{waiting.notices} notices through {waiting.channel} (tried {waiting.attempts} times: "
-        f"{waiting.last_error}); tried again by itself"
+        f"{counted(waiting.notices, 'notice', 'notices')} through {waiting.channel} (tried "
+        f"{counted(waiting.attempts, 'time', 'times')}: {waiting.last_error}); tried again "
+        "automatically"
     )

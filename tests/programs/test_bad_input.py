@@ -198,7 +198,7 @@ def locked(world: World, how: str) -> Iterator[None]:
         db.rollback()
 
 
-def test_a_locked_database_is_waited_for_and_then_said(world: World) -> None:
+def test_a_locked_database_is_waited_for_and_then_reported(world: World) -> None:
     """A pass that can't register copies no file, ends with 1, and the next one goes on."""
     world.put(NAME)
     world.generate()
@@ -879,7 +879,7 @@ def test_links_special_files_and_other_files_are_left_alone_and_counted(
     assert counted["other_files"] == len(others)
     assert counted["links_and_specials"] == len(links_and_specials)
     said = world.status(check=0).out
-    assert f"{len(others)} files of other extensions, {len(links_and_specials)} links" in said
+    assert f"{len(others)} files with other extensions, {len(links_and_specials)} links" in said
 
 
 @pytest.mark.root

@@ -60,9 +60,9 @@ def test_where_all_is_well_each_thing_is_said_to_be(world: World) -> None:
     assert lines[1] == f"ok    database {world.db_path}"
     assert lines[2].startswith("ok    clock 20")
     assert lines[3:7] == [
-        "ok    channels: none is set in .env, so nobody is told of anything: see .env.example",
+        "ok    channels: none is set in .env, so nobody is notified of anything: see .env.example",
         "ok    watchdog: none is set in .env",
-        f"ok    buffer {world.buffer}: 1 finished files wait",
+        f"ok    buffer {world.buffer}: 1 finished file waits",
         "ok    buffer: the system tells whether a file is still open for writing "
         f"({fs_type} of this host, not exported by NFS)",
     ]
@@ -126,7 +126,7 @@ def _secrets_that_others_read(world: World) -> str:
 
 def _paused(world: World) -> str:
     world.run_pass("pause", "--why", "the rack is open", check=0)
-    resumed = "somebody says: data_manager.py resume"
+    resumed = "somebody runs: data_manager.py resume"
     return f"passes do nothing until {resumed}: the rack is open"
 
 

@@ -425,7 +425,7 @@ REFUSALS: dict[str, tuple[Callable[[World], None], str]] = {
         "data/a.g3 is not what the database knows by this name",
     ),
     "two lines": (_two_lines, "a.g3"),
-    "no line of a manifest": (_no_manifest_line, "what stands at byte 280 is not a manifest line"),
+    "no line of a manifest": (_no_manifest_line, "the text at byte 280 is not a manifest line"),
     "link": (_link, "data/link.g3 is neither a file nor a directory"),
     "pipe": (_pipe, "data/pipe.g3 is neither a file nor a directory"),
     "something aside": (_aside, "1 things were set aside in .aside/; look at them"),

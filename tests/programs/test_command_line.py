@@ -162,6 +162,14 @@ def test_a_pass_by_hand_says_what_it_did_not_even_try(world: World) -> None:
     assert "paused (new cables; data_manager.py resume ends it)" in run.out
 
 
+def test_an_unknown_command_is_refused_with_those_that_there_are() -> None:
+    """A person who mistypes one sees which was meant."""
+    run = run_plainly(sys.executable, REPO / "data_manager.py", "statsu")
+    assert (run.code, run.out) == (2, "")
+    refused = "No such command 'statsu'. Nothing was changed. The commands are: ack, adopt-buffer, "
+    assert refused in run.err and ", status, unhold, verify" in run.err
+
+
 def test_a_notice_is_explained_without_an_archive() -> None:
     """By any user, in any place; an unknown kind is refused with those that there are."""
     script = str(REPO / "data_manager.py")
@@ -531,15 +539,13 @@ def test_status_tells_everything_on_one_screen(world: World) -> None:
     ]
     assert lines[3].startswith(f"Archive    {world.db_path}, ") and "UTC" in lines[3]
     assert lines[4].startswith("Buffer     2 finished files wait (4 kB, the oldest of ")
-    assert "Archived   1 files, 1 MB; in the last day 1 (1 MB), in the last week 1 (1 MB)" in lines
+    assert "Archived   1 file, 1 MB; in the last day 1 (1 MB), in the last week 1 (1 MB)" in lines
     text = "\n".join(lines)
-    assert re.search(
-        r"^Last pass  .* UTC: done, 1 files archived \(1 MB\), 1 failures$", text, re.M
-    )
+    assert re.search(r"^Last pass  .* UTC: done, 1 file archived \(1 MB\), 1 failure$", text, re.M)
     for label in ("P01", "S01"):
         assert re.search(rf"^In use     {label}  ZT{label}AA  \[#*-*\] \d+ %, .* free", text, re.M)
     assert "Spare      1 primary mounted: P02\nSpare      1 copy mounted: S02\n" in text
-    assert "  per%cent.g3: it holds a % or a backslash (tried 1 times" in text
+    assert "  per%cent.g3: it holds a % or a backslash (tried 1 time" in text
     assert re.search(r"^WARNING bad-name per%cent.g3, since \d\d:\d\d UTC:$", text, re.M)
 
 
@@ -592,7 +598,7 @@ def test_anybody_who_may_read_can_ask_for_the_status(world: World) -> None:
     with read_only(world):
         before = world.snapshot(world.root)
         run = world.run_pass("status", check=0, prefix=POWERLESS)
-        assert "Archived   1 files" in run.out and run.err == ""
+        assert "Archived   1 file" in run.out and run.err == ""
         run = world.run_pass("--dry-run", check=0, prefix=POWERLESS)
         assert "would copy b.g3" in run.out
         assert before.differences(world.snapshot(world.root)) == []

@@ -173,7 +173,7 @@ def test_a_disk_stays_while_one_of_its_files_has_no_other_copy(world: World) -> 
     world.run_pass(check=1)
     order(world, "close", "P01")
     reason = refused(world, "ship", "P01")
-    assert "1 files on P01 have no other copy, alone.g3 among them." in reason
+    assert "1 file on P01 without another copy, alone.g3 among them." in reason
     order(world, "unhold", "S01")
     world.run_pass(check=0)
     assert world.waiting() == set()

@@ -138,7 +138,7 @@ def test_the_marked_commands_run(world: World) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "4 of 4 drives are ready." in ran.stdout
     assert f"would copy {NAME} (5 kB) to P01 and S01" in ran.stdout
-    assert "Archived   1 files, 5 kB" in ran.stdout
+    assert "Archived   1 file, 5 kB" in ran.stdout
     assert "P01: 1 copy is good (5 kB)" in ran.stdout
     assert f"{NAME}: P01" in ran.stdout and "0 files copied (0 B)." in ran.stdout
     assert ran.stdout.endswith("all files are whole\n")

@@ -228,7 +228,7 @@ def test_nothing_is_ever_overwritten(world: World, to: Path) -> None:
     assert restore(world, to, NAMES[2]).out == f"{NAMES[2]}: there already\n"
     (to / NAMES[2]).chmod(0o644)
     (to / NAMES[2]).write_bytes(b"mine")
-    assert "something else stands there already" in restore(world, to, NAMES[2], check=1).out
+    assert "another file is there already" in restore(world, to, NAMES[2], check=1).out
     assert (to / NAMES[2]).read_bytes() == b"mine"
 
 

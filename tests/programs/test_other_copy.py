@@ -128,9 +128,7 @@ def test_what_stands_in_the_target_is_compared_by_its_size_first(
     else:
         os.mkfifo(to / NAME)
     run = world.run_pass("restore", NAME, "--to", str(to), check=1)
-    assert run.out == (
-        f"{NAME}: NOT RESTORED: something else stands there already; it is left as it is\n"
-    )
+    assert run.out == (f"{NAME}: NOT RESTORED: another file is there already; it was not changed\n")
 
 
 @pytest.mark.parametrize(("change", "why"), NOT_THE_FILE.values(), ids=NOT_THE_FILE)
@@ -292,7 +290,7 @@ def test_a_dry_pass_names_a_disk_that_takes_nothing_as_the_pass_does(world: Worl
     dry = world.run_pass("--dry-run", check=1)
     assert rows == dump(world)
     assert "would copy b.g3 (1 kB) to P02 and S01" in dry.out
-    assert "manifest-sha512.txt: what stands at byte 0 is not a manifest line" in dry.err
+    assert "manifest-sha512.txt: the text at byte 0 is not a manifest line" in dry.err
     world.run_pass(check=1)
     assert "b.g3" in world.archived("P02") & world.archived("S01")
     world.leave_unchecked("the manifest is damaged")

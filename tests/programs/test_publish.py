@@ -261,7 +261,7 @@ def test_status_writes_over_nothing_that_is_not_ours(world: World) -> None:
     before = world.snapshot(world.root)
     said = world.status("--html", str(world.disk_map_path), check=2)
     assert said.err == (
-        f"{world.disk_map_path} is not written: what stands there is not ours. "
+        f"{world.disk_map_path} is not written: the file there is not ours. "
         "Name another file, or move that one away.\n"
     )
     assert world.snapshot(world.root) == before

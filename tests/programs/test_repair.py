@@ -509,7 +509,7 @@ def put_in_the_way(world: World, label: str, what: str) -> str:
     place = world.data(label) / where
     place.parent.mkdir(parents=True, exist_ok=True)
     put(place)
-    world.spoil(label, None, "something stands in its way")
+    world.spoil(label, None, "something is in its way")
     return name
 
 
@@ -550,7 +550,7 @@ def test_where_no_other_disk_is_the_obstacle_is_named_and_what_next(
         place = world.data("S01") / OBSTACLES[what][1]
         kind = "a directory" if place.is_dir() else "something"
         said = (
-            f"NOT REPAIRED {name}: on S01 {kind} stands in its way ({place}). Mount a spare copy "
+            f"NOT REPAIRED {name}: on S01 {kind} is in its way ({place}). Mount a spare copy "
             "disk, or see name-conflict in docs/operators.md; then repair again"
         )
         assert repair(world, "--dry-run", check=1).out.splitlines() == [
@@ -579,7 +579,7 @@ def test_on_every_disk_with_an_obstacle_it_is_named(world: World) -> None:
     for args in (["--dry-run"], []):
         (line, *_) = repair(world, *args, check=1).out.splitlines()
         for label in ("S01", "S02"):
-            assert f"on {label} something stands in its way ({world.data(label) / 'q'})" in line
+            assert f"on {label} something is in its way ({world.data(label) / 'q'})" in line
 
 
 @pytest.mark.root

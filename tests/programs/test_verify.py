@@ -353,7 +353,7 @@ def test_a_disk_that_answers_nothing_is_told_of(loop_world: LoopWorld) -> None:
         assert notice(world, "disk-error", label).startswith(
             "it does not work: Input/output error."
         )
-        assert world.status().out.startswith(f"LOOK TODAY: {label}: the disk answers with errors")
+        assert world.status().out.startswith(f"LOOK TODAY: {label}: the disk returns errors")
         assert states(world, label) == {"a.g3": "good"}
         plug_in_again(world, label)
         verify(world, label)
