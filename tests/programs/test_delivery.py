@@ -476,7 +476,7 @@ def test_what_is_acknowledged_is_silent_until_it_gets_worse(tmp_path: Path, peop
     (again,) = story.news(check=0)
     assert heads(again, "STILL OPEN") == {"WARNING spares-low"}
     run = story.run("ack", "spares-low", "copy", "--for", "30d", check=0)
-    assert "spares-low copy is not told again until 20" in run.out
+    assert "spares-low copy is not sent again until 20" in run.out
     sent_long_ago(world)
     story.quiet(check=0)
     take_away(world, "S02")

@@ -291,7 +291,7 @@ def test_a_line_without_its_file_is_a_missing_copy(world: World, label: str, oth
     assert copy_states(world, NAME) == {label: "missing", other: "good"}
     assert copy_states(world, "empty.g3") == {}
     assert world.sql(f"SELECT archived_at FROM files WHERE name = '{NAME}'")[0][0] is None
-    total = re.findall(r": (\d) files .*, (\d) of them new", run.out)
+    total = re.findall(r": (\d) files? .*, (\d) of them new", run.out)
     assert sorted(total) == [("1", "2"), ("2", "2")]
 
 

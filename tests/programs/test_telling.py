@@ -462,7 +462,7 @@ def test_a_pass_that_was_killed(story: Story) -> None:
     story.world.put("a.g3")
     killed_pass(story.world, "linkat")
     mail = story.opens("pass-crashed", "data_manager", 0)
-    assert "ended without saying so" in mail.subject
+    assert "was killed or crashed" in mail.subject
     story.ends("pass-crashed", "data_manager")
 
 
