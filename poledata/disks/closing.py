@@ -21,7 +21,7 @@ from poledata.disks.identity import HeldDisk, must_be_writable
 from poledata.disks.lifecycle import must_be, refused, the_disk
 from poledata.disks.mounted_disks import MountedDisks, seal_bytes
 from poledata.errors import FULL_ERRNOS, CannotClose, ManifestDamaged
-from poledata.formatting import seconds, shown, size_text, utc_now, why_not_carried
+from poledata.formatting import counted, seconds, shown, size_text, utc_now, why_not_carried
 from poledata.models import CopyOnDisk, CopyState, Disk, DiskState, ManifestLine, Written
 from poledata.notices.kinds import DISK_KINDS
 from poledata.system import direct_io, mounts, paths
@@ -169,8 +169,8 @@ def _nothing_may_be_aside(root_fd: int) -> None:
         return
     if things:
         raise CannotClose(
-            f"{len(things)} things were set aside in {bag.ASIDE}/; first move "
-            "anything that you want to keep, then empty it"
+            f"{counted(len(things), 'file was', 'files were')} set aside in {bag.ASIDE}/; "
+            "first move anything that you want to keep, then empty it"
         )
 
 

@@ -428,7 +428,10 @@ REFUSALS: dict[str, tuple[Callable[[World], None], str]] = {
     "no line of a manifest": (_no_manifest_line, "the text at byte 280 is not a manifest line"),
     "link": (_link, "data/link.g3 is neither a file nor a directory"),
     "pipe": (_pipe, "data/pipe.g3 is neither a file nor a directory"),
-    "something aside": (_aside, "1 things were set aside in .aside/; look at them"),
+    "something aside": (
+        _aside,
+        "1 file was set aside in .aside/; first move anything that you want to keep",
+    ),
     "name with %": (_named(b"100%.g3"), "data/100%.g3"),
     "name of two lines": (_named(b"two\nlines.g3"), r"data/two\nlines.g3"),
     "name not UTF-8": (_named(b"\xff.g3"), r"data/\udcff.g3"),
