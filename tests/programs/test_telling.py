@@ -495,7 +495,7 @@ def test_a_pass_that_was_killed(story: Story) -> None:
     story.world.put("a.g3")
     killed_pass(story.world, "linkat")
     mail = story.opens("pass-crashed", "data_manager", 0)
-    assert "ended without saying so" in mail.subject
+    assert "was killed or crashed" in mail.subject
     story.ends("pass-crashed", "data_manager")
 
 
@@ -722,4 +722,4 @@ def test_a_channel_that_fails_for_an_hour(story: Story) -> None:
     mails = len(story.people.mails)
     story.run(env=env, check=1)
     (mail,) = story.people.mails[mails:]
-    assert "not-told: pager-command: nothing gets through this channel" in mail.body
+    assert "not-told: pager-command: nothing can be sent through this channel" in mail.body
