@@ -61,6 +61,11 @@ def acknowledge(conn: Connection, disk: Disk) -> None:
         "AND kind IN ('smart-warning', 'smart-failing')",
         (disk.label,),
     )
+    conn.execute(
+        "UPDATE findings SET value = 0 WHERE key = ? "
+        "AND kind IN ('smart-warning', 'smart-failing')",
+        (disk.label,),
+    )
 
 
 def last_smart_check(conn: Connection, disk: Disk) -> SmartCheck | None:

@@ -66,9 +66,7 @@ def gather(config: Config, conn: Connection, seen: BufferLook) -> tuple[Status, 
         looked_at_s=passes.last_progress_at_s,
         ended_at_s=passes.last_end_at_s,
         at_work=holder.command if holder and holder.is_expected else None,
-        lock_holder=f"{holder.pid} ({holder.command})"
-        if holder and not holder.is_expected
-        else None,
+        lock_holder=_stranger(holder),
         pause=db.passes.current_pause(conn, utc(now_s)),
         undelivered=tuple(_undelivered(config, conn)),
         warnings=config.warnings if is_owner else (),
@@ -80,6 +78,11 @@ def gather(config: Config, conn: Connection, seen: BufferLook) -> tuple[Status, 
         has_watchdog=config.secrets.has_watchdog if is_owner else None,
     )
     return status, _evidence(config, conn, seen, status)
+
+
+def _stranger(holder: locks.LockHolder | None) -> str | None:
+    """Return the process that holds the lock of passes, if it is none of ours."""
+    return None if holder is None or holder.is_expected else f"{holder.pid} ({holder.command})"
 
 
 def _evidence(

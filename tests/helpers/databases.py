@@ -55,7 +55,7 @@ def structure(path: Path) -> list[tuple[str, str]]:
 
 def make_it_of_1_0_0(world: World) -> None:
     """Take back what the upgrade to version 3 added."""
-    for table in ("buffers", "findings"):
+    for table in ("buffers", "findings", "content_checks", "shipments", "receipts"):
         world.sql(f"DROP TABLE {table}")
     world.sql("ALTER TABLE disks DROP COLUMN manifest_bytes")
     world.sql("ALTER TABLE deliveries DROP COLUMN sent_as")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,13 @@ from tests.helpers.world import REPO
 PAGE = (REPO / "docs/receiving.md").read_text()
 BLOCKS = re.findall(r"^```sh\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
 MOUNT, ONE, CRATE, ALONE = BLOCKS
+
+
+# A namespace begins with the disks that other tests have mounted, which would keep them busy.
+LEAVE_DISKS = """while read -r device place _; do
+    case $device in /dev/loop*) umount --lazy "$place" ;; esac
+done </proc/self/mounts"""
+BUSY_AT_MOST_S = 10.0  # another test's namespace begins with the disks of this one
 
 
 class NorthMachine:
@@ -51,7 +59,11 @@ class NorthMachine:
         """As the page says, with this disk's device for /dev/sdX; it has left the station."""
         commands = MOUNT.replace("sudo ", "").replace("P01", label).splitlines()[1:]
         device = str(self.world.loops[label].device)
-        self.run("\n".join(commands).replace("/dev/sdX", device), path=SEARCHED)
+        script = "\n".join(commands).replace("/dev/sdX", device)
+        end = time.monotonic() + BUSY_AT_MOST_S
+        while "busy" in self.run(script, None, path=SEARCHED).stderr and time.monotonic() < end:
+            time.sleep(0.1)
+        self.run(f"mountpoint -q /mnt/{label}", path=SEARCHED)
 
     def run(
         self, script: str, check: int | None = 0, path: str = "", **env: str
@@ -76,7 +88,7 @@ class NorthMachine:
 def north_machine(world: LoopWorld) -> Iterator[NorthMachine]:
     """Yield it; its mounts go with it."""
     (world.root / "north").mkdir()
-    script = "mount -t tmpfs none /mnt; echo; exec sleep 1000"
+    script = f"{LEAVE_DISKS}; mount -t tmpfs none /mnt; echo; exec sleep 1000"
     keeper = subprocess.Popen(
         ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
         stdout=subprocess.PIPE,

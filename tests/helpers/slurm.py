@@ -24,10 +24,7 @@ def why_no_slurm() -> str | None:
 
 
 class Slurm:
-    """Daemons and commands run with a prefix, and know where the configuration is.
-
-    ``cred_expire`` is short, because a job that is requeued waits for that time.
-    """
+    """Daemons and commands run with a prefix, and know where the configuration is."""
 
     def __init__(self, root: Path, prefix: Sequence[str]) -> None:
         self.root, self._prefix = root, prefix
@@ -50,7 +47,7 @@ class Slurm:
             f"SlurmctldPidFile={self.root}/slurmctld.pid",
             f"SlurmdPidFile={self.root}/slurmd.pid",
             "AuthType=auth/munge",
-            f"AuthInfo=socket={self.root}/munge.socket,cred_expire=5",
+            f"AuthInfo=socket={self.root}/munge.socket",
             "CredType=cred/munge",
             "ProctrackType=proctrack/linuxproc",
             "TaskPlugin=task/none",
@@ -73,7 +70,9 @@ class Slurm:
         for command in (munged, ["slurmctld", "-D", "-i"], ["slurmd", "-D"]):
             with (self.root / f"{command[0]}.out").open("wb") as log:
                 daemon = [*self._prefix, *command]
-                process = subprocess.Popen(daemon, env=self._env, stdout=log, stderr=log)
+                process = subprocess.Popen(
+                    daemon, env=self._env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                )
             self._started.append(process)
             time.sleep(0.5)
         self.wait(lambda: "idle" in self.run("sinfo", "-h", "-o", "%t", check=False), 30)

@@ -114,9 +114,9 @@ def test_undo_is_refused_once_another_drive_has_the_label(shipped: World) -> Non
     """Two disks at the station never have one label."""
     shipped.add_disk("P01", "ZTNEW")
     shipped.generate()
-    err = shipped.run_pass("ship", "--undo", "ZTP01AA", check=2).err
-    assert "The label P01 belongs to the drive ZTNEW (spare) now" in err
-    assert "forget P01" in err
+    answer = shipped.run_pass("ship", "--undo", "ZTP01AA", check=2).err
+    assert "The label P01 belongs to the drive ZTNEW (spare) now" in answer
+    assert "forget P01" in answer
     shipped.run_pass("forget", "P01", check=0)
     shipped.serials["P01"] = "ZTP01AA"
     shipped.run_pass("ship", "--undo", "P01", check=0)

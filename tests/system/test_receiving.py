@@ -209,6 +209,8 @@ def test_a_real_slurm_checks_each_disk_and_a_killed_job_continues(north: NorthMa
         job = cluster.run("sh", "-c", submit).strip()
         cluster.wait(lambda: progress.exists() and progress.read_text().count("\n") >= 2, 20)
         cluster.run("scontrol", "requeue", f"{job}_1")
+        cluster.wait(lambda: "PENDING" in cluster.run("scontrol", "show", "job", f"{job}_1"), 20)
+        cluster.run("scontrol", "update", f"JobId={job}_1", "StartTime=now")  # else in two minutes
         cluster.wait(lambda: not progress.exists() or not cluster.run("squeue", "-h"), 40)
         cluster.wait(lambda: not cluster.run("squeue", "-h"), 40)
         restarts = cluster.run("scontrol", "show", "job", f"{job}_1")

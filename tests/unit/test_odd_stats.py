@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from poledata.archive import buffer
+from poledata.archive.selection import Selection
 from poledata.formatting import people_time, seconds, utc
 from poledata.models import FileStat
 
@@ -40,7 +41,7 @@ def test_a_scan_comes_to_every_file_of_a_far_future_once(tmp_path: Path) -> None
     try:
         found, after = [], None
         while True:
-            seen = buffer.scan(fd, (".g3",), 0.0, time.time(), 2, after)
+            seen = buffer.scan(fd, Selection((".g3",)), 0.0, time.time(), 2, after)
             found += [waiting.name for waiting in seen.waiting]
             if seen.is_whole:
                 break

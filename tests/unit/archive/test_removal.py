@@ -846,9 +846,11 @@ TAKES_AWAY = {
     ): "their temporary name, of now or of a crash",
     (
         "poledata/disks/closing.py",
-        "keep_packing_list",
+        "write_whole",
         "rename",
-    ): "a packing list beside the database",
+    ): "a packing list or a sheet beside the database",
+    ("poledata/disks/shipments.py", "write_sheet", "unlink"): "the sheet of an undone shipment",
+    ("poledata/disks/view.py", "_link", "unlink"): "a link in ViewLocation that a pass made",
 }
 TAKERS = {"unlink", "remove", "rmtree", "rename", "renames", "replace", "move"}
 

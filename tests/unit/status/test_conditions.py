@@ -10,7 +10,16 @@ from typing import Any
 import pytest
 
 from poledata.formatting import utc
-from poledata.models import DiskState, Finding, HealthCheck, Notice, Pause, Pending, Severity
+from poledata.models import (
+    DiskState,
+    Finding,
+    HealthCheck,
+    Notice,
+    Pause,
+    Pending,
+    Severity,
+    Shipment,
+)
 from poledata.notices.kinds import DIGEST, KINDS
 from poledata.status import verdict
 from poledata.status.conditions import ROWS, conditions
@@ -50,6 +59,11 @@ EVIDENCE = ArchiveEvidence(
     made_at=utc(NOON - 90 * DAY_S),
     rooms_bytes={1: 10**12},
     manifests=(ManifestSize("P01", 300, 300),),
+)
+
+
+SHIPMENT = Shipment(
+    disk("P04", DiskState.SHIPPED), utc(NOON - 130 * DAY_S), "2026-07-16", "3", None, None
 )
 
 
@@ -108,6 +122,7 @@ CASES = [
     Case("manifests", (ManifestSize("P01", 301, 300),), "P01: is not what the", "evidence"),
     Case("manifests", (ManifestSize("P01", 0, 300),), "P01: is not what the", "evidence"),
     Case("limits", Limits(6 * HOUR_S, 80.0, 2), "2 roles have few spare disks", "evidence"),
+    Case("not_received", (SHIPMENT,), "ZP04: was shipped, and no receipt has come", "evidence"),
     *(
         Case(
             "findings",
@@ -131,6 +146,7 @@ SHOWN_ONLY = {
     "buffer", "disks",
     "finished_files", "finished_bytes", "unfinished_files", "other_files", "links_and_specials",
     "oldest_at_s", "lease_can_be_had", "trusts_leases", "writer_rule",
+    "confirmed_files", "content", "hidden_files", "left_out", "hours_since_tested", "left_at",
     "disk", "full_at_s", "oldest_verified_at", "never_read",
     "buffer_path", "buffer_free_bytes", "arrived_in_a_day_bytes", "made_at", "rooms_bytes",
 }  # fmt: skip
