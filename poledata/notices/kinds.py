@@ -268,7 +268,7 @@ KINDS = {
          "Until then keep the disks with the other copies of its files."),
     ),
     "content-suspect": Kind(
-        _W, "failed the check of its content", "archived files failed the check of their content",
+        _W, "failed the check of its content", "files failed the check of their content",
         "It is on both disks exactly as it came; nothing was changed or removed.",
         ("Tell the people who write the data: was that file cut off?",
          "If it is all files at once, the check itself may be broken: run it by hand.",
