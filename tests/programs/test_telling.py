@@ -223,7 +223,7 @@ def test_a_shipped_disk_without_a_receipt(story: Story) -> None:
 
 @brings_about("content-suspect")
 def test_an_archived_file_that_its_program_can_not_read(story: Story) -> None:
-    """The empty one is named, once; nobody is told of it again after an acknowledgement."""
+    """The empty one is named, once; nobody is notified again after it was acknowledged."""
     story.world.configure(CheckContent="g3: /bin/cat {path}")
     story.world.put("empty.g3", b"")
     story.quiet()
