@@ -7,7 +7,7 @@ PY := .venv/bin/python
 PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help demo quick test test-long test-all-pythons lint types check bench bench-quick wheelhouse clean
+.PHONY: help demo quick test test-long test-all-pythons lint types check bench bench-quick reference wheelhouse clean
 .NOTPARALLEL:
 
 help:  ## print this list
@@ -50,6 +50,9 @@ bench: .venv/installed-bench  ## as root: how fast it is, into docs/performance.
 
 bench-quick: .venv/installed-bench  ## as root: the same with a tenth of the data; it writes nothing
 	@$(PY) -m benchmarks --quick $(BENCH)
+
+reference: .venv/installed-test  ## write the parts of docs/reference.md that are made from the code
+	@$(PY) -m tests.helpers.reference
 
 wheelhouse: .venv/made  ## all that an installation without network needs, into wheelhouse/
 	@rm -rf wheelhouse

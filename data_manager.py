@@ -18,7 +18,7 @@ from poledata.errors import ExitCode, UsageFault
 MODULES = {
     "status": ("status", "check"),
     "maintenance": ("verify", "repair", "locate", "restore", "check-content"),
-    "notices": ("pause", "resume", "ack", "notify"),
+    "notices": ("pause", "resume", "ack", "notify", "explain"),
     "disks": ("close", "ship", "lost", "forget", "hold", "unhold", "adopt-buffer"),
     "north": ("received", "season"),
 }
@@ -26,7 +26,7 @@ MODULE_OF = {command: module for module, commands in MODULES.items() for command
 
 
 class SubCommands(click.Group):
-    """A sub-command's module is loaded when it is asked for: the pass that cron starts needs none.
+    """Loads the module of a sub-command only when it is called: a pass that cron starts needs none.
 
     ``MODULES`` says in which module of ``poledata.cli`` the function of its name is.
     """
@@ -41,24 +41,35 @@ class SubCommands(click.Group):
         command: click.Command = getattr(module, name.replace("-", "_"))
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Refuse an unknown command with those that there are."""
+        if args[0] not in MODULE_OF and not args[0].startswith("-"):
+            known = ", ".join(self.list_commands(ctx))
+            raise click.UsageError(
+                f"No such command '{args[0]}'. Nothing was changed. The commands are: {known}", ctx
+            )
+        return super().resolve_command(ctx, args)
+
 
 @click.group(cls=SubCommands, invoke_without_command=True)
 @app.common_options
-@click.option("--dry-run", is_flag=True, help="Say what a pass would do; change nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what a pass would do; change nothing.")
 @click.version_option(__version__, message="%(prog)s, version %(version)s")
 @click.pass_context
 def data_manager(ctx: click.Context, dry_run: bool) -> ExitCode | None:
     """Archive the buffer: copy every finished file to a primary and a copy disk, prove both
     copies by SHA-512, register them, and only then remove the file from the buffer.
 
-    Without a sub-command this is one pass, as cron starts it. On a terminal it shows progress;
-    otherwise it prints nothing but faults of usage and defects: the rest is in the log, and in
-    "status".
+    Without a sub-command this is one pass, as cron starts it. On a terminal it shows progress.
+    Without a terminal it prints only errors (exit codes 2 and 3): everything else is in the log
+    and in "status".
 
-    Where a LABEL is asked, the drive's serial serves too.
+    Instead of a LABEL you can give the serial number of the drive.
 
     Exit codes: 0 done, nothing to do, or another pass is at work; 1 a person should look (see
-    "status"); 2 wrong usage or configuration, nothing was touched; 3 a defect of this program;
+    "status"); 2 wrong usage or configuration, nothing was touched; 3 a bug of this program;
     130 interrupted.
     """
     if ctx.invoked_subcommand is None:
@@ -66,8 +77,8 @@ def data_manager(ctx: click.Context, dry_run: bool) -> ExitCode | None:
     if dry_run:
         name = ctx.invoked_subcommand
         raise UsageFault(
-            f"--dry-run before {name} is a pass's option. Nothing was changed. Where {name} "
-            f"has one of its own (see {name} --help), it stands after it."
+            f"--dry-run before {name} is an option of a pass. Nothing was changed. If {name} "
+            f"has a --dry-run of its own (see {name} --help), write it after {name}."
         )
     return None
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Make the database from a disk-map, once per disk set; what is in it is never changed."""
+"""Make the database from a disk-map, once per disk set; existing rows are never changed."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from poledata.errors import ExitCode, UsageFault
     "--db",
     "db_path",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The database to make, instead of a configuration's FilenameDB.",
+    help="The database to make, if there is no configuration yet.",
 )
 @click.option(
     "--disk-map",
     "map_path",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="The disk set: a line a drive with label, serial, logical ID.",
+    help="The disk set: one line per drive with label, serial number, logical ID.",
 )
 @click.option(
     "--from-disks",
     "is_from_disks",
     is_flag=True,
-    help="Make a lost database from the bags of all mounted disks, or complete an older one.",
+    help="Make a lost database again from all mounted disks, or complete an older one.",
 )
-@click.option("--verify", is_flag=True, help="With --from-disks: then read every copy.")
+@click.option("--verify", is_flag=True, help="With --from-disks: afterwards, read every copy.")
 @click.option(
     "--returned",
     is_flag=True,
-    help='Take drives that were noted as "lost" and are in this map back, as empty spares.',
+    help="Take back drives of this map that were lost, as empty spares.",
 )
-@click.option("--dry-run", is_flag=True, help="Check and show everything; write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the table for programs.")
+@click.option("--dry-run", is_flag=True, help="Check and print everything; write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.version_option(__version__)
 def generate_db(
     db_path: Path | None,
@@ -54,17 +54,17 @@ def generate_db(
     dry_run: bool,
     as_json: bool,
 ) -> ExitCode:
-    """Make the database from a disk-map, or add a further disk set to it.
+    """Make the database from a disk-map, or add another disk set to it.
 
-    What the database holds is never lost or changed: a line it knows already is left as it is,
-    and if any line contradicts it nothing at all is written. Afterwards a table shows which
-    drives are ready, and for each other the command that makes it so.
+    Nothing in an existing database is changed. Lines that it already has are skipped. If any line
+    contradicts it, all contradictions are listed and nothing is written. A table then shows which
+    drives are ready, and the next command for each drive that is not.
 
-    With --from-disks it is made from the disks themselves, or completed: nothing is written to
-    them. The disk-map, if one is given, then adds its other drives as spares.
+    With --from-disks the database is made or completed from the disks themselves; nothing is
+    written to them. If you also give a disk-map, its other drives are added as spares.
     """
     if db_path and app.options().config_path:
-        raise UsageFault("--db and --config: give one of them. Nothing was changed.")
+        raise UsageFault("Give either --db or --config, not both. Nothing was changed.")
     if is_from_disks:
         _must_go_together(db_path, returned, verify and dry_run)
         return rebuild.from_disks(map_path, verify, dry_run, as_json)
@@ -77,11 +77,11 @@ def generate_db(
 
 
 def _must_go_together(db_path: Path | None, returned: bool, is_dry_verify: bool) -> None:
-    """Refuse what makes no sense with --from-disks. Raises UsageFault."""
+    """Refuse options that make no sense with --from-disks. Raises UsageFault."""
     for option, is_given, why in (
-        ("--db", bool(db_path), "a configuration says where the disks are"),
-        ("--returned", returned, "a lost drive is taken back by its disk-map alone, afterwards"),
-        ("--verify with --dry-run", is_dry_verify, "a verification is written down"),
+        ("--db", bool(db_path), "the configuration says where the disks are"),
+        ("--returned", returned, "take a lost drive back later, with --disk-map alone"),
+        ("--verify with --dry-run", is_dry_verify, "a verification writes to the database"),
     ):
         if is_given:
             raise UsageFault(f"--from-disks does not take {option}: {why}. Nothing was changed.")

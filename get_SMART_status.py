@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Check the health of the registered drives, record it, and report what a person should know."""
+"""Check the health of the registered drives, record it, and report problems."""
 
 from __future__ import annotations
 
@@ -38,18 +38,20 @@ QUERY_AGAIN_AFTER_S = 5.0
 
 @click.command()
 @app.common_options
-@click.option("--json", "as_json", is_flag=True, help="The same for programs.")
-@click.option("--history", metavar="LABEL", help="Only list what changed on this drive, and when.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+@click.option(
+    "--history", metavar="LABEL", help="List what changed on this drive, and when; query no drive."
+)
 @click.argument("labels", metavar="[LABEL…]", nargs=-1)
 def get_smart_status(as_json: bool, history: str | None, labels: tuple[str, ...]) -> ExitCode:
-    """Check every registered drive that may be here (or those named), and write it down.
+    """Check the SMART data of every registered drive, or of the drives named, and record it.
 
-    A failing drive is told of, and held, so that the archive takes another one; nothing is moved
-    or deleted. Drives that are not registered are listed, and not judged. Needs root; --history
-    does not.
+    A failing drive is reported and held, so that the archive uses another one. Nothing is moved
+    or deleted. Drives that are not registered are listed but not judged. This needs root, except
+    with --history.
 
-    Exit codes: 0 no drive needs a look; 1 some drive is failing, or should be watched, or did not
-    answer; 2 wrong usage or configuration, nothing was touched.
+    Exit codes: 0 all drives are healthy; 1 a drive is failing, should be watched, or did not
+    respond; 2 wrong usage or configuration, nothing was touched.
     """
     if history:
         return _history(app.load_config(), history, as_json)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Print serial and logical ID of every drive, as a disk-map needs them; root only."""
+"""Print the serial number and logical ID of every drive, as a disk-map needs them; root only."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ from poledata.system.privileges import RootSmartctl
 
 @click.command()
 @app.output_options
-@click.option("--json", "as_json", is_flag=True, help="The same for programs.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 @click.option(
     "--disk-map",
     "map_path",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Print this disk-map with the drives' own logical IDs, and say what differs.",
+    help="Print this disk-map with the drives' own logical IDs, and report what differs.",
 )
 @click.argument("devices", metavar="[DEVICE…]", nargs=-1)
 def get_drive_ids(as_json: bool, map_path: Path | None, devices: tuple[str, ...]) -> ExitCode:
-    """Print "serial logical-ID", a line a drive: every drive of this machine, or those named.
+    """Print "serial logical-ID", one line per drive: all drives of this machine, or those named.
 
     A device may have a type as for smartctl, in quotes: '/dev/sdq -d sat'.
 
-    With --disk-map a complete disk-map: labels are kept by serial (also by the beginning of one,
-    as it is printed on SAS drives), logical IDs are the drives' own, and a line without one is
-    completed. Drives that it does not name stand at its end, as comments.
+    With --disk-map it prints a complete disk-map. Labels are matched by serial number, or by the
+    beginning of one, as it is printed on SAS drives. Logical IDs are the drives' own; a line
+    without one is completed. Drives that the map does not name follow as comments.
 
-    Standard output holds these lines alone; what a person should know is on standard error.
-    Exit codes: 0 all is well; 1 some drive could not be asked, or differs; 2 wrong usage.
+    Standard output has only these lines; problems are on standard error. This needs root.
+    Exit codes: 0 done; 1 a drive could not be queried, or differs; 2 wrong usage.
     """
     smartctl = app.smartctl_as_root()
     privileges.become_caller(map_path)

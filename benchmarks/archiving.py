@@ -73,8 +73,8 @@ def _goals(workload: Workload, middles: dict[str, Used], limit_s: float) -> list
     ratio = ours / limit_s
     if workload.speed != FREE:
         goal = GOALS.get(workload.key)
-        said = f"≤ {goal} × limit"
-        return [Goal(workload.title, said, f"{ratio:.2f}", ratio <= goal)] if goal else []
+        text = f"≤ {goal} × limit"
+        return [Goal(workload.title, text, f"{ratio:.2f}", ratio <= goal)] if goal else []
     best = min(used.wall_s for name, used in middles.items() if name != WAYS[0].name)
     ahead = "ahead of" if ours < best else "behind"
     return [

@@ -1,7 +1,7 @@
 """A source and two disks for a benchmark: XFS on loop devices, images in RAM, slowed down.
 
 The block layer's control group sets how many bytes and operations a second each device lets
-through, reading and writing counted apart. Everything is taken down again, whatever happens.
+through, reading and writing counted apart. Everything is always taken down again.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ V2_GROUP = V2 / "pole-bench"
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """What a device lets through, each way; 0: whatever it can."""
+    """What a device lets through, each way; 0: no limit."""
 
     bytes_per_s: int = 0
     operations_per_s: int = 0

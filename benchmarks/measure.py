@@ -33,7 +33,7 @@ class Used:
 
 
 def run(command: Sequence[str | Path], cwd: Path, looks_at_memory: bool = True) -> Used:
-    """Run a command to its end. Raises CalledProcessError with what it said.
+    """Run a command to its end. Raises CalledProcessError with what it printed.
 
     Looking at its memory takes some of the processor: not for what is over in a moment.
     """
@@ -49,10 +49,10 @@ def run(command: Sequence[str | Path], cwd: Path, looks_at_memory: bool = True) 
     ) as process:
         memory = _Memory(process.pid)
         with memory if looks_at_memory else nullcontext():
-            said = process.communicate()[0]
+            printed = process.communicate()[0]
         wall_s = time.monotonic() - began_s
     if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, process.args, said)
+        raise subprocess.CalledProcessError(process.returncode, process.args, printed)
     return Used(wall_s, _cpu_s() - before, memory.peak_bytes)
 
 

@@ -75,10 +75,10 @@ def workloads(is_quick: bool) -> dict[str, Workload]:
     one = _equal(1, (256 if is_quick else 4096) * MIB)
     mixed = tuple(_observations(1, 32 * MIB) if is_quick else _observations(3, 128 * MIB))
     kinds = (
-        ("large", _said(large), large, DISK),
-        ("small", _said(small), small, SLOW_DISK),
-        ("one", _said(one), one, DISK),
-        ("mixed", f"an observation tree, {_said(mixed)}", mixed, DISK),
+        ("large", _in_words(large), large, DISK),
+        ("small", _in_words(small), small, SLOW_DISK),
+        ("one", _in_words(one), one, DISK),
+        ("mixed", f"an observation tree, {_in_words(mixed)}", mixed, DISK),
     )
     found = {}
     for key, title, files, speed in kinds:
@@ -87,7 +87,7 @@ def workloads(is_quick: bool) -> dict[str, Workload]:
     return found
 
 
-def _said(files: tuple[tuple[str, int], ...]) -> str:
+def _in_words(files: tuple[tuple[str, int], ...]) -> str:
     sizes = {size_bytes for _, size_bytes in files}
     if len(sizes) > 1:
         return f"{len(files)} files, {sum(s for _, s in files) / MIB:.0f} MiB"

@@ -50,7 +50,7 @@ def wait_until_settled() -> None:
     settle_s = config.load(Path(CONFIG)).settle_s
     stats = [path.lstat() for path in BUFFER.rglob("*.g3")]
     settled_at = max(max(st.st_mtime, st.st_ctime) for st in stats) + settle_s
-    print(f"\nWaiting until every file has rested {settle_s:g} s (SettleTime).", flush=True)
+    print(f"\nWaiting until no file has changed for {settle_s:g} s (SettleTime).", flush=True)
     while (left_s := settled_at - time.time()) > 0:
         time.sleep(left_s)
 
@@ -75,7 +75,7 @@ def main() -> None:
     make_directories()
     obsid = next_obsid()
     write_observation(obsid)
-    print(f"Observation {obsid} lies in {BUFFER}, as the telescope would write it.")
+    print(f"Observation {obsid} is in {BUFFER}, as the telescope would write it.")
     run("python", "generate_db.py", "--config", CONFIG, "--disk-map", "disk-map-test")
     wait_until_settled()
     run("python", "data_manager.py", "--config", CONFIG)

@@ -271,7 +271,7 @@ class _Ini:
         try:
             parser.read_file(numbered())
         except configparser.MissingSectionHeaderError as e:
-            raise ValueError(f"line {e.lineno} stands above any [section]; begin with one") from e
+            raise ValueError(f"line {e.lineno} is above any [section]; begin with one") from e
         except configparser.ParsingError as e:
             faults = tuple(f"line {n} is neither [section] nor Key = value" for n, _ in e.errors)
         values = {k: v for name in parser.sections() for k, v in parser.items(name) if k}
@@ -308,7 +308,7 @@ def _key_faults(ini: _Ini) -> Iterator[str]:
             yield f"{shown(places[0][1])}: line {places[0][0]} has an unknown key; {_hint(name)}"
         elif len(places) > 1:
             numbers = " and ".join(str(line) for line, _ in places)
-            yield f"{_KEY_OF[name].name}: stands on lines {numbers}; keep one of them"
+            yield f"{_KEY_OF[name].name}: is on lines {numbers}; keep one of them"
     for name, key in _KEY_OF.items():
         # a line that can't be parsed may be the one that seems to be missing
         if key.default is None and name not in ini.lines and not ini.faults:
@@ -335,7 +335,7 @@ def _check_form(key: Key, text: str) -> None:
     if re.search(r"(?:^|\s)[#;]", text):
         raise ValueError("has a comment behind the value; give the comment a line of its own")
     if re.search(r"""^(["']).*\1$""", text):
-        raise ValueError(f"{text} stands in quotes; write it without them")
+        raise ValueError(f"{text} is in quotes; write it without them")
 
 
 def _prefix_faults(values: Mapping[str, Any]) -> Iterator[str]:

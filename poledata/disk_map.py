@@ -98,7 +98,7 @@ def _repeats(rows: dict[int, list[str]]) -> Iterator[tuple[int, str]]:
         for what, text in zip(("label", "serial", "logical ID"), columns, strict=False):
             taken, earlier = first.setdefault((what, _same(what, text)), (line, text))
             if taken != line and text == earlier:
-                yield line, f"{what} {shown(text)} stands on line {taken} already; each stands once"
+                yield line, f"{what} {shown(text)} is on line {taken} already; each may appear once"
             elif taken != line:
                 same = f"to a person the same as {shown(earlier)} on line {taken}"
                 yield line, f"{what} {shown(text)} is {same}"

@@ -18,10 +18,10 @@ from poledata.archive.copier import Result, copy_batch
 from poledata.archive.pass_state import PassState
 from poledata.archive.planner import Batch, Planner, Work
 from poledata.archive.removal import ArchivedFile, Removal, RemovalResult, give_name_back
-from poledata.disks import lifecycle, manifest
+from poledata.disks import lifecycle
 from poledata.disks.free_space import BATCH_FILES
 from poledata.disks.identity import HeldDisk
-from poledata.disks.mounted_disks import MountedDisks
+from poledata.disks.mounted_disks import MountedDisks, measure
 from poledata.errors import (
     DISK_ERRNOS,
     FULL_ERRNOS,
@@ -41,7 +41,7 @@ from poledata.errors import (
 from poledata.formatting import shown, size_text, utc_now, why_not_carried
 from poledata.models import CopyState, KnownCopy, KnownFile, ReadBack, Waiting
 from poledata.notices.defects import caught, record
-from poledata.system import direct_io, mounts
+from poledata.system import direct_io
 
 OPENED = (
     "A program opened it for writing in the instant of its removal: what it writes is lost. What "
@@ -236,7 +236,7 @@ class Batches:
             size_bytes = sum(result.job.waiting.stat.size_bytes for result in archived)
             for held in batch.disks.values():
                 with context.findings.isolated(f"{held.disk.label}: measuring"):
-                    self._measure(held)
+                    measure(self.state.context.conn, held)
                 state.disks.used(held.disk)
             db.passes.count_in_pass(context.conn, row, len(archived), size_bytes)
             self._end_notices([shown(result.job.name) for result in archived])
@@ -269,22 +269,6 @@ class Batches:
         self.state.failures.forget(names)
         for name in set(findings.keys("copy-damaged")) & set(names):
             findings.clear(["copy-damaged"], name)
-
-    def _measure(self, held: HeldDisk) -> None:
-        try:
-            room = mounts.space(held.root_fd)
-        except OSError as fault:
-            log.warning("%s can't be measured: %s", held.disk.label, fault)
-            return
-        manifest.note_size(self.state.context.conn, held.disk, held.root_fd)
-        db.disks.measure(
-            self.state.context.conn,
-            held.disk,
-            room.capacity_bytes,
-            room.used_bytes,
-            room.free_bytes,
-            utc_now(),
-        )
 
     # --- what failed ------------------------------------------------------------------------
 
@@ -343,7 +327,7 @@ class Batches:
             disks.leave_out(held.disk, fault)
             return None
         if isinstance(fault, OSError) and number in OBSTACLE_ERRNOS and is_first:
-            obstacle = f"on {label} something stands in its way, in data/ ({fault.strerror})."
+            obstacle = f"on {label} something is in its way, in data/ ({fault.strerror})."
             findings.note("name-conflict", f"{label} {name}", obstacle)
             disks.pass_by(held.disk)
             return None
@@ -484,7 +468,7 @@ def _report_bad_copy(state: PassState, known: KnownFile, label: str, judged: Cop
     state.context.findings.note(
         "copy-damaged",
         shown(known.name),
-        f"Its copy on {label} is {judged.value}; the file is in the buffer and is copied anew.",
+        f"Its copy on {label} is {judged.value}; the file is in the buffer and is copied again.",
     )
 
 

@@ -160,7 +160,7 @@ class _Pass:
         for row in crashed:
             with db.transaction(self._conn):
                 db.passes.end_pass(self._conn, row.id, utc_now(), "crashed", row.files_failed)
-            self._tell_of_crash(row.started_at, "ended without saying so")
+            self._tell_of_crash(row.started_at, "was killed or crashed")
 
     def _tell_of_crash(self, started_at: str, how: str) -> None:
         self._findings.note(

@@ -22,8 +22,11 @@ class Selection:
         return cls(config.extensions, config.include, config.exclude)
 
     def selects(self, name: str) -> bool:
-        """True for a file to archive, by its own name."""
-        return name.endswith(self.extensions) and not is_hidden(name) and self.covers(name)
+        """True for a file to archive, by its own name.
+
+        White space after the extension is a bad name, not another extension.
+        """
+        return name.rstrip().endswith(self.extensions) and not is_hidden(name) and self.covers(name)
 
     def covers(self, path: str) -> bool:
         """True if a path is in a tree of ``Include``, and in none of ``Exclude``."""

@@ -115,7 +115,7 @@ def common_options(command: _Command) -> _Command:
         "config_path",
         type=click.Path(path_type=Path, readable=False),  # the configuration says why not
         help="The configuration (default: $POLE_DATA_CONFIG, "
-        "else basic_data_manager.config beside the script).",
+        "otherwise basic_data_manager.config beside the script).",
     )
     return config(output_options(command))
 
@@ -125,12 +125,10 @@ def output_options(command: _Command) -> _Command:
     log_file = _option(
         "--log-file",
         type=click.Path(path_type=Path, dir_okay=False, readable=False),
-        help="Log here instead of the configuration's LogFile.",
+        help="Write the log here instead of to LogFile.",
     )
-    verbose = _option(
-        "-v", "--verbose", is_flag=True, help="Say more, on the screen and in the log."
-    )
-    quiet = _option("--quiet", is_flag=True, help="Print nothing but faults.")
+    verbose = _option("-v", "--verbose", is_flag=True, help="Print and log more.")
+    quiet = _option("--quiet", is_flag=True, help="Print only errors.")
     return quiet(verbose(log_file(command)))
 
 

@@ -13,12 +13,12 @@ from typing import Any, TypeVar
 import click
 
 from poledata import db
-from poledata.archive.pass_state import Watcher
+from poledata.archive.pass_state import Tally, Watcher
 from poledata.cli import app
 from poledata.config import Config
 from poledata.context import Context, must_fit_together
 from poledata.errors import ExitCode, UsageFault
-from poledata.formatting import size_text
+from poledata.formatting import counted, size_text
 from poledata.models import Job
 from poledata.notices import delivery_queue
 from poledata.settings import duration_s, lacks_unit
@@ -50,7 +50,7 @@ def why_option(required: bool = True) -> Callable[[_Command], _Command]:
 WHY = why_option()
 LABEL = click.argument("label", metavar="LABEL")
 LABELS = click.argument("labels", metavar="LABEL…", nargs=-1, required=True)
-JSON = click.option("--json", "as_json", is_flag=True, help="The same for programs.")
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 
 
 def duration_option(text: str, default: str | None = None) -> Callable[[_Command], _Command]:
@@ -130,9 +130,32 @@ def state_lines(config: Config, conn: db.Connection) -> list[str]:
 class DryRunPrinter(Watcher):
     """Prints what would be copied, and to which disks."""
 
+    files = 0
+
     def would_copy(self, job: Job, labels: list[str]) -> None:
+        self.files += 1
         size = size_text(job.waiting.stat.size_bytes)
         click.echo(f"would copy {job.name} ({size}) to {' and '.join(labels)}")
+
+
+def dry_run_summary(would_copy: int, tally: Tally, settle_s: float) -> str:
+    """Return the last line of a pass's dry run: if it would copy nothing, why."""
+    if would_copy:
+        return "Dry run: nothing was changed."
+    young_files = tally.idle_scan.unsettled_files if tally.idle_scan else 0
+    young = counted(young_files, "file is", "files are")
+    busy = counted(tally.busy_files, "file is", "files are")
+    failed = counted(tally.pending_files, "file", "files")
+    whys = [
+        tally.paused_why and f"paused: {tally.paused_why}",
+        young_files and f"{young} younger than {settle_s:g} s",
+        tally.busy_files and f"{busy} still being written",
+        tally.pending_files and f"{failed} failed",
+        tally.without_disk_files and "there is no disk for the files that wait",
+        tally.buffer_fault,
+    ]
+    why = "; ".join(str(why) for why in whys if why) or "no file waits in the buffer"
+    return f"Dry run: nothing would be copied: {why}"
 
 
 def is_watched() -> bool:

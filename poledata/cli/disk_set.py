@@ -124,7 +124,7 @@ def _summary(path: Path, changes: Changes, is_dry: bool) -> str:
         counts += f", {changes.lost} lost (empty and back? add --returned)"
     if changes.returned:
         counts += f", {len(changes.returned)} {would}taken back as empty spares"
-    dry = "\nA dry run: nothing was written." if is_dry else ""
+    dry = "\nDry run: nothing was written." if is_dry else ""
     return f"Database {path}: {counts}.{dry}"
 
 

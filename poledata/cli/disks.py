@@ -49,7 +49,7 @@ def _must_be_sure(label: str, what: str) -> None:
 @LABEL
 @YES
 def close(label: str, is_sure: bool) -> ExitCode:
-    """Seal a disk in use, though it is not full: nothing is written to it any more."""
+    """Close a disk in use that is not full: nothing more is written to it."""
     if not is_sure:
         _must_be_sure(label, "close")
     with context_of_command() as context:
@@ -70,9 +70,10 @@ def ship(
     destination: str | None,
     undo: bool,
 ) -> str:
-    """Note that closed disks leave the station. All of them, or none.
+    """Record that closed disks leave the station: all of them, or none.
 
-    Writes a sheet for the crate into shipments/ beside the database, as text and to print.
+    Refused if a file on them has no other copy, or if a disk is still mounted. Writes a sheet for
+    the crate into shipments/ next to the database, as text and to print.
     """
     disks = [lifecycle.the_disk(context, label) for label in labels]
     if not undo:
@@ -85,9 +86,11 @@ def ship(
 @command()
 @LABEL
 @why_option(required=False)
-@click.option("--undo", is_flag=True, help="It is not lost: it and its copies are as before.")
+@click.option(
+    "--undo", is_flag=True, help="It was not lost: the disk and its copies count again as before."
+)
 def lost(label: str, why: str | None, undo: bool) -> ExitCode:
-    """Note that a disk is dead, gone or wiped: its copies are missing from now on."""
+    """Record that a disk is dead, gone or wiped: its copies count as missing."""
     if not (why or undo):
         raise click.UsageError("Missing option '--why'. Nothing was changed.")
     if why and undo:
@@ -104,7 +107,7 @@ def lost(label: str, why: str | None, undo: bool) -> ExitCode:
 @LABELS
 @changes_archive()
 def forget(context: Context, labels: tuple[str, ...]) -> str:
-    """Take drives that were never used out of the database. All of them, or none."""
+    """Remove drives that were never used from the database: all of them, or none."""
     return lifecycle.forget(context, [lifecycle.the_disk(context, label) for label in labels])
 
 
@@ -113,7 +116,7 @@ def forget(context: Context, labels: tuple[str, ...]) -> str:
 @WHY
 @YES
 def hold(label: str, why: str, is_sure: bool) -> ExitCode:
-    """Take a disk out of use, until "unhold"; what is on it stays."""
+    """Take a disk out of use until "unhold"; its files stay on it."""
     if not is_sure:
         _must_be_sure(label, "hold")
     with context_of_command() as context:
@@ -125,7 +128,7 @@ def hold(label: str, why: str, is_sure: bool) -> ExitCode:
 @LABEL
 @changes_archive()
 def unhold(context: Context, label: str) -> str:
-    """Give a held disk back."""
+    """Put a held disk back into use."""
     return lifecycle.unhold(context, lifecycle.the_disk(context, label))
 
 
@@ -133,5 +136,5 @@ def unhold(context: Context, label: str) -> str:
 @WHY
 @changes_archive()
 def adopt_buffer(context: Context, why: str) -> str:
-    """Note that the buffer was moved or replaced on purpose: it gets its marker again."""
+    """Record that the buffer was moved or replaced on purpose: it gets its marker again."""
     return buffer_marker.adopt(context.config, context.conn, why)

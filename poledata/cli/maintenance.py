@@ -7,7 +7,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,7 +26,17 @@ from poledata.cli.common import (
 )
 from poledata.disks import lifecycle
 from poledata.errors import ExitCode, UsageFault
-from poledata.formatting import DAY_S, is_utf8, people_time, seconds, shown, size_text, unshown, utc
+from poledata.formatting import (
+    DAY_S,
+    counted,
+    is_utf8,
+    people_time,
+    seconds,
+    shown,
+    size_text,
+    unshown,
+    utc,
+)
 from poledata.maintenance import content
 from poledata.maintenance import locate as locating
 from poledata.maintenance import repair as repairing
@@ -43,14 +53,14 @@ log = logging.getLogger(__name__)
 
 @command()
 @click.argument("labels", metavar="[LABEL…]", nargs=-1)
-@duration_option("End after this time, for example 1h; the next run goes on from there.")
+@duration_option("End after this time, for example 1h; the next run continues from there.")
 @JSON
 def verify(labels: tuple[str, ...], how_long: float | None, as_json: bool) -> ExitCode:
-    """Read copies back from the medium, and note what is good.
+    """Read copies from the disks and record which are good, damaged or missing.
 
-    With LABELs every copy on these disks; without, on all disks that are mounted, the copies that
-    were not read for VerifyEvery. The least recently read come first; several disks are read at
-    once, at low priority beside a running pass.
+    With LABELs: every copy on these disks. Without: all copies on mounted disks that were not
+    verified within VerifyEvery. The oldest verifications come first. Disks are read in parallel,
+    at low priority, while passes go on. Nothing is repaired.
     """
     stop = app.stop_on_signals()
     with context_of_command(turn=False) as context, watcher() as watching:
@@ -62,25 +72,30 @@ def verify(labels: tuple[str, ...], how_long: float | None, as_json: bool) -> Ex
         watching.reading({d.label: db.copies.due_bytes(context.conn, d, not_since) for d in disks})
         over = stop if how_long is None else _TimeLimit(stop, how_long)
         verdicts = verifying.verify_all(context.config, disks, not_since, over, watching.moved)
+        copies = {disk.label: db.copies.count_on(context.conn, disk)[0] for disk in disks}
     if as_json:
         print_json(verdicts)
     else:
-        _print_verdicts(verdicts, None if labels else context.config.verify_every_s)
+        _print_verdicts(verdicts, copies, None if labels else context.config.verify_every_s)
     if stop.is_set():
         return ExitCode.INTERRUPTED
     return ExitCode.DONE if all(v.is_well for v in verdicts) else ExitCode.LOOK
 
 
 def _print_verdicts(
-    verdicts: Sequence[verifying.VerifyResult], verify_every_s: float | None
+    verdicts: Sequence[verifying.VerifyResult],
+    copies: Mapping[str, int],
+    verify_every_s: float | None,
 ) -> None:
-    """Print what was found, the worst first; of disks where nothing was due, that."""
+    """Print what was found, the worst first; ``copies``: how many are on each disk."""
     for verdict in sorted(verdicts, key=lambda one: (not one.io_errors, one.fault is None)):
         if app.options().quiet and verdict.is_well:
             continue
         if verify_every_s and verdict.is_well and not (verdict.good or verdict.left):
             days = f"{verify_every_s / DAY_S:g}"
-            click.echo(f"{verdict.label}: nothing to do: every copy was read within {days} days")
+            number = copies[verdict.label]
+            whole = "its 1 copy was" if number == 1 else f"all {number} copies were"
+            click.echo(f"{verdict.label}: nothing to do: {whole} verified in the last {days} days")
         else:
             print_verdict(verdict)
     if not verdicts:
@@ -121,10 +136,11 @@ def print_verdict(verdict: verifying.VerifyResult) -> None:
                 click.echo(f"{verdict.label}: {what.upper()} {name}")
     for bad_line in verdict.bad_lines:
         click.echo(f"{verdict.label}: BAD LINE {bad_line}")
-    good = f"{verdict.good} copies are good ({size_text(verdict.good_bytes)})"
+    good = f"{counted(verdict.good, 'copy is', 'copies are')} good"
+    good += f" ({size_text(verdict.good_bytes)})"
     bad = f"{len(verdict.damaged)} damaged, {len(verdict.missing)} missing"
-    left = f"; {verdict.left} are still to be read" if verdict.left else ""
-    odd = f"{len(verdict.unregistered)} unregistered files"
+    left = f"; {counted(verdict.left, 'is', 'are')} still to be read" if verdict.left else ""
+    odd = counted(len(verdict.unregistered), "unregistered file", "unregistered files")
     click.echo(f"{verdict.label}: {good}, {bad}, {odd}{left}")
 
 
@@ -161,12 +177,13 @@ def check_content(how_long: float | None) -> ExitCode:
 
 @command()
 @click.argument("label", metavar="[LABEL]", required=False)
-@click.option("--dry-run", is_flag=True, help="Say what would be copied; change nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be copied; change nothing.")
 def repair(label: str | None, dry_run: bool) -> ExitCode:
-    """Make damaged and missing copies again, from good ones, on disks in use.
+    """Make damaged and missing copies again from good ones, on disks in use.
 
-    With a LABEL: make everything on this held disk again elsewhere, so that it can go. Nothing
-    is deleted, and no closed disk is altered.
+    With the LABEL of a held disk: copy everything on it to other disks, so that you can take it
+    out. Nothing is deleted. On a disk in use, a bad copy is moved to .aside/ on that disk. A
+    closed disk is not changed.
     """
     stop = app.stop_on_signals()
     with context_of_command(turn=False, is_dry=dry_run) as context, watcher() as watching:
@@ -175,7 +192,7 @@ def repair(label: str | None, dry_run: bool) -> ExitCode:
         outcome = repairing.repair(context, stop, seen, emptied, is_dry=dry_run)
     _print_left(outcome)
     if dry_run:
-        click.echo("A dry run: nothing was changed.")
+        click.echo("Dry run: nothing was changed.")
     else:
         _print_done(outcome, label)
     return ExitCode.DONE if outcome.is_whole else ExitCode.LOOK
@@ -187,19 +204,35 @@ def _print_left(outcome: repairing.RepairResult) -> None:
     for name, why in outcome.failed.items():
         click.echo(f"NOT REPAIRED {name}: {why}")
     for where, count in outcome.not_here.items():
-        click.echo(f"{count} files could be copied from {where}: mount it, then repair again")
+        click.echo(_where_a_copy_is(where, count))
     if outcome.without_disk:
-        click.echo(f"{outcome.without_disk} files found no disk: mount a spare, then repair again")
+        files = counted(outcome.without_disk, "file", "files")
+        click.echo(f"No disk has room for {files}: mount a spare, then repair again")
+
+
+def _where_a_copy_is(where: repairing.Elsewhere, files: int) -> str:
+    what = f"{'The only good' if where.is_only else 'A good'} copy of "
+    what += f"{counted(files, 'file', 'files')} is on {where.label}"
+    if where.shipped_at:
+        return f"{what}, shipped {where.shipped_at[:10]}: ask the people up north"
+    return f"{what}, which is not mounted: mount it, then repair again"
 
 
 def _print_done(outcome: repairing.RepairResult, label: str | None) -> None:
     to = f", to {' and '.join(sorted(outcome.to_labels))}" if outcome.to_labels else ""
-    click.echo(f"{outcome.copied_files} files copied ({size_text(outcome.copied_bytes)}){to}.")
+    copied = counted(outcome.copied_files, "file", "files")
+    click.echo(f"{copied} copied ({size_text(outcome.copied_bytes)}){to}.")
+    for where, count in sorted(outcome.set_aside.items()):
+        moved = counted(count, "bad copy was", "bad copies were")
+        click.echo(
+            f"{moved} moved to .aside/ on {where}, which can't be closed before somebody empties "
+            "that: data_manager.py explain copy-damaged"
+        )
     if label and outcome.is_whole:
-        click.echo(f"All that was on {label} is elsewhere too. When it is gone for good:")
+        click.echo(f"Everything on {label} is on other disks too. Once it is gone for good:")
         click.echo(f'  data_manager.py lost {label} --why "…"')
     elif outcome.is_whole:
-        click.echo("Every archived file that is no more in the buffer has two good copies.")
+        click.echo("Every archived file that is no longer in the buffer has two good copies.")
 
 
 # --- locate and restore -------------------------------------------------------------------
@@ -228,10 +261,11 @@ def _since(_ctx: click.Context, _option: click.Parameter, text: str | None) -> s
 @click.option("--since", metavar="TIME", callback=_since, help="Only files archived since then.")
 @JSON
 def locate(patterns: tuple[str, ...], since: str | None, as_json: bool) -> ExitCode:
-    """Where files are: a glob on their names (quote it), or a part of one. No disk is needed.
+    """Print where files are. No disk is needed.
 
-    With --since no PATTERN is needed. TIME is of UTC (2026-12-01, 2026-12-01T14:00:00Z), or how
-    long ago it is (24h). The files come in the order in which they were archived.
+    A PATTERN is a glob for the whole name (quote it; * also matches /), or a part of a name. With
+    --since no PATTERN is needed. TIME is UTC (2026-12-01, 2026-12-01T14:00:00Z), or how long ago
+    (24h). The files are listed in the order in which they were archived.
     """
     if not patterns and since is None:
         raise UsageFault("Name a PATTERN, or a time: --since 24h.")
@@ -277,20 +311,23 @@ def _print_located(one: locating.Located) -> None:
 
 
 @command()
-@click.argument("names", metavar="NAME…", nargs=-1, required=True)
+@click.argument("patterns", metavar="PATTERN…", nargs=-1, required=True)
 @click.option(
     "--to",
     type=click.Path(path_type=Path),
     required=True,
-    help="An existing directory; the files' own directories are made in it.",
+    help="An existing directory; the directories of the files are made in it.",
 )
-def restore(names: tuple[str, ...], to: Path) -> ExitCode:
-    """Get archived files back, from whichever mounted copy proves good; nothing is overwritten."""
+def restore(patterns: tuple[str, ...], to: Path) -> ExitCode:
+    """Get archived files back from any mounted copy that proves good; nothing is overwritten.
+
+    A PATTERN is the name of a file, a glob for whole names (quote it), or a part of a name.
+    """
     config = app.load_config()
     stop = app.stop_on_signals()
     code = ExitCode.DONE
     with db.connect(config.db_path, read_only=True, is_long=True) as conn:
-        for one in restoring.restore(config, conn, list(map(_meant, names)), to, stop):
+        for one in restoring.restore(config, conn, list(map(_meant, patterns)), to, stop):
             for doubt in one.doubts:
                 click.echo(f"{one.name}: {doubt}", err=True)
             if one.fault:

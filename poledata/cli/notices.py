@@ -1,4 +1,4 @@
-"""``pause``, ``resume``, ``ack``, ``notify``: whether passes work, and whom notices reach."""
+"""``pause``, ``resume``, ``ack``, ``notify``, ``explain``: whether passes work; notices."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from poledata.errors import ExitCode, Refused
 from poledata.formatting import utc, utc_now
 from poledata.models import Message
 from poledata.notices import delivery_queue
+from poledata.notices import explain as explaining
 from poledata.notices.message import PREFIX
 from poledata.notices.send import configured_channels, heartbeat
 
 
 @command()
 @WHY
-@duration_option("Resume by itself after this, for example 4h.")
+@duration_option("Resume after this time, for example 4h.")
 @changes_archive()
 def pause(context: Context, why: str, how_long: float | None) -> str:
-    """Passes do nothing until "resume": no disk is touched, files wait in the buffer."""
+    """Stop passes until "resume": no disk is used, and files wait in the buffer."""
     until = None if how_long is None else utc(time.time() + how_long)
     before = db.passes.current_pause(context.conn, utc_now())
     with db.transaction(context.conn):
@@ -44,7 +45,7 @@ def _until(at: str | None) -> str:
 @command()
 @changes_archive()
 def resume(context: Context) -> str:
-    """Passes go on."""
+    """Let passes work again after "pause"."""
     with db.transaction(context.conn):
         was_paused = db.passes.resume(context.conn, utc_now())
     return "The next pass works again." if was_paused else "It was not paused."
@@ -53,10 +54,10 @@ def resume(context: Context) -> str:
 @command()
 @click.argument("kind", metavar="KIND")
 @click.argument("key", metavar="KEY")
-@duration_option("For how long; 7d if it is not given.", default="7d")
+@duration_option("For how long (default: 7d).", default="7d")
 @changes_archive(turn=False)
 def ack(context: Context, kind: str, key: str, how_long: float) -> str:
-    """Silence one open notice for a while, until it gets worse or is over.
+    """Silence one open notice for a while, until it gets worse or is resolved.
 
     KIND and KEY are what "status" shows, for example: ack disk-missing P03. Of a drive that is not
     held, its numbers become the baseline: only what grows is reported again.
@@ -69,7 +70,7 @@ def ack(context: Context, kind: str, key: str, how_long: float) -> str:
         raise Refused(_no_such_notice(context, kind, key))
     if has_baseline:
         return f"{kind} {key} is reported again only if a number of the drive grows."
-    return f"{kind} {key} is not told again until {until}, unless it gets worse."
+    return f"{kind} {key} is not sent again until {until}, unless it gets worse."
 
 
 def _sets_baseline(context: Context, kind: str, key: str) -> bool:
@@ -90,9 +91,21 @@ def _no_such_notice(context: Context, kind: str, key: str) -> str:
 
 
 @command()
+@click.argument("kind", metavar="KIND")
+def explain(kind: str) -> ExitCode:
+    """Print what a notice means, what is safe, and what to do.
+
+    KIND is the kind of a notice as "status" shows it, for example: explain disk-missing. A
+    heading of docs/operators.md works too, as its links name it: explain a-dead-drive.
+    """
+    click.echo(explaining.explain(kind))
+    return ExitCode.DONE
+
+
+@command()
 @click.option("--test", "is_test", is_flag=True, required=True, help="Send a test message.")
 def notify(is_test: bool) -> ExitCode:
-    """Send a test through every channel of .env, and say which worked."""
+    """Send a test message through every channel of .env, and print which worked."""
     config = app.load_config()
     app.must_be_archive_owner(config.db_path.parent)
     app.start_logging(config)
@@ -105,10 +118,13 @@ def notify(is_test: bool) -> ExitCode:
     )
     faults = delivery_queue.send_all(channels, [test] * len(channels))
     for channel, fault in zip(channels, faults, strict=True):
-        click.echo(f"{channel.name}: {f'FAILED: {fault}' if fault else 'sent'}")
+        if fault:
+            click.echo(f"{channel.name}: FAILED: {fault}")
+        else:
+            app.echo(f"{channel.name}: sent")
     beats = heartbeat(config.secrets)
     for fault in beats:
         click.echo(f"heartbeat: FAILED: {fault}")
     if not channels:
-        click.echo("No channel is set: nobody is told of anything. See .env.example.")
+        click.echo("No channel is set: nobody is notified of anything. See .env.example.")
     return ExitCode.DONE if channels and not any((*faults, *beats)) else ExitCode.LOOK

@@ -20,7 +20,7 @@ from poledata.disk_map import Entry, read
 from poledata.disks import catalog_copy
 from poledata.disks.lifecycle import the_disk
 from poledata.errors import ExitCode, Refused
-from poledata.formatting import shown, size_text
+from poledata.formatting import counted, shown, size_text
 from poledata.maintenance import disk_set
 from poledata.maintenance.inventory import Inventory, take_inventory
 from poledata.maintenance.read_bags import BagReport
@@ -161,7 +161,8 @@ def _print_disk(report: BagReport) -> None:
     size = size_text(report.size_bytes)
     click.echo(
         f"{report.label}  {report.role.value}  {report.serial}  {report.state}: "
-        f"{report.files} files ({size}), {report.new_copies} of them new to the database"
+        f"{counted(report.files, 'file', 'files')} ({size}), "
+        f"{report.new_copies} of them new to the database"
     )
     for what in ("missing", "damaged", "lost", "without_line"):
         for name in getattr(report, what):
@@ -195,12 +196,12 @@ def _what_next(done: Rebuilt, is_verified: bool) -> Iterator[str]:
             "this again; what has left: data_manager.py ship or lost."
         )
     if done.is_dry:
-        yield "A dry run: nothing was written."
+        yield "Dry run: nothing was written."
         return
     yield "Now: 1. data_manager.py check  2. a pass, or the crontab line again."
     if not is_verified:
         labels = " ".join(report.label for report in done.disks)
         yield (
-            f"No file is removed on the word of these copies until they are read: "
+            f"These unverified copies never justify a removal. Verify them: "
             f"data_manager.py verify {labels}"
         )

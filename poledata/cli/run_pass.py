@@ -12,7 +12,7 @@ from poledata import db
 from poledata.archive import run
 from poledata.archive.buffer import Seen
 from poledata.cli import app, background
-from poledata.cli.common import DryRunPrinter, is_watched, state_lines, watcher
+from poledata.cli.common import DryRunPrinter, dry_run_summary, is_watched, state_lines, watcher
 from poledata.config import Config
 from poledata.context import Context
 from poledata.errors import (
@@ -149,8 +149,9 @@ def dry_run() -> ExitCode:
     app.log_to_screen()
     stop = app.stop_on_signals()
     with db.connect(config.db_path, read_only=True, is_long=True) as conn:
-        tally = run.run_pass(config, conn, stop, DryRunPrinter(), is_dry=True)
-    click.echo("A dry run: nothing was changed.")
+        printer = DryRunPrinter()
+        tally = run.run_pass(config, conn, stop, printer, is_dry=True)
+    click.echo(dry_run_summary(printer.files, tally, max(1.0, config.settle_s)))
     return tally.exit_code
 
 

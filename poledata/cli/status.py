@@ -1,4 +1,4 @@
-"""``status`` and ``check``: the state of the archive, and whether it has all that it needs."""
+"""``status`` and ``check``: the state of the archive, and whether it has what it needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from poledata.cli.common import JSON, command, context_of_command, print_json, s
 from poledata.config import Config, page_faults
 from poledata.context import must_fit_together
 from poledata.errors import ExitCode, NotWritten, UsageFault
-from poledata.formatting import DAY_S, counted, utc
+from poledata.formatting import DAY_S, utc
 from poledata.models import GONE
 from poledata.notices import delivery_queue
 from poledata.smart import rules
@@ -31,11 +31,13 @@ from poledata.status.text import as_text, headline
     "--html",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write it as a page for a browser, with pictures.",
+    help="Write it as a page for a browser, with charts.",
 )
-@click.option("--send", is_flag=True, help="Send it through every channel, as a daily digest.")
+@click.option(
+    "--send", is_flag=True, help="Send it through every channel except pagers, as the daily digest."
+)
 def status(as_json: bool, html: Path | None, send: bool) -> ExitCode:
-    """How the archive stands: buffer, disks, files that failed, open notices. Changes nothing."""
+    """Print the state of the archive: buffer, disks, failed files, notices. Changes nothing."""
     if sum((as_json, html is not None, send)) > 1:
         raise UsageFault("Only one of --json, --html and --send at a time. Nothing was written.")
     if send:
@@ -95,7 +97,7 @@ def _drive_news(conn: db.Connection, now_s: float) -> list[str]:
 @command()
 @JSON
 def check(as_json: bool) -> ExitCode:
-    """Is everything as the archive needs it? Look before you trust it; changes nothing."""
+    """Check rights, mounts, drives, clock and settings. Changes nothing."""
     config = app.load_config()
     with _read_only(config) as conn:
         must_fit_together(config, db.disks.disks(conn))
@@ -115,6 +117,8 @@ def _check_result(faults: int, now: Status) -> str:
     """Return the last line: it never says that all is well while ``status`` does not."""
     is_well = now.verdict is ArchiveVerdict.ALL_WELL
     verdict = "" if is_well else f"\nThe status now: {headline(now)}"
+    if faults > 1:
+        return f"Fix these {faults} problems first.{verdict}"
     if faults:
-        return f"{counted(faults, 'fault', 'faults')}. Correct what is called FAULT.{verdict}"
-    return "All is well." if is_well else f"No fault was found in what this looks at.{verdict}"
+        return f"Fix this problem first.{verdict}"
+    return "All is well." if is_well else f"This found no problem.{verdict}"

@@ -104,7 +104,7 @@ def _must_be_readable(path: Path) -> None:
         ) from None
     except OSError as fault:
         raise DatabaseUnusable(
-            path, f"the database can't be opened ({fault.strerror})", "Mend its rights."
+            path, f"the database can't be opened ({fault.strerror})", "Fix its permissions."
         ) from fault
 
 

@@ -91,7 +91,9 @@ def _new_database(path: Path, fresh: Path, content: Iterable[bytes] | None) -> I
         os.close(os.open(fresh, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644))
     except OSError as fault:
         raise DatabaseUnusable(
-            path, f"it can't be made ({fault.strerror})", "Make its directory, or mend its rights."
+            path,
+            f"it can't be made ({fault.strerror})",
+            "Make its directory, or fix its permissions.",
         ) from fault
     with _published(fresh, path):
         if content is None:

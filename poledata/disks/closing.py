@@ -22,7 +22,7 @@ from poledata.disks.identity import HeldDisk, must_be_writable
 from poledata.disks.lifecycle import must_be, refused, the_disk
 from poledata.disks.mounted_disks import MountedDisks, seal_bytes
 from poledata.errors import FULL_ERRNOS, CannotClose, ManifestDamaged
-from poledata.formatting import seconds, shown, size_text, utc_now, why_not_carried
+from poledata.formatting import counted, seconds, shown, size_text, utc_now, why_not_carried
 from poledata.models import (
     AWAY,
     MANIFEST,
@@ -75,7 +75,7 @@ def close_for_a_person(context: Context, disk: Disk) -> str:
         if the_disk(context, disk.serial).state is DiskState.CLOSED:
             left = "It takes no more files. Leave it mounted: the next pass finishes closing it"
         else:
-            left = "It stays in use, and nothing on it is lost. Mend that, and close it again"
+            left = "It stays in use, and nothing on it is lost. Fix that, and close it again"
         raise CannotClose(
             f"{disk.label} can't be closed: {fault.strerror or fault}. {left}. If it repeats, look "
             "at the kernel's log"
@@ -179,8 +179,8 @@ def _nothing_may_be_aside(root_fd: int) -> None:
         return
     if things:
         raise CannotClose(
-            f"{len(things)} things were set aside in {bag.ASIDE}/; look at them, keep elsewhere "
-            "what is of worth, and empty it"
+            f"{counted(len(things), 'file was', 'files were')} set aside in {bag.ASIDE}/; "
+            "first move anything that you want to keep, then empty it"
         )
 
 
@@ -225,7 +225,7 @@ def _adopt(
     """Register a file that one of the three did not know, after reading it back."""
     name, conn = found.name, context.conn
     if why := why_not_carried(name):
-        raise CannotClose(f"data/{shown(name)} can't stand in a manifest: {why}")
+        raise CannotClose(f"data/{shown(name)} can't be in a manifest: {why}")
     if found.size_bytes is None:
         raise CannotClose(f"data/{shown(name)} is not there any more")
     copy = held.read_copy(name, reader, lambda _: None)

@@ -92,8 +92,8 @@ def _may_be_shipped(context: Context, disk: Disk) -> None:
         raise refused(f"{disk.label} is still mounted", how)
     if lacking := db.copies.lacking_another(context.conn, disk):
         raise refused(
-            f"{len(lacking)} files on {disk.label} have no other copy, {shown(lacking[0])} "
-            "among them",
+            f"{counted(len(lacking), 'file', 'files')} on {disk.label} without another copy, "
+            f"{shown(lacking[0])} among them",
             "Keep it here until they have one.",
         )
 
@@ -236,10 +236,13 @@ def hold(context: Context, disk: Disk, why: str) -> str:
         raise refused(f"{disk.label} is held already: {disk.held_reason}")
     with db.transaction(context.conn):
         db.disks.hold(context.conn, disk, "person", why, utc_now())
+    warning = ""
+    if not _has_usable(context, disk.role, {disk.id}):
+        warning = f"\nWarning: no other {disk.role.value} disk is usable."
     return (
-        f"{disk.label} is held: nothing is written to it, and its copies are no ground for "
-        f"removing files. It is free: umount {context.place(disk)}\n"
-        f"When it is well again: data_manager.py unhold {disk.label}"
+        f"{disk.label} is on hold; you can unmount it: sudo umount {context.place(disk)}\n"
+        "Nothing is written to it, and its copies do not count for removing files.\n"
+        f"To use it again: data_manager.py unhold {disk.label}{warning}"
     )
 
 
@@ -327,7 +330,7 @@ def note_no_good_copy(context: Context, disk: Disk) -> int:
             "no-good-copy",
             disk.serial,
             f"{counted(len(gone), one, many)} no good copy left, {shown(gone[0])} among them. "
-            "Those still in the buffer are copied anew; for the others try to save the drives.",
+            "Those still in the buffer are copied again; for the others, try to save the drives.",
             value=float(len(gone)),
         )
     return len(gone)

@@ -217,4 +217,4 @@ def _parse_line(raw: bytes, at: int, where: str = MANIFEST) -> ManifestLine:
             return ManifestLine(match[1].decode(), match[2].decode(), at)
     except UnicodeDecodeError:
         pass  # reported below, like any other bad line
-    raise ManifestDamaged(f"{where}: what stands at byte {at} is not a manifest line")
+    raise ManifestDamaged(f"{where}: the text at byte {at} is not a manifest line")

@@ -6,6 +6,7 @@ fall into the directory below a disk that is unmounted meanwhile.
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -33,6 +34,20 @@ from poledata.system import mounts, paths
 # Always kept free, so that a full disk can still be closed.
 SEAL_BYTES = 1024**2
 SEAL_INODES = 8
+
+log = logging.getLogger(__name__)
+
+
+def measure(conn: db.Connection, held: HeldDisk) -> None:
+    """Record the space on a disk that was just written to, when that was, and its manifest."""
+    try:
+        room = mounts.space(held.root_fd)
+    except OSError as fault:
+        log.warning("%s can't be measured: %s", held.disk.label, fault)
+        return
+    manifest.note_size(conn, held.disk, held.root_fd)
+    sizes = (room.capacity_bytes, room.used_bytes, room.free_bytes)
+    db.disks.measure(conn, held.disk, *sizes, utc_now())
 
 
 def seal_bytes(held: HeldDisk) -> int:

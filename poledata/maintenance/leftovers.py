@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 import threading
 import time
+from collections import Counter
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -36,6 +37,7 @@ class Leftovers:
     disks: DiskFaults
     stop: threading.Event
     failed: dict[str, str]
+    set_aside: Counter[str]  # how many, by the label of their disk
     _done_to: dict[int, int] = field(default_factory=dict)  # disk id → the last file id of it
     _out: set[int] = field(default_factory=set)  # ids of disks that can't be worked on
 
@@ -94,6 +96,7 @@ class Leftovers:
         info = paths.stat(held.root_fd, path)
         if info and not stat.S_ISDIR(info.st_mode):  # that may hold archived files: never moved
             bag.set_aside(held.root_fd, path, time.time())
+            self.set_aside[held.disk.label] += 1
         with db.transaction(conn):
             db.copies.drop_copy(conn, known.id, held.disk)
             db.disks.note_event(conn, held.disk.id, utc_now(), "set-aside", shown(known.name))

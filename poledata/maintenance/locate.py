@@ -68,7 +68,7 @@ def locate(
     new = {known.id: known for known in db.files.archived_since(conn, since)} if since else None
     patterns = tuple(patterns)
     for pattern in patterns:
-        found = {known.id: known for known in _matching(conn, pattern)}
+        found = {known.id: known for known in matching(conn, pattern)}
         files |= found
         if not found:
             unmatched.append(pattern)
@@ -79,12 +79,12 @@ def locate(
     return Answer(tuple(_located(conn, known, where) for known in files.values()), tuple(unmatched))
 
 
-def _matching(conn: db.Connection, pattern: str) -> list[KnownFile]:
+def matching(conn: db.Connection, pattern: str) -> list[KnownFile]:
     """Return the file of exactly this name first, because names may contain wildcards."""
     exact = db.files.file(conn, pattern)
     found = [*([exact] if exact else []), *db.files.find_files(conn, as_glob(pattern))]
     if not found and pattern.startswith(_ON_A_DISK):
-        return _matching(conn, pattern.removeprefix(_ON_A_DISK))
+        return matching(conn, pattern.removeprefix(_ON_A_DISK))
     return found
 
 

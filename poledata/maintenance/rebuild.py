@@ -20,7 +20,7 @@ from poledata.context import Context
 from poledata.disk_map import Entry
 from poledata.disks import catalog_copy, closing, manifest
 from poledata.errors import CopyDamaged, ManifestDamaged
-from poledata.formatting import shown, utc, utc_now
+from poledata.formatting import counted, shown, utc, utc_now
 from poledata.maintenance import read_bags
 from poledata.maintenance.inventory import Find, Inventory, NotUsed
 from poledata.maintenance.read_bags import CHUNK_LINES, BagReport
@@ -242,9 +242,13 @@ def _why_not(conn: db.Connection, disk: Disk, path: Path) -> str | None:
     if other:
         why = f"{len(other)} of its lines say other content than the database"
     elif unknown:
-        why = f"{len(unknown)} files of its packing list are on no disk that is here"
+        number = counted(
+            len(unknown), "file of its packing list is", "files of its packing list are"
+        )
+        why = f"{number} on no disk that is here"
     elif files != known_here:
-        return f"the database has {files} files on it, of which the list names {known_here}"
+        whole = counted(files, "file", "files")
+        return f"the database has {whole} on it, the list {known_here} of them"
     else:
         return None
     return f"{why}, {shown((other or unknown)[0])} among them"

@@ -7,7 +7,7 @@ import logging
 import os
 import stat
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
@@ -23,7 +23,7 @@ from poledata.disks import bag, lifecycle, manifest
 from poledata.disks.disk_faults import DiskFaults
 from poledata.disks.free_space import BATCH_FILES
 from poledata.disks.identity import HeldDisk
-from poledata.disks.mounted_disks import MountedDisks
+from poledata.disks.mounted_disks import MountedDisks, measure
 from poledata.errors import (
     DISK_ERRNOS,
     FULL_ERRNOS,
@@ -32,6 +32,7 @@ from poledata.errors import (
     FileFault,
     NameConflict,
     Refused,
+    SetAside,
     SourceChanged,
     Stopped,
 )
@@ -59,6 +60,15 @@ TRIES = 3  # a second disk may be full, or fail, too
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Elsewhere:
+    """A disk with good copies that can't be read now; ``is_only``: no other disk has one."""
+
+    label: str
+    is_only: bool
+    shipped_at: str | None
+
+
 @dataclass(slots=True)
 class RepairResult:
     """What a repair did and could not do; names are shown names."""
@@ -67,7 +77,8 @@ class RepairResult:
     copied_bytes: int = 0
     to_labels: set[str] = field(default_factory=set)
     no_good_copy: set[str] = field(default_factory=set)
-    not_here: dict[str, int] = field(default_factory=dict)  # label of a disk with good copies
+    not_here: Counter[Elsewhere] = field(default_factory=Counter)
+    set_aside: Counter[str] = field(default_factory=Counter)  # bad copies, by the disk's label
     without_disk: int = 0
     failed: dict[str, str] = field(default_factory=dict)
 
@@ -256,14 +267,18 @@ class Chooser:
 
     def _note_that_none_is_here(self, known: KnownFile, there: list[KnownCopy]) -> None:
         good = [
-            c.disk.label
+            c.disk
             for c in there
             if c.state is CopyState.GOOD and (known.id, c.disk.id) not in self.found_bad
         ]
         if not good:
             self.outcome.no_good_copy.add(shown(known.name))
-        for label in good:
-            self.outcome.not_here[label] = self.outcome.not_here.get(label, 0) + 1
+            return
+        disk = min(good, key=lambda disk: disk.state is DiskState.SHIPPED)
+        shipped_at = None
+        if disk.state is DiskState.SHIPPED:
+            shipped_at = db.disks.last_event(self.context.conn, disk, disk.state.value)
+        self.outcome.not_here[Elsewhere(disk.label, len(good) == 1, shipped_at)] += 1
 
 
 def _find_obstacles(held: HeldDisk, chosen: Iterable[Chosen]) -> dict[str, str]:
@@ -300,7 +315,7 @@ def _why_not_there(held: HeldDisk, path: str) -> str | None:
             raise
         return f"{label}: {fault.strerror or fault} ({held.path / shown(path)})"
     what = "a directory" if place == path else "something"
-    return f"on {label} {what} stands in its way ({held.path / shown(place)})" if place else None
+    return f"on {label} {what} is in its way ({held.path / shown(place)})" if place else None
 
 
 class _Repair:
@@ -320,7 +335,9 @@ class _Repair:
         self._role, self._emptied, self._is_dry = role, emptied, is_dry
         self._outcome = outcome
         self._disks = DiskFaults(context)
-        self._leftovers = Leftovers(context, role, self._disks, stop, outcome.failed)
+        self._leftovers = Leftovers(
+            context, role, self._disks, stop, outcome.failed, outcome.set_aside
+        )
         self._ready: set[int] = set()
         self._chooser = Chooser(context, role, is_dry, outcome)
         self._promised_bytes: dict[int, int] = {}
@@ -457,7 +474,7 @@ class _Repair:
         with db.transaction(self._context.conn):
             for result in results:
                 self._register(held.disk, result)
-            manifest.note_size(self._context.conn, held.disk, held.root_fd)
+            measure(self._context.conn, held)
         again = (self._judge(result, held, chosen[result.job.name]) for result in results)
         return [todo for todo in again if todo]
 
@@ -485,6 +502,8 @@ class _Repair:
             return self._from_another(one, fault)
         if isinstance(fault, OSError) and fault.errno in DISK_ERRNOS | FULL_ERRNOS:
             self._disks.leave_out(held.disk, fault)
+        if isinstance(fault, SetAside):
+            self._outcome.set_aside[held.disk.label] += 1
         why = _why(held.disk.label, fault)
         is_obstacle = isinstance(fault, OSError) and fault.errno in OBSTACLE_ERRNOS
         if is_obstacle or isinstance(fault, NameConflict):  # it came there only now

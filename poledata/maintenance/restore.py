@@ -18,6 +18,7 @@ from poledata.disks.identity import HeldDisk
 from poledata.disks.mounted_disks import MountedDisks
 from poledata.errors import OBSTACLE_ERRNOS, DiskRefused, Stopped, UsageFault
 from poledata.formatting import shown
+from poledata.maintenance import locate
 from poledata.models import CopyState, Disk, KnownCopy, KnownFile, Role
 from poledata.system import direct_io, mounts, paths
 from poledata.system.direct_io import CHUNK_BYTES, HashingReader
@@ -34,21 +35,28 @@ class Restored:
 
 
 def restore(
-    config: Config, conn: db.Connection, names: list[str], to: Path, stop: threading.Event
+    config: Config, conn: db.Connection, patterns: list[str], to: Path, stop: threading.Event
 ) -> Iterator[Restored]:
     """Copy files to a directory, below it in their tree; nothing there is ever replaced.
 
-    Each is published only once its SHA-512 is that of the archive. Raises UsageFault, Stopped.
+    Patterns are those of ``locate``, except that an exact name means this file alone. Each file is
+    published only once its SHA-512 is that of the archive. Raises UsageFault, Stopped.
     """
     with _directory(to) as to_fd, MountedDisks(config, conn, set()) as mounted:
         _must_not_be_ours(config, conn, to, to_fd)
-        for name in names:
-            on_a_disk = name.removeprefix(f"{bag.DATA}/")
-            known = db.files.file(conn, name) or db.files.file(conn, on_a_disk)
-            if known is None:
-                yield Restored(shown(name), fault="the database knows no file of this name")
-            else:
+        for pattern in patterns:
+            found = _meant(conn, pattern)
+            for known in found:
                 yield _restore_one(mounted, known, to_fd, stop)
+            if not found:
+                yield Restored(shown(pattern), fault="no archived file has such a name")
+
+
+def _meant(conn: db.Connection, pattern: str) -> list[KnownFile]:
+    """Return the file of exactly this name; otherwise all that match, each once."""
+    on_a_disk = pattern.removeprefix(f"{bag.DATA}/")
+    exact = db.files.file(conn, pattern) or db.files.file(conn, on_a_disk)
+    return [exact] if exact else locate.matching(conn, pattern)
 
 
 @contextmanager
@@ -124,9 +132,9 @@ def _compared(known: KnownFile, to_fd: int, stop: threading.Event) -> Restored:
             is_it = stat.S_ISREG(info.st_mode) and info.st_size == known.size_bytes
             sha512 = reader.sha512(fd, info.st_size, lambda _: _go_on(stop)) if is_it else ""
     except OSError as fault:
-        return Restored(name, fault=f"something stands there already ({fault.strerror})")
+        return Restored(name, fault=f"something is there already ({fault.strerror})")
     if sha512 != known.sha512:
-        return Restored(name, fault="something else stands there already; it is left as it is")
+        return Restored(name, fault="another file is there already; it was not changed")
     return Restored(name, label="there already")
 
 

@@ -74,7 +74,7 @@ def _send(
     now_s: float,
     send: Send,
 ) -> None:
-    state = ["How the archive stands can't be told: see the log."]
+    state = ["The state of the archive is not available: see the log."]
     with Findings(conn).isolated("the state of the archive"):  # the notices go out without it
         state = state_lines(config, conn)
     messages = [_composed(one, state, now_s) for one in due]
@@ -210,7 +210,7 @@ def tell_of_database(config: Config, trouble: PoleError) -> None:
         config.secrets,
         about,
         Notice(kind, "database", Severity.CRITICAL, text, utc_now()),
-        f"The archive {config.db_path}: how it stands can't be told without its database.",
+        f"The archive {config.db_path}: its state is not available without its database.",
         config.repeat_notices_s,
     )
 
@@ -232,7 +232,7 @@ def tell_of_config(path: Path, fault: ConfigFault) -> None:
         secrets,
         path,
         Notice("config-error", "configuration", Severity.CRITICAL, text, utc_now()),
-        f"How the archive stands can't be told: {path} can't be used.",
+        f"The state of the archive is not available: {path} can't be used.",
         REPEAT_S,
     )
 

@@ -74,7 +74,7 @@ def without_secrets(text: str, url: str) -> str:
 
 
 def without_words(text: str, secret: str) -> str:
-    """Return the text in one line, without any word of four or more characters of ``secret``."""
+    """Return the text in one line, without the words of ``secret`` of four or more characters."""
     parts = re.split(r"[^\w.~%+-]+", secret)
     for part in sorted({*parts, *map(unquote, parts)}, key=len, reverse=True):
         if len(part) > 3:

@@ -11,7 +11,7 @@ from poledata import db
 from poledata.context import Context
 from poledata.disks import lifecycle
 from poledata.disks.lifecycle import SMART_HOLD
-from poledata.formatting import utc
+from poledata.formatting import counted, utc
 from poledata.models import GONE, Disk, DiskState, Health, Severity, SmartCheck
 from poledata.notices.kinds import SMART_KINDS
 from poledata.smart import rules
@@ -249,7 +249,8 @@ def _files_text(conn: db.Connection, disk: Disk) -> str:
     places = ", ".join(f"{label} ({n})" for label, n in db.copies.other_copies(conn, disk))
     lacking = len(db.copies.lacking_another(conn, disk))
     lack = f" {lacking} have no other copy!" if lacking else ""
-    return f"{files} files are on it; their other copies: {places or 'nowhere'}.{lack}"
+    here = counted(files, "file is", "files are")
+    return f"{here} on it; other copies: {places or 'nowhere'}.{lack}"
 
 
 def _next_step(one: Checked) -> str:

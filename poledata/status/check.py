@@ -24,7 +24,7 @@ from poledata.disks import free_space
 from poledata.disks.identity import HeldDisk
 from poledata.disks.mounted_disks import MountedDisks
 from poledata.errors import DiskRefused, TooFewDescriptors
-from poledata.formatting import seconds, shown, size_text, utc_now
+from poledata.formatting import counted, seconds, shown, size_text, utc_now
 from poledata.models import Disk, DiskState, Role, Waiting
 from poledata.notices.send import configured_channels, why_unusable
 from poledata.system import file_descriptors, paths
@@ -70,7 +70,7 @@ def check_everything(config: Config, conn: db.Connection) -> Iterator[CheckFindi
     yield from _known_gaps(conn)
     yield _clock(conn)
     if pause := db.passes.current_pause(conn, utc_now()):
-        until = pause.until or "somebody says: data_manager.py resume"
+        until = pause.until or "somebody runs: data_manager.py resume"
         yield _fault(f"passes do nothing until {until}: {pause.why}")
     yield from _channels(config)
     yield from _buffer(config, conn)
@@ -161,7 +161,7 @@ def _channels(config: Config) -> Iterator[CheckFinding]:
         names = ", ".join(channel.name for channel in channels)
         text = f"{names} (data_manager.py notify --test tries them)"
     else:
-        text = "none is set in .env, so nobody is notified: see .env.example"
+        text = "none is set in .env, so nobody is notified of anything: see .env.example"
     is_demo = not config.require_mount
     yield CheckFinding(bool(channels) or is_demo, f"channels: {text}")
     yield _watchdog(config.secrets, is_demo)
@@ -208,7 +208,8 @@ def _buffer_files(config: Config, fd: int) -> Iterator[CheckFinding]:
         if not _may_unlink(fd, path):
             place = shown(str(config.buffer / path))
             yield _fault(f"buffer: this user may not unlink files in {place}")
-    yield CheckFinding(True, f"buffer {config.buffer}: {seen.settled_files} finished files wait")
+    waiting = counted(seen.settled_files, "finished file waits", "finished files wait")
+    yield CheckFinding(True, f"buffer {config.buffer}: {waiting}")
     yield _writers(fd, rule, seen.waiting)
 
 

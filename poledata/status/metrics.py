@@ -45,7 +45,7 @@ class _StatusCollector(Collector):
 def _of_archive(status: Status) -> Iterator[Metric]:
     version = [((__version__,), 1)]
     yield _labelled("build_info", "The version of the program.", ("version",), version)
-    yield _number("status_timestamp_seconds", "When this was looked at.", status.at_s)
+    yield _number("status_timestamp_seconds", "When this was collected.", status.at_s)
     yield _labelled(
         "verdict",
         "The first words of the status: 1 for those that hold.",
@@ -53,7 +53,7 @@ def _of_archive(status: Status) -> Iterator[Metric]:
         [((each.name.lower(),), each is status.verdict) for each in ArchiveVerdict],
     )
     yield _number("paused", "Whether the archive is paused.", status.pause is not None)
-    stand_ins = "Whether directories stand in for disks, for demo."
+    stand_ins = "Whether directories stand in for disks (demo)."
     yield _number("stand_ins", stand_ins, status.stand_ins)
 
 
@@ -67,7 +67,7 @@ def _of_buffer(status: Status) -> Iterator[Metric]:
     yield _number("buffer_waiting_files", "Finished files that wait.", buf.finished_files)
     yield _number("buffer_waiting_bytes", "Bytes of these files.", buf.finished_bytes)
     yield _number("buffer_unfinished_files", "Files not yet finished.", buf.unfinished_files)
-    yield _number("buffer_foreign_files", "Files of other extensions.", buf.other_files)
+    yield _number("buffer_foreign_files", "Files with other extensions.", buf.other_files)
     if buf.oldest_at_s is not None:
         oldest = "Modification time of the oldest file that waits."
         yield _number("buffer_oldest_file_timestamp_seconds", oldest, buf.oldest_at_s)
@@ -78,13 +78,13 @@ def _of_files(status: Status) -> Iterator[Metric]:
     yield CounterMetricFamily("pole_archived_files", "Files on two disks.", done.files)
     yield CounterMetricFamily("pole_archived_bytes", "Bytes on two disks.", done.size_bytes)
     yield _number("failed_files", "Files that failed so far.", len(status.pending))
-    lacking = "Copies damaged or missing, not made again."
+    lacking = "Damaged or missing copies that were not made again."
     yield _number("lacking_copies", lacking, status.lacking_copies)
 
 
 def _of_passes(status: Status) -> Iterator[Metric]:
     if status.looked_at_s is not None:
-        begun = "When a pass last began or got on, also one with nothing to do."
+        begun = "When a pass last began or moved a byte, even if it had nothing to do."
         yield _number("pass_begun_timestamp_seconds", begun, status.looked_at_s)
     if last := status.last_pass:
         for name, text, value in (
@@ -153,12 +153,12 @@ _DISK_NUMBERS: tuple[tuple[str, str, _NumberOf], ...] = (
     ("disk_full_timestamp_seconds", "When a disk in use will be full at the last week's rate.",
      lambda i: i.full_at_s),
     ("disk_oldest_verified_timestamp_seconds",
-     "When the disk's copy was read that was not read for longest.",
+     "The oldest verification of a copy on the disk.",
      lambda i: _seconds(i.oldest_verified_at)),
-    ("disk_never_read_copies", "Good copies on the disk that were never read back.",
+    ("disk_never_read_copies", "Good copies on the disk that were never verified.",
      lambda i: i.never_read),
     ("disk_overdue_copies",
-     "Copies that were not read for twice VerifyEvery; 0 for a disk on the shelf.",
+     "Copies not verified within twice VerifyEvery; 0 for a disk on the shelf.",
      lambda i: i.overdue),
 )  # fmt: skip
 _DRIVE_NUMBERS: tuple[tuple[str, str, _NumberOf], ...] = (

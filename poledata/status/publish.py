@@ -117,7 +117,7 @@ def _must_be_ours(path: Path, beginning: bytes) -> None:
         is_file = stat.S_ISREG(os.fstat(fd).st_mode)
         if not is_file or file.read(len(beginning)) not in (b"", beginning):
             raise NotWritten(
-                path, "what stands there is not ours", "Name another file, or move that one away."
+                path, "the file there is not ours", "Name another file, or move that one away."
             )
 
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from poledata.formatting import DAY_S, people_time, seconds, size_text
+from poledata.formatting import DAY_S, counted, people_time, seconds, size_text
 from poledata.models import GONE, Disk, DiskState, Pending, Role
 from poledata.notices.kinds import KINDS
 from poledata.status.facts import BufferStatus, DiskStatus, Status, Undelivered
@@ -17,6 +17,7 @@ BAR_CHARACTERS = 20
 FILES_LISTED, NOTICES_LISTED = 10, 20
 SUBJECT_CHARACTERS = 11
 LONGEST_FORECAST_S = 3650 * DAY_S
+_WAIT = "finished files wait"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,10 @@ def state_lines(status: Status) -> list[str]:
     spares = [f"{len(_usable_spares(status, role))} {role.value}" for role in Role]
     return [
         f"The archive {status.db_path}, {people_time(status.at_s, status.at_s)}:",
-        f"  {status.archived.files} files archived ({size_text(status.archived.size_bytes)}), "
+        f"  {_files(status.archived.files)} archived ({size_text(status.archived.size_bytes)}), "
         f"{size_text(status.archived.day_bytes)} in the last day",
         f"  last pass {_pass_text(status)}",
-        f"  buffer {level}: {buf.finished_files} finished files wait, "
+        f"  buffer {level}: {counted(buf.finished_files, 'finished file waits', _WAIT)}, "
         f"{len(status.pending)} failed so far",
         f"  in use: {', '.join(in_use) or 'no disk'}; spare: {' and '.join(spares)} disks",
     ]
@@ -85,6 +86,10 @@ def _lines(status: Status) -> Iterator[str]:
     yield from _notice_lines(status)
 
 
+def _files(number: int) -> str:
+    return counted(number, "file", "files")
+
+
 def _fact_lines(facts: Iterable[Fact]) -> Iterator[str]:
     """Return the lines in a column, the subject before the first line of each fact."""
     for fact in facts:
@@ -102,7 +107,7 @@ def archive_facts(status: Status) -> Iterator[Fact]:
     yield Fact(
         "Archived",
         (
-            f"{done.files} files, {size_text(done.size_bytes)}; in the last day "
+            f"{_files(done.files)}, {size_text(done.size_bytes)}; in the last day "
             f"{done.day_files} ({size_text(done.day_bytes)}), in the last week {done.week_files} "
             f"({size_text(done.week_bytes)})",
         ),
@@ -115,7 +120,7 @@ def archive_facts(status: Status) -> Iterator[Fact]:
     yield Fact("Last pass", (_pass_text(status),))
     if pause := status.pause:
         since = people_time(seconds(pause.started_at), status.at_s)
-        until = pause.until or "somebody says: data_manager.py resume"
+        until = pause.until or "somebody runs: data_manager.py resume"
         yield Fact("Paused", (f"since {since}, until {until}: {pause.why}",))
 
 
@@ -127,20 +132,22 @@ def _buffer_facts(status: Status) -> Iterator[Fact]:
     if buf.used_percent is None:
         return
     oldest = buf.oldest_at_s and f", the oldest of {people_time(buf.oldest_at_s, status.at_s)}"
+    special = counted(buf.links_and_specials, "link or special file", "links and special files")
     yield Fact(
         "Buffer",
         (
-            f"{buf.finished_files} finished files wait ({size_text(buf.finished_bytes)}"
-            f"{oldest or ''}); {buf.used_percent:.0f} % of the room is used",
-            f"{buf.unfinished_files} unfinished; not ours: {buf.other_files} files of other "
-            f"extensions, {buf.links_and_specials} links and special files{_left_out_text(buf)}",
+            f"{counted(buf.finished_files, 'finished file waits', _WAIT)} "
+            f"({size_text(buf.finished_bytes)}{oldest or ''}); {buf.used_percent:.0f} % full",
+            f"{buf.unfinished_files} unfinished; not ours: {_files(buf.other_files)} with other "
+            f"extensions, {special}{_left_out_text(buf)}",
             _writers_text(buf),
         ),
     )
 
 
 def _left_out_text(buf: BufferStatus) -> str:
-    hidden = f", {buf.hidden_files} hidden files" if buf.hidden_files else ""
+    files = counted(buf.hidden_files, "hidden file", "hidden files")
+    hidden = f", {files}" if buf.hidden_files else ""
     left_out = f", {buf.left_out} left out by Include and Exclude" if buf.left_out else ""
     return hidden + left_out
 
@@ -162,9 +169,9 @@ def _verified(status: Status) -> Iterator[str]:
     if read:
         at, label = min(read, key=lambda one: one[0])
         age = people_time(seconds(at), status.at_s)
-        yield f"the copy not read for longest is on {label}: {age}"
+        yield f"oldest verification: {label}, {age}"
     if unread := sum(item.never_read for item in disks):
-        yield f"{unread} copies were never read"
+        yield f"{counted(unread, 'copy was', 'copies were')} never read"
 
 
 def _pass_text(status: Status) -> str:
@@ -174,8 +181,8 @@ def _pass_text(status: Status) -> str:
     return (
         f"{people_time(seconds(last.started_at), status.at_s)}: "
         f"{last.outcome or 'at work, or crashed'}, "
-        f"{last.files_archived} files archived ({size_text(last.bytes_archived)}), "
-        f"{last.files_failed} failures"
+        f"{_files(last.files_archived)} archived ({size_text(last.bytes_archived)}), "
+        f"{counted(last.files_failed, 'failure', 'failures')}"
     )
 
 
@@ -217,8 +224,8 @@ def _spares_text(status: Status, role: Role) -> str:
     if usable and not status.stand_ins:
         labels += f" (no extended self-test: {' '.join(untested)})" if untested else ""
     return (
-        f"{len(usable)} {role.value} mounted{f'; {away} not mounted' if away else ''}"
-        f"{f': {labels}' if labels else ''}"
+        f"{len(usable)} {role.value} mounted{f': {labels}' if labels else ''}"
+        f"{f'; {away} not mounted' if away else ''}"
     )
 
 
@@ -293,7 +300,7 @@ def _pending_lines(status: Status) -> Iterator[str]:
     if not status.pending:
         yield "No file has failed."
         return
-    yield f"{len(status.pending)} files failed so far; they stay in the buffer:"
+    yield f"{_files(len(status.pending))} failed so far; they stay in the buffer:"
     yield from (f"  {pending_text(item)}" for item in status.pending[:FILES_LISTED])
     if len(status.pending) > FILES_LISTED:
         yield f"  … and {len(status.pending) - FILES_LISTED} more (status --json lists all)"
@@ -302,7 +309,8 @@ def _pending_lines(status: Status) -> Iterator[str]:
 def pending_text(item: Pending) -> str:
     """Return a file that failed, why, and when it is tried again."""
     next_at = item.next_try_at[11:16]
-    return f"{item.name}: {item.last_error} (tried {item.attempts} times, next {next_at} UTC)"
+    tried = counted(item.attempts, "time", "times")
+    return f"{item.name}: {item.last_error} (tried {tried}, next {next_at} UTC)"
 
 
 def _notice_lines(status: Status) -> Iterator[str]:
@@ -325,6 +333,7 @@ def _notice_lines(status: Status) -> Iterator[str]:
 def undelivered_text(waiting: Undelivered) -> str:
     """Return how many notices wait for a channel, and why."""
     return (
-        f"{waiting.notices} notices through {waiting.channel} (tried {waiting.attempts} times: "
-        f"{waiting.last_error}); tried again by itself"
+        f"{counted(waiting.notices, 'notice', 'notices')} through {waiting.channel} (tried "
+        f"{counted(waiting.attempts, 'time', 'times')}: {waiting.last_error}); tried again "
+        "automatically"
     )

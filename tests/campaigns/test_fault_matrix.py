@@ -42,7 +42,7 @@ def run_cells(stage: Stage, device: str, count: int | None) -> None:
 
 
 @pytest.mark.parametrize(("scene", "device"), PLACES)
-def test_whatever_fails_nothing_is_lost_and_the_next_pass_finishes(
+def test_if_anything_fails_nothing_is_lost_and_the_next_pass_finishes(
     make_stage: Callable[[str], Stage], scene: str, device: str
 ) -> None:
     """A part of the matrix, with every kind of call × error in it."""

@@ -201,11 +201,13 @@ class Winterover:
         station, here = self.station, set[str]()
         with ExitStack() as mounted:
             while (run := station.order("repair", *args, check={0, 1})).code:
-                wanted = set(re.findall(r"could be copied from (\S+): mount it", run.out)) - here
+                wanted = (
+                    set(re.findall(r"copy of .* is on (\S+), which is not mounted", run.out)) - here
+                )
                 mounted.enter_context(station.fetched(*wanted))
                 here |= wanted
                 station.counts["fetched for a repair"] += len(wanted)
-                is_full = "found no disk: mount a spare" in run.out
+                is_full = "No disk has room for" in run.out
                 assert wanted or is_full, run.out
                 if is_full:
                     for role in PREFIXES:

@@ -6,6 +6,7 @@ import re
 
 from tests.helpers.world import REPO
 
+REFERENCE = (REPO / "docs/reference.md").read_text()
 OPERATORS = (REPO / "docs/operators.md").read_text()
 MARKED = re.compile(r"^<!-- runs -->\n```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 

@@ -85,9 +85,14 @@ EXEMPT = {"tests/helpers/words.py", "tests/unit/words_left.txt", "tests/unit/tes
 RELEASED = "\n## 1."  # entries of CHANGELOG.md below are as they were published
 
 
+def _is_own(path: Path) -> bool:
+    """True for a file itself; a link to one has its text from there."""
+    return path.is_file() and not path.is_symlink()
+
+
 def texts() -> Iterator[Path]:
     """Every text of the project that people read, code with its comments and names included."""
-    found = {path for name in TEXTS for path in REPO.rglob(name) if path.is_file()}
+    found = {path for name in TEXTS for path in REPO.rglob(name) if _is_own(path)}
     for path in sorted(found):
         parts = path.relative_to(REPO).parts
         ours = not any(part in ELSEWHERE or part.endswith(".egg-info") for part in parts)

@@ -198,7 +198,7 @@ def locked(world: World, how: str) -> Iterator[None]:
         db.rollback()
 
 
-def test_a_locked_database_is_waited_for_and_then_said(world: World) -> None:
+def test_a_locked_database_is_waited_for_and_then_reported(world: World) -> None:
     """A pass that can't register copies no file, ends with 1, and the next one goes on."""
     world.put(NAME)
     world.generate()
@@ -862,7 +862,7 @@ def test_links_special_files_and_other_files_are_left_alone_and_counted(
     monkeypatch.chdir(world.buffer)  # a socket's path must be short
     with closing(socket.socket(socket.AF_UNIX)) as listening:
         listening.bind("socket.g3")
-    others = ["x.g3.tmp", "x.G3", "x.g3~", "xg3", "x.g3 ", "README"]
+    others = ["x.g3.tmp", "x.G3", "x.g3~", "xg3", "README"]
     for name in others:
         (world.buffer / name).write_text("not ours")
     (world.buffer / "empty.g3").mkdir()
@@ -879,7 +879,7 @@ def test_links_special_files_and_other_files_are_left_alone_and_counted(
     assert counted["other_files"] == len(others)
     assert counted["links_and_specials"] == len(links_and_specials)
     said = world.status(check=0).out
-    assert f"{len(others)} files of other extensions, {len(links_and_specials)} links" in said
+    assert f"{len(others)} files with other extensions, {len(links_and_specials)} links" in said
 
 
 @pytest.mark.root
@@ -892,3 +892,15 @@ def test_a_device_in_the_buffer_is_left_alone(world: World) -> None:
     world.run_pass(check=0, timeout_s=20)
     assert set(os.listdir(world.buffer)) == {"zero.g3", "disk.g3", MARKER}
     assert world.status("--json", check=0).json()["buffer"]["links_and_specials"] == 2
+
+
+def test_white_space_after_the_extension_is_a_bad_name(world: World) -> None:
+    """Not another extension: a person would look for the file in vain."""
+    for name in ("a.g3 ", "b.g3\t", "c.g3\n"):
+        world.put(name)
+    world.put("d.g3x ")
+    world.generate()
+    world.run_pass(check=1)
+    told = {("bad-name", "a.g3 "), ("bad-name", "b.g3\\t"), ("bad-name", "c.g3\\n")}
+    assert world.notices() == told
+    assert world.status("--json").json()["buffer"]["other_files"] == 1

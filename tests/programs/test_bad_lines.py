@@ -116,7 +116,7 @@ def test_verify_as_json_lists_bad_lines(world: World) -> None:
     world.leave_unchecked("the manifest is damaged")
     (found,) = json.loads(world.run_pass("verify", "--json", "P01", check=1).out)
     assert found["bad_lines"] == [
-        f"manifest-sha512.txt: what stands at byte {at} is not a manifest line"
+        f"manifest-sha512.txt: the text at byte {at} is not a manifest line"
     ]
     assert (found["fault"], found["nowhere"], found["unlisted"]) == (None, [], [])
 
@@ -167,7 +167,7 @@ def test_a_line_that_may_be_the_files_own_is_never_taken_for_none(world: World) 
     world.leave_unchecked("the manifest is damaged")
     world.run_pass(check=1)
     assert world.waiting() == {lost}
-    assert "manifest-sha512.txt: what stands at byte 0 is not a manifest line" in notice(
+    assert "manifest-sha512.txt: the text at byte 0 is not a manifest line" in notice(
         world, "not-removed", lost
     )
 
@@ -186,9 +186,7 @@ def test_a_disk_with_a_bad_last_line_gets_no_files_and_stops_no_other(world: Wor
     assert "new.g3" in world.archived("P02") & world.archived("S01")
     assert manifest_of(world, "P01").read_bytes() == before
     said = notice(world, "disk-wrong", "P01")
-    assert said.startswith(
-        f"manifest-sha512.txt: what stands at byte {at} is not a manifest line. "
-    )
+    assert said.startswith(f"manifest-sha512.txt: the text at byte {at} is not a manifest line. ")
 
 
 def test_a_wrong_line_on_a_damaged_manifest_is_the_fault_of_its_file_alone(tmp_path: Path) -> None:
@@ -208,7 +206,7 @@ def test_a_wrong_line_on_a_damaged_manifest_is_the_fault_of_its_file_alone(tmp_p
         s.add_to_manifest(group)
     os.close(fd)
     wrong, new = group
-    assert str(wrong.fault) == "manifest-sha512.txt: what stands at byte 144 is not a manifest line"
+    assert str(wrong.fault) == "manifest-sha512.txt: the text at byte 144 is not a manifest line"
     assert (wrong.line, new.fault, new.line) == (
         None,
         None,
@@ -233,7 +231,7 @@ def test_repair_goes_on_past_a_manifest_with_a_bad_line(world: World) -> None:
     run = world.run_pass("repair", check=1)
     assert run.out.splitlines()[0] == (
         f"NOT REPAIRED {NAMES[3]}: P01: its bad copy there is not set aside: manifest-sha512.txt: "
-        "what stands at byte 0 is not a manifest line"
+        "the text at byte 0 is not a manifest line"
     )
     assert (world.data("P01") / NAMES[3]).exists()
 
@@ -273,7 +271,7 @@ def test_a_huge_packing_list_closes_nothing(world: World) -> None:
     world.leave_unchecked("the disk is away")
     run = bounded(world, "generate_db.py", "--from-disks", check=1)
     assert (
-        f"P01: NOT CLOSED BY ITS PACKING LIST: {packing_list.name}: what stands at byte 0 is not "
+        f"P01: NOT CLOSED BY ITS PACKING LIST: {packing_list.name}: the text at byte 0 is not "
         "a manifest line" in run.out
     )
 

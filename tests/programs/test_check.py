@@ -31,8 +31,8 @@ def check(world: World, expect: int, *args: str, **how: Any) -> Run:
 
 def faults(run: Run) -> list[str]:
     found = [line.removeprefix("FAULT ") for line in run.out.splitlines() if line[:5] == "FAULT"]
-    count = "1 fault" if len(found) == 1 else f"{len(found)} faults"
-    assert f"{count}. Correct what is called FAULT." in run.out.splitlines()
+    these = "this problem" if len(found) == 1 else f"these {len(found)} problems"
+    assert f"Fix {these} first." in run.out.splitlines()
     return found
 
 
@@ -60,9 +60,9 @@ def test_where_all_is_well_each_thing_is_said_to_be(world: World) -> None:
     assert lines[1] == f"ok    database {world.db_path}"
     assert lines[2].startswith("ok    clock 20")
     assert lines[3:7] == [
-        "ok    channels: none is set in .env, so nobody is notified: see .env.example",
+        "ok    channels: none is set in .env, so nobody is notified of anything: see .env.example",
         "ok    watchdog: none is set in .env: POLE_HEARTBEAT_URL, or none on purpose",
-        f"ok    buffer {world.buffer}: 1 finished files wait",
+        f"ok    buffer {world.buffer}: 1 finished file waits",
         "ok    buffer: the system tells whether a file is still open for writing "
         f"({fs_type} of this host, not exported by NFS)",
     ]
@@ -126,7 +126,7 @@ def _secrets_that_others_read(world: World) -> str:
 
 def _paused(world: World) -> str:
     world.run_pass("pause", "--why", "the rack is open", check=0)
-    resumed = "somebody says: data_manager.py resume"
+    resumed = "somebody runs: data_manager.py resume"
     return f"passes do nothing until {resumed}: the rack is open"
 
 
@@ -200,7 +200,7 @@ def test_on_real_disks_somebody_must_be_told(loop_world: LoopWorld) -> None:
 
 
 def test_all_faults_are_told_at_once(world: World) -> None:
-    """So that a person mends them in one go."""
+    """So that a person can fix them in one go."""
     used(world)
     said = [harm(world) for harm in (_open_directory, _clock_set_back, _wiped, _not_empty)]
     world.leave_unchecked("the test harmed the station")

@@ -115,7 +115,7 @@ def test_a_verification_is_watched_on_a_terminal(world: World, labels: list[str]
     run = run_on_terminal(sys.executable, script, *config, "verify", *labels)
     assert run.code == 0, run.out
     for label in labels:
-        assert f"{label}: 1 copies are good" in run.out
+        assert f"{label}: 1 copy is good" in run.out
     rebuild = [str(REPO / "generate_db.py"), *config, "--from-disks", "--verify"]
     run = run_on_terminal(sys.executable, *rebuild)
     assert run.code == 0, run.out
@@ -164,6 +164,26 @@ def test_a_pass_by_hand_says_what_it_did_not_even_try(world: World) -> None:
     assert "paused (new cables; data_manager.py resume ends it)" in run.out
 
 
+def test_an_unknown_command_is_refused_with_those_that_there_are() -> None:
+    """A person who mistypes one sees which was meant."""
+    run = run_plainly(sys.executable, REPO / "data_manager.py", "statsu")
+    assert (run.code, run.out) == (2, "")
+    refused = "No such command 'statsu'. Nothing was changed. The commands are: ack, adopt-buffer, "
+    assert refused in run.err and ", status, unhold, verify" in run.err
+
+
+def test_a_notice_is_explained_without_an_archive() -> None:
+    """By any user, in any place; an unknown kind is refused with those that there are."""
+    script = str(REPO / "data_manager.py")
+    run = run_plainly(sys.executable, script, "explain", "copy-damaged")
+    assert (run.code, run.err) == (0, "")
+    assert run.out.startswith("## copy-damaged\n\n**What it means.** ")
+    run = run_plainly(sys.executable, script, "explain", "copy-lost")
+    assert (run.code, run.out) == (2, "")
+    refused = "copy-lost: there is no such kind of notice. Nothing was changed.\nKinds: bad-name, "
+    assert run.err.startswith(refused)
+
+
 @pytest.mark.parametrize("command", ["repair", "status", "close"])
 def test_a_dry_run_that_is_asked_of_the_wrong_thing_changes_nothing(
     world: World, command: str
@@ -175,7 +195,7 @@ def test_a_dry_run_that_is_asked_of_the_wrong_thing_changes_nothing(
     run = world.run_pass("--dry-run", command, *labels, check=2)
     assert run.out == ""
     assert run.err.startswith(
-        f"--dry-run before {command} is a pass's option. Nothing was changed."
+        f"--dry-run before {command} is an option of a pass. Nothing was changed."
     )
     assert before.differences(snapshot(world.root)) == []
 
@@ -434,10 +454,20 @@ def test_a_dry_run_says_what_a_pass_would_do_and_changes_nothing(world: World) -
     assert run.out.splitlines() == [
         "would copy a.g3 (1 kB) to P01 and S01",
         "would copy b.g3 (2.5 MB) to P01 and S01",
-        "A dry run: nothing was changed.",
+        "Dry run: nothing was changed.",
     ]
     assert before.differences(world.snapshot(world.root)) == []
     world.run_pass(check=0)
+    nothing = "Dry run: nothing would be copied: "
+    assert world.run_pass("--dry-run", check=0).out == f"{nothing}no file waits in the buffer\n"
+    world.configure(SettleTime="1 h")
+    for name in ("1.g3", "2.g3", "3.g3"):
+        (world.buffer / name).touch()
+    run = world.run_pass("--dry-run", check=0)
+    assert run.out == f"{nothing}3 files are younger than 3600 s\n"
+    world.configure(SettleTime="0 s")
+    for name in ("1.g3", "2.g3", "3.g3"):
+        (world.buffer / name).unlink()
     world.put("c.g3")
     before = world.snapshot(world.root)
     assert "would copy c.g3 (1 kB) to P01 and S01" in world.run_pass("--dry-run", check=0).out
@@ -511,15 +541,13 @@ def test_status_tells_everything_on_one_screen(world: World) -> None:
     ]
     assert lines[2].startswith(f"Archive    {world.db_path}, ") and "UTC" in lines[2]
     assert lines[3].startswith("Buffer     2 finished files wait (4 kB, the oldest of ")
-    assert "Archived   1 files, 1 MB; in the last day 1 (1 MB), in the last week 1 (1 MB)" in lines
+    assert "Archived   1 file, 1 MB; in the last day 1 (1 MB), in the last week 1 (1 MB)" in lines
     text = "\n".join(lines)
-    assert re.search(
-        r"^Last pass  .* UTC: done, 1 files archived \(1 MB\), 1 failures$", text, re.M
-    )
+    assert re.search(r"^Last pass  .* UTC: done, 1 file archived \(1 MB\), 1 failure$", text, re.M)
     for label in ("P01", "S01"):
         assert re.search(rf"^In use     {label}  ZT{label}AA  \[#*-*\] \d+ %, .* free", text, re.M)
     assert "Spare      1 primary mounted: P02\nSpare      1 copy mounted: S02\n" in text
-    assert "  per%cent.g3: it holds a % or a backslash (tried 1 times" in text
+    assert "  per%cent.g3: it holds a % or a backslash (tried 1 time" in text
     assert re.search(r"^WARNING bad-name per%cent.g3, since \d\d:\d\d UTC:$", text, re.M)
 
 
@@ -574,7 +602,7 @@ def test_anybody_who_may_read_can_ask_for_the_status(world: World) -> None:
     with read_only(world):
         before = world.snapshot(world.root)
         run = world.run_pass("status", check=0, prefix=POWERLESS)
-        assert "Archived   1 files" in run.out and run.err == ""
+        assert "Archived   1 file" in run.out and run.err == ""
         run = world.run_pass("--dry-run", check=0, prefix=POWERLESS)
         assert "would copy b.g3" in run.out
         assert before.differences(world.snapshot(world.root)) == []

@@ -273,5 +273,5 @@ def test_a_user_without_any_right_is_told_so(anybodys: Path) -> None:
 
     assert as_nobody(read) == (
         f"DatabaseUnusable: {path}: the database can't be opened (Permission denied). "
-        "Nothing was changed. Mend its rights."
+        "Nothing was changed. Fix its permissions."
     )

@@ -102,7 +102,7 @@ def test_a_channel_that_fails_delays_no_file_and_no_other_channel(
         status = story.run("status", env=both, check=0).out
         said = re.escape(row["last_error"])
         assert re.search(
-            rf"NOT SENT: 1 notices through notify-2-json \(tried 1 times: {said}\)", status
+            rf"NOT SENT: 1 notice through notify-2-json \(tried 1 time: {said}\)", status
         )
         (waiting,) = story.run("status", "--json", env=both, check=0).json()["undelivered"]
         assert (waiting["channel"], waiting["notices"], waiting["attempts"]) == (
@@ -458,7 +458,7 @@ def test_a_channel_that_was_taken_out_is_not_missed(story: Story) -> None:
     both = {"POLE_NOTIFY_URLS": f"{story.people.mail.smtp_url} {dead}"}
     put_bad_name(story.world)
     story.news(check=1, env=both)
-    assert "NOT SENT: 1 notices through notify-2-json" in story.run("status", env=both).out
+    assert "NOT SENT: 1 notice through notify-2-json" in story.run("status", env=both).out
     story.quiet(check=1)
     assert "NOT SENT" not in story.run("status").out
     (story.world.buffer / BAD_NAME).unlink()
@@ -478,7 +478,7 @@ def test_what_is_acknowledged_is_silent_until_it_gets_worse(tmp_path: Path, peop
     (again,) = story.news(check=0)
     assert heads(again, "STILL OPEN") == {"WARNING spares-low"}
     run = story.run("ack", "spares-low", "copy", "--for", "30d", check=0)
-    assert "spares-low copy is not told again until 20" in run.out
+    assert "spares-low copy is not sent again until 20" in run.out
     sent_long_ago(world)
     story.quiet(check=0)
     take_away(world, "S02")

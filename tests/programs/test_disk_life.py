@@ -176,7 +176,7 @@ def test_a_disk_stays_while_one_of_its_files_has_no_other_copy(world: World) -> 
     world.run_pass(check=1)
     order(world, "close", "--yes", "P01")
     reason = refused(world, "ship", "P01")
-    assert "1 files on P01 have no other copy, alone.g3 among them." in reason
+    assert "1 file on P01 without another copy, alone.g3 among them." in reason
     order(world, "unhold", "S01")
     world.run_pass(check=0)
     assert world.waiting() == set()
@@ -283,10 +283,14 @@ def test_a_held_disk_is_not_written_to_till_it_is_given_back(world: World) -> No
     archive(world, "a.g3")
     run = order(world, "hold", "--yes", "P01", "--why", "it clicks")
     assert run.out == (
-        "P01 is held: nothing is written to it, and its copies are no ground for removing files. "
-        f"It is free: umount {world.disks['P01']}\n"
-        "When it is well again: data_manager.py unhold P01\n"
+        f"P01 is on hold; you can unmount it: sudo umount {world.disks['P01']}\n"
+        "Nothing is written to it, and its copies do not count for removing files.\n"
+        "To use it again: data_manager.py unhold P01\n"
     )
+    assert order(world, "hold", "P02", "--why", "both").out.endswith(
+        "To use it again: data_manager.py unhold P02\nWarning: no other primary disk is usable.\n"
+    )
+    order(world, "unhold", "P02")
     assert "HELD by person: it clicks" in world.status().out
     before = world.snapshot(world.disks["P01"])
     archive(world, "b.g3")

@@ -242,7 +242,7 @@ def test_what_a_wiped_drive_held_before_is_no_fault_of_its_new_life(loop_world: 
     archive(world, "b.g3")
     assert world.archived("P01") == {"b.g3"}
     run = order(world, "verify", "P01")
-    assert run.out == "P01: 1 copies are good (1 kB), 0 damaged, 0 missing, 0 unregistered files\n"
+    assert run.out == "P01: 1 copy is good (1 kB), 0 damaged, 0 missing, 0 unregistered files\n"
     order(world, "close", "--yes", "P01")
     world.ship("P01")
     assert "a.g3 among them" in notice(world, "no-good-copy", "ZTP01AA")  # still true

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.helpers.documents import MARKED, first_codes, rows, section
+from tests.helpers.documents import MARKED, REFERENCE, first_codes, rows, section
 from tests.helpers.world import CRON_ENVIRONMENT, REPO, World
 
 README = (REPO / "README.md").read_text()
@@ -64,7 +65,7 @@ def test_the_keys_of_the_json_are_those_of_the_tables(world: World) -> None:
     rebuilt = rebuilt_with_something_of_everything(world)
     assert status["pending"] and status["notices"] and status["undelivered"]
     assert status["last_pass"]
-    _, *texts = re.split(r"^`.*\.py.* --json`", section(README, "### JSON"), flags=re.MULTILINE)
+    _, *texts = re.split(r"^`.*\.py.* --json`", section(REFERENCE, "## JSON"), flags=re.MULTILINE)
     for text, told in zip(
         texts[:6], (prepared, rebuilt, checked, read, located, status), strict=True
     ):
@@ -95,7 +96,7 @@ def test_what_lies_on_a_disk_is_as_told(world: World) -> None:
     world.put(NAME, 10)
     world.generate()
     world.run_pass(check=0)
-    told = {row[0].strip("`/"): row[1] for row in rows(section(README, "## On a disk"))}
+    told = {row[0].strip("`/"): row[1] for row in rows(section(REFERENCE, "### On a disk"))}
     in_use = {name for name, what in told.items() if not what.startswith("only when")}
     assert entries(world.disks["P01"]) == in_use - {".aside"}
     assert (world.disks["P01"] / "data" / NAME).is_file()
@@ -113,9 +114,9 @@ def entries(directory: Path) -> set[str]:
 
 
 def test_the_marked_commands_run(world: World) -> None:
-    """README's commands, in their order, on a station of stand-ins."""
+    """README's and the reference's commands, in their order, on a station of stand-ins."""
     world.put(NAME, 5000)
-    script = "\n".join(MARKED.findall(README))
+    script = "\n".join(MARKED.findall(README + REFERENCE))
     assert script.count("data_manager.py") >= 3 and "generate_db.py" in script
     for there, here in (
         ("sudo venv/bin/python", "venv/bin/python"),
@@ -137,8 +138,41 @@ def test_the_marked_commands_run(world: World) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "4 of 4 drives are ready." in ran.stdout
     assert f"would copy {NAME} (5 kB) to P01 and S01" in ran.stdout
-    assert "Archived   1 files, 5 kB" in ran.stdout
-    assert "P01: 1 copies are good (5 kB)" in ran.stdout
+    assert "Archived   1 file, 5 kB" in ran.stdout
+    assert "P01: 1 copy is good (5 kB)" in ran.stdout
     assert f"{NAME}: P01" in ran.stdout and "0 files copied (0 B)." in ran.stdout
     assert ran.stdout.endswith("all files are whole\n")
     assert world.waiting() == set()
+
+
+def test_the_demo_and_its_commands_run_exactly_as_printed(tmp_path: Path) -> None:
+    """In a fresh copy of the project, after what ``make demo`` does."""
+    copy = tmp_path / "pole"
+    listed = subprocess.run(
+        ["git", "-c", f"safe.directory={REPO}", "ls-files", "-z"],
+        cwd=REPO, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    for name in filter(None, listed.split("\0")):
+        if (REPO / name).is_file() and not name.startswith("tests/"):
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPO / name, copy / name)
+    assert "examples/make_demo.py" in (copy / "Makefile").read_text()
+    python = copy / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python.chmod(0o755)
+    (printed,) = re.findall(r"^<!-- demo -->\n```sh\n(.*?)^```$", README, re.M | re.S)
+    for script in ("$PWD/.venv/bin/python examples/make_demo.py", printed):
+        ran = subprocess.run(
+            ["bash", "-euxc", script],
+            cwd=copy,
+            env={**os.environ, "PYTHONPATH": str(copy)},
+            capture_output=True,
+            text=True,
+            timeout=100,
+        )
+        assert ran.returncode == 0, ran.stdout + ran.stderr
+    out = ran.stdout
+    assert out.startswith("ALL WELL: nothing has to be done.\nSTAND-INS: ")
+    for words in ("fullrate/RCW38/", "P01 is closed", "## disk-closed\n"):
+        assert words in out

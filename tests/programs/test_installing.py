@@ -179,6 +179,7 @@ def archives(place: Path, *generate_db: str | Path) -> None:
         run(*data_manager, *config, cwd=nowhere)
     status = run(*data_manager, *config, "status", cwd=nowhere)
     assert status.startswith("ALL WELL"), status
+    assert run(*data_manager, "explain", "no-disk", cwd=nowhere).startswith("## no-disk\n")
     assert list((station / "buffer/obs").iterdir()) == []
     for label in ("P01", "S01"):
         copy = station / f"disks/{label}/data/obs/0000.g3"

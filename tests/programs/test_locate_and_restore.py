@@ -267,7 +267,7 @@ def test_nothing_is_ever_overwritten(world: World, to: Path) -> None:
     assert restore(world, to, NAMES[2]).out == f"{NAMES[2]}: there already\n"
     (to / NAMES[2]).chmod(0o644)
     (to / NAMES[2]).write_bytes(b"mine")
-    assert "something else stands there already" in restore(world, to, NAMES[2], check=1).out
+    assert "another file is there already" in restore(world, to, NAMES[2], check=1).out
     assert (to / NAMES[2]).read_bytes() == b"mine"
 
 
@@ -352,4 +352,18 @@ def test_bad_words_are_said(world: World, to: Path) -> None:
     filled(world, NAMES[2])
     assert "it can't be opened" in restore(world, to / "no", NAMES[2], check=2).err
     run = restore(world, to, "raw/y.g3", check=1)
-    assert run.out == "raw/y.g3: NOT RESTORED: the database knows no file of this name\n"
+    assert run.out == "raw/y.g3: NOT RESTORED: no archived file has such a name\n"
+
+
+def test_a_pattern_restores_all_that_locate_finds_with_it(world: World, to: Path) -> None:
+    """A glob, or a part of a name; a whole name is that file alone; the others are restored."""
+    filled(world, "obs/1.g3", "obs/11.g3", "cal/1.g3")
+    run = restore(world, to, "obs/*")
+    assert sorted(run.out.splitlines()) == ["obs/1.g3: P01", "obs/11.g3: P01"]
+    assert restore(world, to, "cal").out == "cal/1.g3: P01\n"
+    assert restore(world, to, "data/obs/1.g3").out == "obs/1.g3: there already\n"
+    run = restore(world, to, "obs/2*", "cal/1.g3", check=1)
+    assert run.out.splitlines() == [
+        "obs/2*: NOT RESTORED: no archived file has such a name",
+        "cal/1.g3: there already",
+    ]

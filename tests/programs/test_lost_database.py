@@ -142,7 +142,7 @@ def test_a_day_old_database_is_put_back_and_completed(loop_world: LoopWorld) -> 
     older = mid_season(loop_world)
     put_back = f"cp {older} {loop_world.db_path}\n"
     said = follow(loop_world, PUT_ASIDE, put_back, REBUILD, LOOK)
-    assert "P02  primary  ZTP02AA  active: 1 files (600 B), 1 of them new to the database" in said
+    assert "P02  primary  ZTP02AA  active: 1 file (600 B), 1 of them new to the database" in said
     archiving_goes_on(loop_world, "pass-crashed")
 
 

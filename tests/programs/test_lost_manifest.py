@@ -36,7 +36,7 @@ def test_a_disk_without_its_manifest_gets_no_more_files_until_it_is_there_again(
     assert f"FAULT P01: {why}. {SAFE}" in world.run_pass("check", check=1).out
     said = world.run_pass("verify", "P01", check=1).out
     assert "there is no manifest-sha512.txt" in said
-    assert "P01: 1 copies are good" in said
+    assert "P01: 1 copy is good" in said
     assert f"P01: {why}" in world.run_pass("close", "--yes", "P01", check={1, 2}).err
     assert not manifest.exists()
     away.rename(manifest)

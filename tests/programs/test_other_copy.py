@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from poledata.formatting import counted
 from tests.helpers.damaged_copies import copies, filled, harm, repair
 from tests.helpers.halted import needs_strace, strace
 from tests.helpers.loopdisks import LoopDisk, LoopWorld
@@ -127,9 +128,7 @@ def test_what_stands_in_the_target_is_compared_by_its_size_first(
     else:
         os.mkfifo(to / NAME)
     run = world.run_pass("restore", NAME, "--to", str(to), check=1)
-    assert run.out == (
-        f"{NAME}: NOT RESTORED: something else stands there already; it is left as it is\n"
-    )
+    assert run.out == (f"{NAME}: NOT RESTORED: another file is there already; it was not changed\n")
 
 
 @pytest.mark.parametrize(("change", "why"), NOT_THE_FILE.values(), ids=NOT_THE_FILE)
@@ -145,7 +144,7 @@ def test_repair_takes_another_source_than_one_that_can_not_be_the_file(
     change(world.data("S01") / NAME)
     world.spoil("S01", NAME, "the test harms it")
     run = repair(world, "P01")
-    assert run.out.startswith("1 files copied (20 kB), to P02.\n")
+    assert run.out.startswith("1 file copied (20 kB), to P02.\n")
     state = "missing" if "No such file" in why else "damaged"
     assert copies(world, NAME) == {"P01": "good", "P02": "good", "S01": state}
     assert f"Its copy on S01 was to be copied from, and is {state}." in notice_text(
@@ -237,7 +236,9 @@ def dump(world: World) -> list[tuple[object, ...]]:
 
 
 STATES = {
-    source_not_mounted: (["2 files could be copied from S01: mount it, then repair again"], 1),
+    source_not_mounted: ([
+        "The only good copy of 2 files is on S01, which is not mounted: mount it, then repair again"
+    ], 1),
     source_damaged: (
         [f"NO GOOD COPY of {NAME}: see no-good-copy in docs/operators.md",
          "would copy b.g3 (20 kB) to P02"], 1),
@@ -247,7 +248,7 @@ STATES = {
     source_on_a_held_disk: (
         [f"would copy {NAME} (20 kB) to P02", "would copy b.g3 (20 kB) to P02"], 0),
     source_damaged_but_another_there: ([], 0),
-    no_target_is_there: (["2 files found no disk: mount a spare, then repair again"], 1),
+    no_target_is_there: (["No disk has room for 2 files: mount a spare, then repair again"], 1),
     no_target_has_room: (
         [f"NOT REPAIRED {NAME}: its 20000 bytes fit on no empty primary disk",
          "NOT REPAIRED b.g3: its 20001 bytes fit on no empty primary disk"], 1),
@@ -269,13 +270,13 @@ def test_a_dry_repair_says_just_what_the_real_one_then_does(
     dry = repair(world, "--dry-run", check=code)
     assert before.differences(world.snapshot(world.mounts)) == []
     assert rows == dump(world)
-    assert sorted(dry.out.splitlines()) == sorted(["A dry run: nothing was changed.", *lines])
+    assert sorted(dry.out.splitlines()) == sorted(["Dry run: nothing was changed.", *lines])
     real = repair(world, check=code)
     assert [line for line in lines if not line.startswith("would")] == [
         line for line in real.out.splitlines() if line in lines
     ]
     promised = [line.split() for line in lines if line.startswith("would")]
-    assert f"{len(promised)} files copied" in real.out
+    assert real.out.count(f"{counted(len(promised), 'file', 'files')} copied (") == 1
     for _, _, name, *_, label in promised:
         assert copies(world, name)[label] == "good"
 
@@ -289,7 +290,7 @@ def test_a_dry_pass_names_a_disk_that_takes_nothing_as_the_pass_does(world: Worl
     dry = world.run_pass("--dry-run", check=1)
     assert rows == dump(world)
     assert "would copy b.g3 (1 kB) to P02 and S01" in dry.out
-    assert "manifest-sha512.txt: what stands at byte 0 is not a manifest line" in dry.err
+    assert "manifest-sha512.txt: the text at byte 0 is not a manifest line" in dry.err
     world.run_pass(check=1)
     assert "b.g3" in world.archived("P02") & world.archived("S01")
     world.leave_unchecked("the manifest is damaged")

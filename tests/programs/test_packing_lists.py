@@ -84,7 +84,7 @@ def test_a_file_that_no_disk_here_has_keeps_its_disk_from_leaving(world: World) 
     (world.data("S01") / SINCE).unlink()
     world.leave_unchecked("a copy was removed")
     run = rebuilt(world, check=1)
-    why = f"1 files of its packing list are on no disk that is here, {SINCE} among them"
+    why = f"1 file of its packing list is on no disk that is here, {SINCE} among them"
     assert f"P01: NOT CLOSED BY ITS PACKING LIST: {why}" in run.out
     assert "Not mounted, left as they were: P01." in run.out
     assert world.disk_states()["P01"] == "active"
@@ -101,12 +101,12 @@ def other_hash(world: World, path: Path) -> str:
 def without_a_known_file(world: World, path: Path) -> str:
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(line for line in lines if not line.endswith(f"{OLD}\n")))
-    return "the database has 1 files on it, of which the list names 0"
+    return "the database has 1 file on it, the list 0 of them"
 
 
 def torn(world: World, path: Path) -> str:
     path.write_text(path.read_text()[:-3])
-    return f"{path.name}: what stands at byte "
+    return f"{path.name}: the text at byte "
 
 
 def unreadable(world: World, path: Path) -> str:

@@ -139,9 +139,9 @@ def test_without_the_packages_it_says_what_to_install(station: World) -> None:
     needs = "StatusPage: it needs jinja2, which is not installed; " + INSTALL
     needs_too = "MetricsFile: it needs prometheus_client, which is not installed; " + INSTALL
     assert needs in station.log() and needs_too in station.log()
-    said = station.run_pass("status", check=0, env=env).out.splitlines()
-    assert said[0].startswith(f"LOOK TODAY: {needs_too}") and said[0].endswith(KIND)
-    assert said[1].startswith(f"    and {needs}") and said[1].endswith(KIND)
+    lines = station.run_pass("status", check=0, env=env).out.splitlines()
+    assert lines[0].startswith(f"LOOK TODAY: {needs_too}") and lines[0].endswith(KIND)
+    assert lines[1].startswith(f"    and {needs}") and lines[1].endswith(KIND)
     assert f"FAULT {needs}" in station.run_pass("check", env=env, check=1).out
     asked = station.run_pass("status", "--html", "x.html", check=2, env=env)
     assert asked.err == (
@@ -235,9 +235,9 @@ def test_a_directory_that_it_may_not_write_to_is_said(station: World) -> None:
     station.run_pass(check=0, prefix=POWERLESS)
     why = f"this user may not write into {www}; give it to the cron user"
     faults = [f"{key}: {why}" for key in ("StatusPage", "MetricsFile")]
-    said = station.run_pass("status", check=0, prefix=POWERLESS).out.splitlines()
-    assert said[0].startswith(f"LOOK TODAY: {faults[1]}") and said[0].endswith(KIND)
-    assert said[1].startswith(f"    and {faults[0]}") and said[1].endswith(KIND)
+    lines = station.run_pass("status", check=0, prefix=POWERLESS).out.splitlines()
+    assert lines[0].startswith(f"LOOK TODAY: {faults[1]}") and lines[0].endswith(KIND)
+    assert lines[1].startswith(f"    and {faults[0]}") and lines[1].endswith(KIND)
     assert f"FAULT {faults[0]}" in station.run_pass("check", check=1, prefix=POWERLESS).out
     assert f"WARNING {www}/pole.prom is not written: Permission denied." in station.log()
     assert station.waiting() == set()
@@ -265,7 +265,7 @@ def test_status_writes_over_nothing_that_is_not_ours(world: World) -> None:
     before = world.snapshot(world.root)
     said = world.status("--html", str(world.disk_map_path), check=2)
     assert said.err == (
-        f"{world.disk_map_path} is not written: what stands there is not ours. "
+        f"{world.disk_map_path} is not written: the file there is not ours. "
         "Name another file, or move that one away.\n"
     )
     assert world.snapshot(world.root) == before

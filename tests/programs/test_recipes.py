@@ -32,16 +32,21 @@ CHECKS = ("tests/unit/test_docs.py", "tests/unit/test_config.py", "-k", "docs or
 def test_who_follows_the_recipes_gets_what_works(tmp_path: Path) -> None:
     """All of them in one copy of the project: commands, keys, kinds and documents agree."""
     copy = tmp_path / "copy"
-    shutil.copytree(REPO, copy, ignore=shutil.ignore_patterns(*SKIPPED))
+    shutil.copytree(REPO, copy, symlinks=True, ignore=shutil.ignore_patterns(*SKIPPED))
     for recipe in RECIPES.values():
         steps = STEP.findall(recipe)
-        assert len(steps) >= 3
+        assert len(steps) + ("`make reference`" in recipe) >= 3
         for file, how, place, lines in steps:
             put(copy / file, how, place, re.sub(r"^       ", "", lines, flags=re.MULTILINE))
+    run_in(copy, "-m", "tests.helpers.reference")  # make reference
+    run_in(copy, "-m", "pytest", "-q", "-p", "no:cacheprovider", *CHECKS)
+
+
+def run_in(copy: Path, *args: str) -> None:
     ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *CHECKS],
+        [sys.executable, *args],
         cwd=copy,
-        env=CRON_ENVIRONMENT,
+        env={**CRON_ENVIRONMENT, "PYTHONPATH": str(copy)},
         capture_output=True,
         text=True,
         check=False,

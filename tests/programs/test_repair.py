@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import bagit
 import pytest
 
+from poledata.formatting import counted, utc_now
 from tests.helpers.damaged_copies import copies, filled, harm, repair
 from tests.helpers.halted import needs_strace
 from tests.helpers.loopdisks import LoopWorld
@@ -34,11 +36,19 @@ def verify(world: World, *labels: str, check: int = 0) -> Run:
     return world.run_pass("verify", *labels, check=check)
 
 
-def done(count: int, size: str, *labels: str) -> str:
-    """What a repair says that left nothing undone."""
+LONG_AGO = "2026-01-02T03:04:05Z"
+
+
+def done(count: int, size: str, *labels: str, aside: int = 0) -> str:
+    """What a repair prints that left nothing undone; ``aside``: bad copies set aside on P01."""
     to = f", to {' and '.join(labels)}" if labels else ""
-    every = "Every archived file that is no more in the buffer has two good copies.\n"
-    return f"{count} files copied ({size}){to}.\n{every}"
+    every = "Every archived file that is no longer in the buffer has two good copies.\n"
+    moved = (
+        f"{counted(aside, 'bad copy was', 'bad copies were')} moved to .aside/ on P01, which can't "
+        "be closed before somebody empties that: data_manager.py explain copy-damaged\n"
+    )
+    copied = f"{counted(count, 'file', 'files')} copied ({size}){to}.\n"
+    return f"{copied}{moved if aside else ''}{every}"
 
 
 def aside(world: World, label: str) -> list[Path]:
@@ -56,7 +66,7 @@ def test_a_flipped_bit_on_a_disk_in_use_is_copied_again(loop_world: LoopWorld) -
     verify(loop_world, "P01", check=1)
     assert copies(loop_world, "d/a.g3") == {"P01": "damaged", "S01": "good"}
     run = repair(loop_world)
-    assert run.out == done(1, "20 kB", "P01")
+    assert run.out == done(1, "20 kB", "P01", aside=1)
     assert copies(loop_world, "d/a.g3") == {"P01": "good", "S01": "good"}
     assert len(aside(loop_world, "P01")) == 1
     assert before.differences(loop_world.snapshot(loop_world.disks["S01"])) == []
@@ -118,15 +128,24 @@ def test_a_closed_bag_is_never_altered(loop_world: LoopWorld) -> None:
 def test_what_lies_aside_keeps_a_disk_from_being_closed_until_somebody_looked(
     world: World,
 ) -> None:
-    """Then it closes as a whole bag: no line and no row is left of the bad copy."""
+    """Then it closes as a whole bag: no line and no row is left of the bad copy.
+
+    Its slip ends with the repair, because that was the last time something was written to it.
+    """
     filled(world, "a.g3", "b.g3")
+    world.sql(
+        "UPDATE disks SET first_used_at = ?1, last_used_at = ?1 WHERE label = 'P01'", LONG_AGO
+    )
     harm(world, "P01", "a.g3")
     verify(world, "P01", check=1)
     repair(world)
     assert "set aside in .aside/" in world.run_pass("close", "--yes", "P01", check=1).err
     for thing in aside(world, "P01"):
         thing.unlink()
-    world.run_pass("close", "--yes", "P01", check=0)
+    (last,) = world.sql("SELECT archived_at FROM files WHERE name = 'b.g3'")[0]
+    slip = world.run_pass("close", "--yes", "P01", check=0).out
+    (ended,) = re.findall(rf"^In use from {LONG_AGO} to (\S+): 2 files", slip, re.MULTILINE)
+    assert last <= ended <= utc_now()
     bagit.Bag(str(world.disks["P01"])).validate()
 
 
@@ -222,7 +241,7 @@ def test_a_pass_need_not_wait_till_all_bad_copies_were_read_again(world: World) 
     halted = HaltedAmongBatches(world, "preadv,preadv2", [first], args=["repair"])
     with after_this_batch(world, halted):
         assert len(aside(world, "P01")) == BATCH_FILES
-    halted.end(check=0, out=done(0, "0 B"))
+    halted.end(check=0, out=done(0, "0 B", aside=BATCH_FILES + 1))
     assert len(aside(world, "P01")) == BATCH_FILES + 1
 
 
@@ -238,7 +257,7 @@ def test_a_repair_that_reads_bad_copies_again_can_be_interrupted(world: World) -
     world.unfinished = False
     assert aside(world, "P01") == []
     assert set(world.manifest("P01")) == {"a.g3", "b.g3"}
-    assert repair(world).out == done(0, "0 B")
+    assert repair(world).out == done(0, "0 B", aside=2)
     assert len(aside(world, "P01")) == 2
 
 
@@ -246,7 +265,7 @@ def test_what_a_killed_repair_left_beside_its_new_copy_is_cleared_by_the_next(wo
     """Else that disk could never be closed."""
     filled(world, "a.g3", "b.g3")
     leave_bad_copies(world, "a.g3")
-    assert repair(world).out == done(0, "0 B")
+    assert repair(world).out == done(0, "0 B", aside=1)
     assert copies(world, "a.g3") == {"P02": "good", "S01": "good"}
     (thing,) = aside(world, "P01")
     thing.unlink()
@@ -320,7 +339,7 @@ def test_a_held_disk_is_emptied_onto_others(world: World) -> None:
     run = repair(world, "P01")
     assert run.out == (
         "2 files copied (40 kB), to P02.\n"
-        "All that was on P01 is elsewhere too. When it is gone for good:\n"
+        "Everything on P01 is on other disks too. Once it is gone for good:\n"
         '  data_manager.py lost P01 --why "…"\n'
     )
     assert before.differences(world.snapshot(world.disks["P01"])) == []
@@ -376,7 +395,7 @@ def test_where_no_good_copy_is_left_it_says_so(loop_world: LoopWorld) -> None:
     verify(world, "P01", "S01", check=1)
     run = repair(world, check=1)
     assert run.out.splitlines()[0].startswith("NO GOOD COPY of a.g3: see no-good-copy")
-    assert run.out.splitlines()[1:] == ["1 files copied (20 kB), to P01."]
+    assert run.out.splitlines()[1:] == ["1 file copied (20 kB), to P01."]
     assert copies(world, "a.g3") == {"P01": "damaged", "S01": "damaged"}
     assert copies(world, "b.g3") == {"P01": "good", "S01": "good"}
     assert ("no-good-copy", "ZTP01AA") in world.notices()
@@ -401,14 +420,21 @@ def test_a_source_that_turns_out_bad_is_noted_and_never_copied(world: World) -> 
 
 
 def test_it_names_the_disk_that_is_to_be_mounted(world: World) -> None:
-    """Good copies on the shelf: exit 1, and how many files wait for which disk."""
+    """Good copies on the shelf, or shipped: exit 1, and how many files wait for which disk."""
     filled(world, "a.g3", "b.g3")
     world.run_pass("close", "--yes", "S01", check=0)
     world.run_pass("lost", "P01", "--why", "it fell", check=0)
     world.spoil("P01", None, "it is lost")
     world.disks["S01"].rename(world.root / "shelf")
     run = repair(world, check=1)
-    assert "2 files could be copied from S01: mount it, then repair again" in run.out
+    only = "The only good copy of 2 files is on S01, "
+    assert f"{only}which is not mounted: mount it, then repair again" in run.out
+    world.sql("UPDATE disks SET state = 'shipped' WHERE label = 'S01'")
+    world.sql("INSERT INTO disk_events (disk_id, at, event) SELECT id, '2026-11-30T08:00:00Z', "
+              "'shipped' FROM disks WHERE label = 'S01'")  # fmt: skip
+    run = repair(world, check=1)
+    assert f"{only}shipped 2026-11-30: ask the people up north" in run.out
+    world.sql("UPDATE disks SET state = 'closed' WHERE label = 'S01'")
     (world.root / "shelf").rename(world.disks["S01"])
     repair(world)
     assert world.archived("P02") == {"a.g3", "b.g3"}
@@ -422,7 +448,7 @@ def test_without_a_disk_of_the_role_the_files_wait(tmp_path: Path) -> None:
         world.run_pass("lost", "P01", "--why", "it fell", check=0)
         world.spoil("P01", None, "it is lost")
         run = repair(world, check=1)
-        assert "1 files found no disk: mount a spare, then repair again" in run.out
+        assert "No disk has room for 1 file: mount a spare, then repair again" in run.out
     finally:
         world.close()
 
@@ -458,7 +484,7 @@ def test_a_source_disk_that_dies_is_told_of_and_none_of_its_copies_is_blamed(
     assert at_work.wait(timeout=60) == 1
     world.unfinished = False
     said = (world.root / "out").read_text()
-    assert "could be copied from S01: mount it, then repair again" in said
+    assert "is on S01, which is not mounted: mount it, then repair again" in said
     assert {copies(world, name)["S01"] for name in names} == {"good"}
     assert ("disk-error", "S01") in world.notices()
     plug_in_again(world, "S01")
@@ -487,7 +513,7 @@ def put_in_the_way(world: World, label: str, what: str) -> str:
     place = world.data(label) / where
     place.parent.mkdir(parents=True, exist_ok=True)
     put(place)
-    world.spoil(label, None, "something stands in its way")
+    world.spoil(label, None, "something is in its way")
     return name
 
 
@@ -503,7 +529,7 @@ def test_what_stands_in_a_files_way_sends_its_copy_to_the_next_disk(
     obstacle = os.lstat(world.data("S01") / OBSTACLES[what][1])
     run = repair(world, "--dry-run")
     assert sorted(run.out.splitlines()) == [
-        "A dry run: nothing was changed.",
+        "Dry run: nothing was changed.",
         "would copy b.g3 (20 kB) to S01",
         f"would copy {name} (20 kB) to S02",
     ]
@@ -528,15 +554,15 @@ def test_where_no_other_disk_is_the_obstacle_is_named_and_what_next(
         place = world.data("S01") / OBSTACLES[what][1]
         kind = "a directory" if place.is_dir() else "something"
         said = (
-            f"NOT REPAIRED {name}: on S01 {kind} stands in its way ({place}). Mount a spare copy "
+            f"NOT REPAIRED {name}: on S01 {kind} is in its way ({place}). Mount a spare copy "
             "disk, or see name-conflict in docs/operators.md; then repair again"
         )
         assert repair(world, "--dry-run", check=1).out.splitlines() == [
             "would copy b.g3 (20 kB) to S01",
             said,
-            "A dry run: nothing was changed.",
+            "Dry run: nothing was changed.",
         ]
-        assert repair(world, check=1).out.splitlines() == [said, "1 files copied (20 kB), to S01."]
+        assert repair(world, check=1).out.splitlines() == [said, "1 file copied (20 kB), to S01."]
         world.add_disk("S02")
         world.generate()
         assert repair(world).out == done(1, "20 kB", "S02")
@@ -557,7 +583,7 @@ def test_on_every_disk_with_an_obstacle_it_is_named(world: World) -> None:
     for args in (["--dry-run"], []):
         (line, *_) = repair(world, *args, check=1).out.splitlines()
         for label in ("S01", "S02"):
-            assert f"on {label} something stands in its way ({world.data(label) / 'q'})" in line
+            assert f"on {label} something is in its way ({world.data(label) / 'q'})" in line
 
 
 @pytest.mark.root
@@ -591,7 +617,7 @@ def test_content_that_is_archived_under_the_same_name_sends_the_copy_to_the_next
     assert repair(world, check=1).out.splitlines() == [
         "NOT REPAIRED a.g3: by its manifest, other content is archived on S01 under this name; it "
         "stays there: see name-conflict in docs/operators.md",
-        "1 files copied (20 kB), to S02.",
+        "1 file copied (20 kB), to S02.",
     ]
     assert copies(world, "a.g3") == {"P01": "good", "S01": "damaged", "S02": "good"}
     assert before == (path.stat().st_ino, manifest.read_text())
@@ -625,7 +651,7 @@ def test_a_dry_run_shows_the_plan_and_changes_nothing(world: World) -> None:
         "would copy a.g3 (20 kB) to P02",
         "would copy b.g3 (20 kB) to P02",
     ]
-    assert run.out.splitlines()[-1] == "A dry run: nothing was changed."
+    assert run.out.splitlines()[-1] == "Dry run: nothing was changed."
     assert before[0] == world.snapshot(world.mounts)
     assert list(map(tuple, before[1])) == list(map(tuple, world.sql("SELECT * FROM copies")))
     assert world.disk_states()["P02"] == "spare"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
 from poledata.notices import send_child
+from tests.helpers.documents import REFERENCE
 from tests.helpers.halted import ready_world
 from tests.helpers.link import BAD_NAME, children, put_bad_name, rested, take_away, write_env
 from tests.helpers.people import People, Story
 from tests.helpers.post import WORD, Receiver, mail_server, refused_port, wait_for
-from tests.helpers.world import World
+from tests.helpers.world import REPO, World
 
 QUOTED = "a-word-inside-quotes"  # the secret of a command within a command
 
@@ -144,7 +146,19 @@ def test_a_test_says_which_channel_works(station: World, people: People) -> None
     assert run.out.splitlines() == ["notify-1-mailto: sent", "pager-command: sent"]
     assert people.mails[0].subject == "[pole-data] a test: nothing is wrong"
     assert people.pages[0].subject == people.mails[0].subject
+    assert story.run("notify", "--test", "--quiet", check=0).out == ""
     assert before.differences(station.snapshot(station.db_path)) == []
+
+
+def test_the_relay_of_the_example_needs_no_login(station: World, smtp: Receiver) -> None:
+    """Its line in .env.example works as it is, with the relay's own address."""
+    text = (REPO / ".env.example").read_text()
+    (url,) = re.findall(r"^#   POLE_NOTIFY_URLS='(.*)'$", text, re.MULTILINE)
+    assert f"POLE_NOTIFY_URLS='{url}'" in REFERENCE
+    here = url.replace("relay.example.org:25", f"127.0.0.1:{smtp.port}")
+    run = station.run_pass("notify", "--test", check=0, env={"POLE_NOTIFY_URLS": here})
+    assert run.out == "notify-1-mailto: sent\n"
+    assert smtp.subjects() == ["[pole-data] a test: nothing is wrong"]
 
 
 def test_a_test_says_which_channel_does_not(station: World, smtp: Receiver) -> None:
@@ -161,4 +175,4 @@ def test_a_test_says_which_channel_does_not(station: World, smtp: Receiver) -> N
 def test_without_any_channel_a_test_says_so(station: World) -> None:
     """Exit 1: nobody would be told of anything."""
     run = station.run_pass("notify", "--test", check=1)
-    assert "No channel is set: nobody is told of anything" in run.out
+    assert "No channel is set: nobody is notified of anything" in run.out

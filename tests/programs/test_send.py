@@ -72,7 +72,7 @@ def test_what_fails_is_said_without_a_secret(web: Receiver, mood: str) -> None:
         ("sh -c 'kill -9 $$'", "exit status -9"),
     ],
 )
-def test_a_command_that_fails_is_said(target: str, fault: str) -> None:
+def test_a_command_that_fails_is_reported(target: str, fault: str) -> None:
     """With its last line, but for the words of the command, which may be secret."""
     assert send.send_through(command(target), MESSAGE) == fault
 

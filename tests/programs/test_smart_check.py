@@ -296,7 +296,7 @@ def test_a_warning_names_drive_reason_and_where_the_other_copies_are(station: Wo
         "P01",
         "warning",
         "P01 (serial ZTP01AA, primary, in use, /dev/sdq) should be watched: cable or slot: "
-        "errors (199): 0 → 9. 1 files are on it; their other copies: S01 (1). It goes on being "
+        "errors (199): 0 → 9. 1 file is on it; other copies: S01 (1). It goes on being "
         "used. See smart-warning in docs/operators.md.",
     )
 
@@ -306,7 +306,7 @@ def test_files_without_another_copy_are_counted(station: World) -> None:
     station.sql("UPDATE copies SET state = 'missing' WHERE disk_id = 3")
     check(station, *all_well(station, answer(station, "P01", "sata-failed")))
     text = station.sql("SELECT text FROM notices")[0][0]
-    assert "1 files are on it; their other copies: nowhere. 1 have no other copy!" in text
+    assert "1 file is on it; other copies: nowhere. 1 have no other copy!" in text
     station.leave_unchecked("the test altered the database")
 
 

@@ -18,12 +18,13 @@ from pathlib import Path
 
 import pytest
 
+import poledata.archive.buffer
 import poledata.status.conditions
 from poledata.formatting import utc
 from poledata.models import Severity
 from poledata.notices.kinds import DIGEST, KINDS
 from tests.helpers import recorded_drives as smart
-from tests.helpers.bugs import with_bug
+from tests.helpers.bugs import with_bug, with_constant
 from tests.helpers.halted import HaltedPass, killed_pass, needs_strace, ready_world
 from tests.helpers.loopdisks import LoopDisk, LoopWorld
 from tests.helpers.other_users import POWERLESS
@@ -220,6 +221,20 @@ def test_a_shipped_disk_without_a_receipt(story: Story) -> None:
     story.ends("not-received", "ZTP01AA")
 
 
+@brings_about("content-suspect")
+def test_an_archived_file_that_its_program_can_not_read(story: Story) -> None:
+    """The empty one is named, once; nobody is notified again after it was acknowledged."""
+    story.world.configure(CheckContent="g3: /bin/cat {path}")
+    story.world.put("empty.g3", b"")
+    story.quiet()
+    story.quiet("check-content", check=1)
+    mail = story.opens("content-suspect", "empty.g3", 0)
+    assert mail.subject == "[pole-data] WARNING empty.g3: failed the check of its content"
+    assert "its content is suspect: it is empty." in paragraph(mail, "content-suspect")
+    story.quiet("ack", "content-suspect", "empty.g3", "--for", "365d", check=0)
+    story.quiet()
+
+
 @brings_about("no-good-copy")
 def test_files_that_were_on_a_lost_disk_alone(story: Story) -> None:
     """No copy disk could take the file, and its primary is lost: over once both are made anew."""
@@ -251,6 +266,20 @@ def test_a_bit_that_flipped_on_a_disk(real: Story) -> None:
 
 
 # --- files ----------------------------------------------------------------------------------
+
+
+@brings_about("hidden-files")
+def test_data_that_a_transfer_left_under_a_hidden_name(story: Story) -> None:
+    """Reported once it is older than a day, here a second; over when it has its name."""
+    world, short_day = story.world, with_constant(poledata.archive.buffer, "DAY_S", 1.0)
+    world.put(".0.g3.x7Qp2d.g3")
+    story.quiet()
+    time.sleep(2.5)
+    mail = story.opens("hidden-files", "buffer", 0, prefix=short_day)
+    assert mail.subject == "[pole-data] WARNING buffer: hidden data files are in the buffer"
+    assert ".0.g3.x7Qp2d.g3" in paragraph(mail, "hidden-files")
+    world.ledger.rename(".0.g3.x7Qp2d.g3", "0.g3")
+    story.ends("hidden-files", "buffer")
 
 
 @brings_about("copy-failed")
@@ -495,7 +524,7 @@ def test_a_pass_that_was_killed(story: Story) -> None:
     story.world.put("a.g3")
     killed_pass(story.world, "linkat")
     mail = story.opens("pass-crashed", "data_manager", 0)
-    assert "ended without saying so" in mail.subject
+    assert "was killed or crashed" in mail.subject
     story.ends("pass-crashed", "data_manager")
 
 
@@ -722,4 +751,4 @@ def test_a_channel_that_fails_for_an_hour(story: Story) -> None:
     mails = len(story.people.mails)
     story.run(env=env, check=1)
     (mail,) = story.people.mails[mails:]
-    assert "not-told: pager-command: nothing gets through this channel" in mail.body
+    assert "not-told: pager-command: nothing can be sent through this channel" in mail.body

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from poledata.formatting import counted
 from tests.helpers.halted import HaltedPass, needs_strace, strace
 from tests.helpers.loopdisks import LoopDisk, LoopWorld, _position_on_device
 from tests.helpers.rack import plug_in_again, pull
@@ -76,7 +77,7 @@ def test_every_harm_to_a_copy_is_found_and_told_apart(loop_world: LoopWorld, lab
         f"{label}: DAMAGED flipped.g3",
         f"{label}: MISSING gone.g3",
         f"{label}: UNREGISTERED notes.txt",
-        f"{label}: 1 copies are good (10 kB), 2 damaged, 1 missing, 1 unregistered files",
+        f"{label}: 1 copy is good (10 kB), 2 damaged, 1 missing, 1 unregistered file",
     ]
     assert states(world, label) == {
         "flipped.g3": "damaged",
@@ -352,7 +353,7 @@ def test_a_disk_that_answers_nothing_is_told_of(loop_world: LoopWorld) -> None:
         assert notice(world, "disk-error", label).startswith(
             "it does not work: Input/output error."
         )
-        assert world.status().out.startswith(f"LOOK TODAY: {label}: the disk answers with errors")
+        assert world.status().out.startswith(f"LOOK TODAY: {label}: the disk returns errors")
         assert states(world, label) == {"a.g3": "good"}
         plug_in_again(world, label)
         verify(world, label)
@@ -462,7 +463,7 @@ def test_a_shipped_disk_that_is_back_at_its_place_can_be_verified(loop_world: Lo
     world = filled(loop_world, "a.g3")
     world.run_pass("close", "--yes", "P01", check=0)
     world.ship("P01")
-    assert "P01: 1 copies are good" in verify(world, "P01").out
+    assert "P01: 1 copy is good" in verify(world, "P01").out
     old = world.loops["P01"]
     old.mount(world.root / "elsewhere")
     old.umount()
@@ -483,7 +484,7 @@ def test_a_shipped_disk_that_is_back_at_its_place_can_be_verified(loop_world: Lo
     assert "P01: 0 copies are good" in run.out
     new.umount()
     old.mount()
-    assert "P01: 1 copies are good" in verify(world, "ZTP01AA").out
+    assert "P01: 1 copy is good" in verify(world, "ZTP01AA").out
     assert "the mark at" in verify(world, "P01", check=1).out
     old.umount()
     run = verify(world, "ZTP01AA", check=1)
@@ -537,8 +538,8 @@ def test_interrupted_it_goes_on_with_the_least_recently_verified(world: World) -
     done = interrupted_at("b.g3")
     assert done in ({"a.g3"}, {"a.g3", "b.g3"})  # b was being read
     said = (world.root / "out").read_text()
-    assert f"P01: {len(done)} copies are good" in said
-    assert f"; {3 - len(done)} are still to be read" in said
+    assert f"P01: {counted(len(done), 'copy is', 'copies are')} good" in said
+    assert f"; {counted(3 - len(done), 'is', 'are')} still to be read" in said
     world.sql("UPDATE copies SET verified_at = '2021-01-01T00:00:00Z' WHERE verified_at > '2022'")
     interrupted_at("a.g3")
     assert just_verified(world) == {"a.g3", "b.g3", "c.g3"}  # c came before a
@@ -570,7 +571,7 @@ def test_it_runs_beside_a_pass(world: World) -> None:
     filled(world, "a.g3")
     world.put("b.g3")
     halted = HaltedPass(world, "linkat", [world.disks["P01"] / ".incoming"])
-    assert verify(world, "P01", "S01").out.count("1 copies are good") == 2
+    assert verify(world, "P01", "S01").out.count("1 copy is good") == 2
     halted.go_on(check=0)
     assert world.archived("P01") == world.archived("S01") == {"a.g3", "b.g3"}
 
@@ -590,9 +591,9 @@ def test_without_labels_only_what_grew_old_is_read_on_all_disks_that_are_here(
     assert run.out.splitlines() == [
         "P01: 2 copies are good (20 kB), 0 damaged, 0 missing, 0 unregistered files",
         "S01: 2 copies are good (20 kB), 0 damaged, 0 missing, 0 unregistered files",
-        "P02: nothing to do: every copy was read within 30 days",
+        "P02: nothing to do: its 1 copy was verified in the last 30 days",
     ]
-    assert verify(loop_world).out.count("nothing to do: every copy was read") == 3
+    assert verify(loop_world).out.count("verified in the last 30 days") == 3
     loop_world.configure(VerifyEvery="0 s")
     loop_world.sql("UPDATE copies SET verified_at = ?", LONG_AGO)
     loop_world.loops["P01"].umount()
@@ -680,8 +681,12 @@ def test_verify_says_that_nothing_is_due(world: World) -> None:
     world.put("a.g3")
     world.run_pass(check=0)
     assert world.run_pass("verify", check=0).out.splitlines() == [
-        "P01: nothing to do: every copy was read within 30 days",
-        "S01: nothing to do: every copy was read within 30 days",
+        "P01: nothing to do: its 1 copy was verified in the last 30 days",
+        "S01: nothing to do: its 1 copy was verified in the last 30 days",
     ]
     assert world.run_pass("verify", "--quiet", check=0).out == ""
-    assert "P01: 1 copies are good" in world.run_pass("verify", "P01", check=0).out
+    assert "P01: 1 copy is good" in world.run_pass("verify", "P01", check=0).out
+    world.put("b.g3")
+    world.run_pass(check=0)
+    nothing = "P01: nothing to do: all 2 copies were verified in the last 30 days"
+    assert nothing in world.run_pass("verify", check=0).out

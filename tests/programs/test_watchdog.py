@@ -86,7 +86,7 @@ def test_though_every_pass_ends_by_a_defect_people_hear_of_it(
         station.run_pass(check=3, prefix=DEFECT, env=environ)
     assert web.subjects() == [
         "[pole-data] CRITICAL the pass: the program has a bug",
-        "[pole-data] WARNING data_manager: a pass ended without saying so",
+        "[pole-data] WARNING data_manager: the last pass was killed or crashed",
     ]
     assert "was ended by a fault; the log says which" in web.got[1].body
     station.run_pass(check=0)
@@ -145,7 +145,7 @@ def test_while_bytes_move_the_watchdog_is_fed_and_the_lock_is_young(
 def _has_looked(board: NoticeBoard, web: Receiver, label: str) -> None:
     """The companion sends what it is told: it has looked since."""
     before = len(web.got)
-    board.tell("disk-error", label, "It answers with errors.")
+    board.tell("disk-error", label, "It returns errors.")
     wait_for(lambda: len(web.got) > before)
 
 
@@ -160,7 +160,7 @@ def test_what_is_told_in_a_long_pass_is_sent_while_it_works(
         background.beside(loaded, lambda: None, Watcher()),
     ):
         board = NoticeBoard(conn, configured_channels(loaded.secrets))
-        board.tell("disk-error", "P01", "It answers with errors.")
+        board.tell("disk-error", "P01", "It returns errors.")
         wait_for(lambda: web.got)
         board.settle(["disk-error"], "P01")
         wait_for(lambda: len(web.got) == 2)

@@ -659,7 +659,7 @@ def test_what_stands_in_a_files_way_on_one_disk_sends_it_to_the_next(
     assert world.waiting() == set()
     assert world.disk_states()["P01"] == "active"
     assert world.sql("SELECT label FROM disks WHERE held_by NOT NULL") == []
-    assert "on P01 something stands in its way" in notice_text(world, "name-conflict", "P01 d/0.g3")
+    assert "on P01 something is in its way" in notice_text(world, "name-conflict", "P01 d/0.g3")
 
 
 def test_a_disk_is_not_full_for_a_file_that_it_could_never_take(

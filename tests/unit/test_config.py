@@ -183,8 +183,8 @@ def test_two_dots_behind_a_symlink_lead_where_the_system_goes(write: Write, tmp_
     ("changed", "fault"),
     [
         ({"Extension": None},
-         "Extension: is missing; add a line Extension = … (which files: g3, or several: "
-         "g3, g3.gz)"),
+         "Extension: is missing; add a line Extension = … (which files, by the end of "
+         "their name: g3, or several: g3, g3.gz)"),
         ({"Extension": ""}, "Extension: is empty; give it a value, or remove the line"),
         ({"Extension": "g3,"}, 'Extension: "" is no extension; write it like g3, g3.gz'),
         ({"Extension": "*.g3"}, 'Extension: "*.g3" is no extension; write it like g3, g3.gz'),
@@ -203,7 +203,7 @@ def test_two_dots_behind_a_symlink_lead_where_the_system_goes(write: Write, tmp_
          "Include: none would archive nothing; write * for the whole buffer"),
         ({"CheckContent": "g3: spt3g-verify"},
          'CheckContent: "g3: spt3g-verify" is no check; write it like g3: spt3g-verify {path}'),
-        ({"LogFile": '"x.log"'}, 'LogFile: "x.log" stands in quotes; write it without them'),
+        ({"LogFile": '"x.log"'}, 'LogFile: "x.log" is in quotes; write it without them'),
         ({"LogFile": "x\a.log"},
          'LogFile: "x\\x07.log" holds a character that can\'t be printed; remove it'),
         ({"LogFile": "x.log\n  SettleTime = 5 s"},
@@ -261,7 +261,7 @@ def test_two_dots_behind_a_symlink_lead_where_the_system_goes(write: Write, tmp_
          "SettelTime: line 6 has an unknown key; the nearest known one is SettleTime"),
         ({"POLE_NOTIFY_URLS": "json://x"},
          "POLE_NOTIFY_URLS: line 6 has an unknown key; secrets stand in the .env beside this file"),
-        ({"extension": "gz"}, "Extension: stands on lines 4 and 6; keep one of them"),
+        ({"extension": "gz"}, "Extension: is on lines 4 and 6; keep one of them"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_named_with_its_key_and_what_is_right(
@@ -274,7 +274,7 @@ def test_a_mistake_is_named_with_its_key_and_what_is_right(
 def test_a_key_stands_once_in_the_whole_file(write: Write) -> None:
     """Sections only group: the same key in two of them contradicts itself."""
     text = write().read_text() + "[more]\n# why\nextension = gz\nEXTENSION = g3\n"
-    assert faults(write(text)) == ["Extension: stands on lines 4 and 8 and 9; keep one of them"]
+    assert faults(write(text)) == ["Extension: is on lines 4 and 8 and 9; keep one of them"]
 
 
 def test_all_faults_are_told_at_once(write: Write) -> None:
@@ -289,7 +289,7 @@ def test_all_faults_are_told_at_once(write: Write) -> None:
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
-        ("Extension = g3\n", "line 1 stands above any [section]; begin with one"),
+        ("Extension = g3\n", "line 1 is above any [section]; begin with one"),
         ("# é\n[site]\nX = 1\0\n", "line 3 holds a NUL byte; this is not a text file"),
     ],
 )

@@ -91,11 +91,11 @@ SPACES = "not three: separate label, serial and logical ID by spaces, not commas
         ("P02 Z2 0x5000c500858bfeag", f"logical ID 0x5000c500858bfeag {ID_FAULT}"),
         ("P02 Z2 0x0000000000000000", f"logical ID 0x0000000000000000 {ID_FAULT}"),
         ("P02 0x5000c500858bfea8 Z2", f"logical ID Z2 {ID_FAULT}"),
-        (f"P01 Z2 {OTHER}", "label P01 stands on line 1 already; each stands once"),
+        (f"P01 Z2 {OTHER}", "label P01 is on line 1 already; each may appear once"),
         (f"P1 Z2 {OTHER}", "label P1 is to a person the same as P01 on line 1"),
-        (f"P02 Z1 {OTHER}", "serial Z1 stands on line 1 already; each stands once"),
+        (f"P02 Z1 {OTHER}", "serial Z1 is on line 1 already; each may appear once"),
         (f"P02 z1 {OTHER}", "serial z1 is to a person the same as Z1 on line 1"),
-        (f"S02 Z2 {WWN}", f"logical ID {WWN} stands on line 1 already; each stands once"),
+        (f"S02 Z2 {WWN}", f"logical ID {WWN} is on line 1 already; each may appear once"),
         ("S02 Z2 0x5000C500858BFEA7",
          f"logical ID 0x5000C500858BFEA7 is to a person the same as {WWN} on line 1"),
     ],
@@ -198,7 +198,7 @@ def test_the_shipped_map_is_the_season_and_plainly_invented() -> None:
     labels = [f"P{n:02}" for n in range(1, 43)] + [f"S{n:02}" for n in range(1, 29)]
     assert [entry.label for entry in entries] == labels
     assert all(entry.serial == f"INVENT{entry.label}" for entry in others)
-    assert "INVENTED" in path.read_text().split(f"\n{first.label} ")[0]
+    assert "MADE UP" in path.read_text().split(f"\n{first.label} ")[0]
 
 
 def test_the_demos_map_is_plainly_invented_and_shares_no_drive() -> None:

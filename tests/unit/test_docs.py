@@ -14,31 +14,25 @@ from pathlib import Path
 import click
 import pytest
 
-from data_manager import data_manager
-from generate_db import generate_db
-from get_drive_IDs import get_drive_ids
-from get_SMART_status import get_smart_status
 from poledata.errors import ExitCode
-from poledata.notices.kinds import SEVERITIES
+from poledata.models import Severity
+from poledata.notices.kinds import DIGEST, KINDS, SEVERITIES
 from poledata.settings import KEYS
 from poledata.smart.ids import Identity
 from poledata.smart.rules import Change
 from poledata.smart.table import DriveRow
-from tests.helpers.documents import OPERATORS, codes, first_codes, rows, section
+from tests.helpers import reference
+from tests.helpers.documents import OPERATORS, REFERENCE, codes, first_codes, rows, section
+from tests.helpers.reference import SCRIPTS, commands
 from tests.helpers.source_code import LAYERS
 from tests.helpers.world import REPO
 
 README = (REPO / "README.md").read_text()
+CARD = (REPO / "docs/card.md").read_text()
 DATABASE = (REPO / "docs/database.md").read_text()
 DESIGN = (REPO / "docs/design.md").read_text()
 PAGES = sorted((*REPO.glob("*.md"), *REPO.glob("docs/*.md")))
 TEXTS = sorted((*PAGES, *REPO.glob("examples/*"), REPO / ".env.example", *REPO.glob("*.config")))
-SCRIPTS = {
-    "data_manager.py": data_manager,
-    "generate_db.py": generate_db,
-    "get_SMART_status.py": get_smart_status,
-    "get_drive_IDs.py": get_drive_ids,
-}
 MODULES = sorted(REPO.glob("poledata/**/*.py"))
 SOURCES = sorted((*MODULES, *(REPO / name for name in SCRIPTS)))
 # Where the documents put things: the first part of every absolute path in them.
@@ -52,18 +46,6 @@ FENCED = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 # --- commands, options, exit codes -------------------------------------------------------
 
 
-def commands() -> Iterator[tuple[str, click.Command]]:
-    """``data_manager.py``, ``data_manager.py status`` … with their click commands."""
-    for script, command in SCRIPTS.items():
-        yield script, command
-        if isinstance(command, click.Group):
-            context = click.Context(command)
-            for name in command.list_commands(context):
-                sub = command.get_command(context, name)
-                assert sub
-                yield f"{script} {name}", sub
-
-
 def options_of(command: click.Command) -> set[str]:
     context = click.Context(command)
     params = command.get_params(context)
@@ -71,36 +53,42 @@ def options_of(command: click.Command) -> set[str]:
 
 
 def documented_options() -> dict[str, set[str]]:
-    """Command → its options by README's table."""
-    every = dict(commands())
-    found: dict[str, set[str]] = {name: set() for name in every}
-    for names, where, _ in (row for row in command_rows() if len(row) == 3):
-        named = codes(where)
-        of = [name for name in every if name not in named] if where.startswith("all") else named
-        for command in of:
-            full = command if command in every else f"data_manager.py {command}"
-            found[full].update(codes(names))
+    """Command → its options by the reference: those of every command, and its own."""
+    found: dict[str, set[str]] = {name: set() for name, _ in commands()}
+    for names, of, _ in rows(section(REFERENCE, "### Options of every command")):
+        for name in found:
+            if (name in codes(of)) != of.startswith("all"):
+                found[name].update(codes(names))
+    for name, options in found.items():
+        options.update(first_codes(section(REFERENCE, f"### {name}")))
     return found
 
 
-def command_rows() -> list[list[str]]:
-    """README's two tables: command, meaning; option, of, meaning."""
-    return rows(section(README, "## Commands").split("\n### ")[0])
+def test_the_reference_is_as_the_code_makes_it() -> None:
+    """Otherwise: make reference."""
+    assert reference.current(REFERENCE) == REFERENCE
 
 
-def test_every_command_stands_in_the_table_and_no_other() -> None:
+def test_every_command_is_in_the_table_and_no_other() -> None:
     """With its arguments, as its own help shows them."""
-    told = [codes(row[0])[0] for row in command_rows() if len(row) == 2]
+    told = first_codes(section(REFERENCE, "## Commands").split("\n### ")[0])
     known = []
     for name, command in commands():
         arguments = [str(p.metavar) for p in command.params if isinstance(p, click.Argument)]
         known.append(" ".join([name, *arguments]))
-    assert sorted(told) == sorted(known)
+    assert told == known
 
 
-def test_every_option_stands_in_the_table_and_no_other() -> None:
+def test_every_option_is_in_the_tables_and_no_other() -> None:
     """Also which command takes it."""
     assert documented_options() == {name: options_of(command) for name, command in commands()}
+
+
+def test_the_readme_is_short_and_begins_with_what_to_type_first() -> None:
+    """A new user reads it to its end; everything else is in the reference."""
+    assert len(README.split()) <= 2500
+    first = re.search(r"^```sh\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+    assert first and re.findall(r"^make \w+", first[1], re.MULTILINE) == ["make demo", "make test"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
@@ -127,8 +115,8 @@ def test_commands_that_are_mentioned_exist(page: Path) -> None:
 
 
 def test_every_exit_code_is_explained_and_no_other() -> None:
-    """In README's table."""
-    told = [int(row[0]) for row in rows(section(README, "### Exit codes"))]
+    """In the reference's table."""
+    told = [int(row[0]) for row in rows(section(REFERENCE, "## Exit codes"))]
     assert told == sorted(code.value for code in ExitCode)
 
 
@@ -150,12 +138,12 @@ def test_a_key_that_nothing_uses_is_called_so() -> None:
 
 
 def key_rows() -> list[list[str]]:
-    return rows(section(README, "## Configuration"))
+    return rows(section(REFERENCE, "## Configuration").partition("\n### ")[0])
 
 
 def test_the_secrets_are_those_of_the_sample() -> None:
-    """README and .env.example name the same variables, and the code knows them."""
-    told = set(re.findall(r"`(POLE_\w+_(?:URLS?|COMMAND))`", README))
+    """The reference and .env.example name the same variables, and the code knows them."""
+    told = set(first_codes(section(REFERENCE, "### Secrets")))
     assert told == set(re.findall(r"^#(POLE_\w+)=", (REPO / ".env.example").read_text(), re.M))
     code = "".join(path.read_text() for path in SOURCES)
     assert all(f'"{name}"' in code for name in told)
@@ -202,29 +190,6 @@ def test_what_root_is_to_run_exists(example: str) -> None:
     assert len(scripts) == {"sudoers": 2, "crontab": 1}[example]
 
 
-def test_every_metric_stands_in_the_table_and_no_other() -> None:
-    """With its labels, in the order of the file."""
-    from prometheus_client.parser import text_string_to_metric_families
-
-    from poledata.models import HealthCheck
-    from poledata.status import metrics
-    from poledata.status.facts import Undelivered
-    from tests.helpers.sample_status import AT, STATUS
-
-    checked = dataclasses.replace(STATUS.disks[0], health=HealthCheck(AT, "healthy", 31))
-    status = dataclasses.replace(
-        STATUS, disks=(checked,), undelivered=(Undelivered("pager-command", 1, 1, "why"),)
-    )
-    made = [
-        (sample.name, set(sample.labels))
-        for family in text_string_to_metric_families(metrics.render(status))
-        for sample in family.samples[:1]
-    ]
-    table = rows(section(README, "### Numbers for Prometheus"))
-    told = [(name, set(codes(row[1]))) for row in table for name in codes(row[0])]
-    assert told == made
-
-
 # --- notices -----------------------------------------------------------------------------
 
 
@@ -258,6 +223,26 @@ def test_a_section_says_what_it_means_what_is_safe_and_what_to_do(kind: str) -> 
     assert places == sorted(places)
 
 
+# --- the card for the rack ---------------------------------------------------------------
+
+
+def test_the_card_has_every_notice_the_most_urgent_first_and_no_other() -> None:
+    """With the words of a mail's subject; a digest asks for nothing."""
+    told = {codes(row[2])[0]: row[0].strip("…: ") for row in rows(section(CARD, "## A mail"))}
+    headlines = {kind: KINDS[kind].headline for kind in KINDS if kind != DIGEST}
+    headlines["database-error"] = told["database-error"]  # its subject says more
+    assert told == headlines
+    order = [list(Severity).index(SEVERITIES[kind]) for kind in told]
+    assert order == sorted(order)
+
+
+def test_the_card_fits_one_printed_page() -> None:
+    """As many lines of 4.5 mm as a page of A4 or Letter has with a table's rows of one line."""
+    lines = [line for line in CARD.splitlines() if line]
+    assert len(lines) <= 58
+    assert len(CARD.split()) <= 850
+
+
 # --- the database ------------------------------------------------------------------------
 
 
@@ -284,7 +269,7 @@ def test_every_table_and_column_is_explained_and_no_other() -> None:
 
 def test_the_keys_of_what_is_said_of_drives_are_those_of_the_tables() -> None:
     """``get_drive_IDs.py``, ``get_SMART_status.py`` and its ``--history``: in their order."""
-    _, *texts = re.split(r"^`.*\.py.* --json`", section(README, "### JSON"), flags=re.MULTILINE)
+    _, *texts = re.split(r"^`.*\.py.* --json`", section(REFERENCE, "## JSON"), flags=re.MULTILINE)
     for text, record in zip(texts[6:], (Identity, DriveRow, Change), strict=True):
         assert set(first_codes(text)) == {field.name for field in dataclasses.fields(record)}
 

@@ -301,7 +301,7 @@ def test_a_failing_drive_is_told_of_and_held_and_given_back(station: Station) ->
     assert severity == "warning"
     assert text == (
         f"P01 (serial ZA12JCHM, primary, in use, {device}) should be watched: pending sectors "
-        "(197): 0 → 8. 1 files are on it; their other copies: S01 (1). It goes on being used. "
+        "(197): 0 → 8. 1 file is on it; other copies: S01 (1). It goes on being used. "
         "See smart-warning in docs/operators.md."
     )
 
@@ -317,7 +317,7 @@ def test_a_failing_drive_is_told_of_and_held_and_given_back(station: Station) ->
         "it says itself that it is failing (SMART status: FAILED); pending sectors (197): 0 → 240"
         in text
     )
-    assert "1 files are on it; their other copies: S01 (1). It is held" in text
+    assert "1 file is on it; other copies: S01 (1). It is held" in text
     assert ("smart-warning", "P01") not in station.notices()
     assert station.holds() == {"P01": "SMART: the drive reports that it is failing"}
     assert station.archive("c.g3") == {"P02", "S01"}

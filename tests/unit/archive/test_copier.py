@@ -132,7 +132,7 @@ def test_more_files_than_there_are_buffers_go_through(bench: Bench) -> None:
     assert sum(size for _, size in written) == 2 * len(jobs) * len(content)  # written, read back
 
 
-def test_a_file_that_shrank_is_said_to_have_shrunk_and_no_copy_is_left(bench: Bench) -> None:
+def test_a_file_that_shrank_is_reported_and_no_copy_is_left(bench: Bench) -> None:
     """It is no file of the size that was scanned; the next one goes on."""
     job = bench.job("a.g3", bytes(9000))
     longer = replace(job.waiting.stat, size_bytes=20_000)

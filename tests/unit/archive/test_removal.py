@@ -569,7 +569,7 @@ REAL_FAULTS: dict[str, tuple[Callable[[Station], object], str]] = {
     "the manifest has another line": (_other_line, NO_COPY + "its manifest line is not there"),
     "the manifest is damaged": (
         lambda s: (s.root / "S01" / MANIFEST).write_bytes(b"oops\n"),
-        NO_COPY + "manifest-sha512.txt: what stands at byte 0 is not a manifest line",
+        NO_COPY + "manifest-sha512.txt: the text at byte 0 is not a manifest line",
     ),
     "the manifest is gone": (
         lambda s: (s.root / "S01" / MANIFEST).unlink(),

@@ -179,7 +179,7 @@ def test_a_directory_is_no_database(tmp_path: Path) -> None:
     """And it says so."""
     assert refusal(tmp_path) == (
         f"{tmp_path}: the database can't be opened (Is a directory). Nothing was changed. "
-        "Mend its rights."
+        "Fix its permissions."
     )
 
 
@@ -476,6 +476,6 @@ def test_a_database_that_cannot_be_made_is_a_fault_of_usage(
         db.database_files.create(tmp_path / name)
     assert str(caught.value) == (
         f"{tmp_path / name}: it can't be made ({why}). Nothing was changed. "
-        "Make its directory, or mend its rights."
+        "Make its directory, or fix its permissions."
     )
     assert os.listdir(tmp_path) == ["file"]

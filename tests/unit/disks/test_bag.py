@@ -632,7 +632,7 @@ def test_a_manifest_that_we_did_not_write_is_said_with_its_place(
     (root / MANIFEST).write_bytes(whole)
     lines = manifest.read(bag_fd)
     assert next(lines).name == "é.g3"
-    said = "manifest-sha512.txt: what stands at byte 141 is not a manifest line"
+    said = "manifest-sha512.txt: the text at byte 141 is not a manifest line"
     for reads in (lambda: next(lines), lambda: manifest.drop_line(bag_fd, "é.g3")):
         with pytest.raises(ManifestDamaged) as caught:
             reads()

@@ -88,7 +88,7 @@ def test_what_the_screen_says_stands_on_the_page() -> None:
         if not line.startswith("Archive ") and not re.match(r"[A-Z ]+: | +and |WARNING", line):
             assert plain(text) in words
     assert (
-        "Paused since 11:30 UTC (30 min ago), until somebody says: data_manager.py resume: "
+        "Paused since 11:30 UTC (30 min ago), until somebody runs: data_manager.py resume: "
         "the rack is open" in words
     )
     assert "/var/lib/pole-data/pole.sqlite (/opt/spt/spt.config)" in words

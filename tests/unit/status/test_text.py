@@ -82,22 +82,19 @@ def test_the_first_lines_say_how_it_stands() -> None:
     assert line("Archived") == (
         "Archived   10 files, 2 TB; in the last day 3 (1 TB), in the last week 7 (7 TB)"
     )
-    assert line("Verified") == (
-        "Verified   the copy not read for longest is on P01: 11:30 UTC (30 min ago)"
-    )
+    assert line("Verified") == ("Verified   oldest verification: P01, 11:30 UTC (30 min ago)")
     unread = replace(STATUS.disks[0], never_read=6)
     assert line("Verified", disks=(unread,)) == (
-        "Verified   the copy not read for longest is on P01: 11:30 UTC (30 min ago); "
-        "6 copies were never read"
+        "Verified   oldest verification: P01, 11:30 UTC (30 min ago); 6 copies were never read"
     )
     unread = replace(unread, oldest_verified_at=None)
     assert line("Verified", disks=(unread,)) == "Verified   6 copies were never read"
     assert line("Buffer") == (
-        "Buffer     3 finished files wait (1.5 GB, the oldest of 10:00 UTC (2 h ago)); "
-        "42 % of the room is used"
+        "Buffer     3 finished files wait (1.5 GB, the oldest of 10:00 UTC (2 h ago)); 42 % full"
     )
     assert line("           1 unf") == (
-        "           1 unfinished; not ours: 2 files of other extensions, 4 links and special files"
+        "           1 unfinished; not ours: 2 files with other extensions, "
+        "4 links and special files"
     )
     assert line("Last pass") == (
         "Last pass  11:30 UTC (30 min ago): done, 5 files archived (5 MB), 0 failures"
@@ -124,9 +121,7 @@ def test_a_buffer_that_cannot_be_read_is_said() -> None:
 def test_an_empty_buffer_has_no_oldest_file() -> None:
     """And nothing is said of one."""
     empty = BufferStatus(used_percent=0.4)
-    assert line("Buffer", buffer=empty) == (
-        "Buffer     0 finished files wait (0 B); 0 % of the room is used"
-    )
+    assert line("Buffer", buffer=empty) == ("Buffer     0 finished files wait (0 B); 0 % full")
 
 
 @pytest.mark.parametrize("can", [True, False, None])
@@ -172,10 +167,11 @@ def test_a_disk_in_use_is_a_bar_with_its_end() -> None:
 
 def test_spares_that_are_not_mounted_or_held_do_not_count() -> None:
     """What can be used at once is what matters: P03 is not mounted, S02 is held."""
-    spares = "Spare      1 primary mounted; 1 not mounted: P02"
-    assert line("Spare      1") == f"{spares} (no extended self-test: P02)"
+    spares = "Spare      1 primary mounted: P02"
+    away = "; 1 not mounted"
+    assert line("Spare      1") == f"{spares} (no extended self-test: P02){away}"
     tested = tuple(replace(item, hours_since_tested=7) for item in STATUS.disks)
-    assert line("Spare      1", disks=tested) == spares
+    assert line("Spare      1", disks=tested) == f"{spares}{away}"
     assert line("Spare      0") == "Spare      0 copy mounted"
     assert line("Held") == "Held       S02 by person: it clicks"
 
@@ -464,15 +460,15 @@ def test_open_notices_are_told_in_full() -> None:
     at = said.index("CRITICAL no-disk copy, since 11:30 UTC (30 min ago):")
     assert said[at + 1 : at + 3] == ["  No copy disk.", "  Mount one."]
     assert said[at + 3 : at + 6] == [
-        "  1. data_manager.py status: which disks are here, which are full?",
-        "  2. Mount a spare disk of this role. The next pass uses it by itself.",
-        "  3. None is left? Tell the people up north at once.",
+        "  1. data_manager.py status: which disks are mounted, which are full?",
+        "  2. Mount a spare disk of this role. The next pass uses it automatically.",
+        "  3. If none is left, tell the people up north at once.",
     ]
     assert said[at + 6 :] == [
         "INFO disk-closed P01, since 11:30 UTC (30 min ago):",
         "  P01 is full.",
-        "  1. umount it, take the drive out, compare the serial, store it.",
-        "  2. Are there spares left of its role? Mount one.",
+        "  1. umount it, take the drive out, compare the serial number, store it.",
+        "  2. If few spares of its role are left, mount one.",
         "INFO disk-closed P02, since 11:30 UTC (30 min ago):",
         "  P02 is full.",
     ]
