@@ -58,7 +58,7 @@ def test_the_whole_matrix(make_stage: Callable[[str], Stage], scene: str, device
 
 
 def test_the_matrix_is_as_large_as_it_claims(make_stage: Callable[[str], Stage]) -> None:
-    """The short form has 300 cells and more, of each device and every call there is."""
+    """The short form has 200 cells and more, of each device and every call there is."""
     stage = make_stage("first-use")
     trace = stage.act()
     rules = list(cells(trace.calls))
