@@ -239,6 +239,19 @@ def start_logging(config: Config) -> None:
         log.warning("%s", warning)
 
 
+def log_without_config() -> None:
+    """Log beside the database that an unusable configuration names, else beside itself."""
+    path = config_path().absolute()
+    places = [path.parent]
+    with contextlib.suppress(OSError, ConfigFault):  # what is wrong with it is reported
+        named = database_directory(path, path.read_bytes(), os.environ)
+        places = [named, *places] if named else places
+    for place in places:
+        if os.access(place, os.W_OK) and privileges.is_safe_for_root(place):
+            log_to(place / "data_manager.log")
+            return
+
+
 def log_to(path: Path, instead: Path | None = None) -> None:
     """Log to this file; if it can't be written, to the other one."""
     handler = _LogFile(path, instead)

@@ -39,6 +39,7 @@ def run_pass() -> ExitCode:
     try:
         config = app.load_config()
     except ConfigFault as fault:
+        app.log_without_config()
         if not is_watched():  # nobody reads what it prints
             delivery_queue.tell_of_config(app.config_path(), fault)
         raise

@@ -229,19 +229,23 @@ def look_at_buffer(config: Config, conn: Connection, seen: Seen | None = None) -
     """Look at the whole buffer; nothing is changed. ``seen``: what was just seen there."""
     try:
         fd = os.open(config.buffer, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return _look(config, conn, fd, seen)
+        finally:
+            os.close(fd)
     except OSError as fault:
-        return BufferLook(BufferStatus(fault=fault.strerror))
-    try:
-        proof = buffer_marker.prove(config, conn, fd, may_adopt=False)
-        if proof.wrong:
-            return BufferLook(BufferStatus(fault=proof.wrong, is_wrong=True))
-        without = None
-        if proof.unmarked and not proof.is_full:
-            without = buffer_marker.without_marker(config, proof.unmarked)
-        seen = seen or _scan(config, fd)
-        return _buffer_content(config, fd, seen, without)
-    finally:
-        os.close(fd)
+        return BufferLook(BufferStatus(fault=fault.strerror or str(fault)))
+
+
+def _look(config: Config, conn: Connection, fd: int, seen: Seen | None) -> BufferLook:
+    """Raises OSError."""
+    proof = buffer_marker.prove(config, conn, fd, may_adopt=False)
+    if proof.wrong:
+        return BufferLook(BufferStatus(fault=proof.wrong, is_wrong=True))
+    without = None
+    if proof.unmarked and not proof.is_full:
+        without = buffer_marker.without_marker(config, proof.unmarked)
+    return _buffer_content(config, fd, seen or _scan(config, fd), without)
 
 
 def _scan(config: Config, fd: int) -> Seen:

@@ -253,9 +253,13 @@ def _holder(info: os.stat_result) -> LockHolder | None:
 
 
 def record_lock_holders(path: Path) -> list[LockHolder]:
-    """Return the other processes that hold record locks on a file, as SQLite takes them."""
-    info = _stat(path)
-    if info is None:
+    """Return the other processes that hold record locks on a file, as SQLite takes them.
+
+    None if the file can't be looked at.
+    """
+    try:
+        info = path.stat()
+    except OSError:  # who asks has just failed to use it, and says so
         return []
     pids = {pid for kind, pid, file in _held_locks() if kind != "FLOCK" and file == _key(info)}
     if -1 in pids:  # locks of an open file description: /proc/locks names no process

@@ -218,6 +218,8 @@ def test_a_configuration_that_lets_no_pass_run_is_told_of_at_once(
     for _ in range(2):
         told.run_pass(check=2)
     assert heard(told).count("No pass runs, so nothing is archived.") == 1
+    beside = told.config_path.with_name("data_manager.log")
+    assert why in told.log() + (beside.read_text() if beside.exists() else "")
     assert f"{key}: " in heard(told) and why in heard(told)
     told.config_path.write_text(good)
     told.run_pass(check=0)
