@@ -27,6 +27,7 @@ from poledata.context import Context, must_fit_together
 from poledata.disks.disk_faults import DiskFaults
 from poledata.errors import UsageFault
 from poledata.formatting import shown, utc_now
+from poledata.models import Severity
 from poledata.system import file_descriptors
 
 if TYPE_CHECKING:
@@ -163,11 +164,13 @@ class _Pass:
             self._tell_of_crash(row.started_at, "was killed or crashed")
 
     def _tell_of_crash(self, started_at: str, how: str) -> None:
+        has_repeated = db.passes.crashes_in_a_row(self._conn) > 1
         self._findings.note(
             "pass-crashed",
             "data_manager",
             f"The pass that began {started_at} {how}. "
             "Nothing is lost: this pass goes on where it stopped.",
+            Severity.CRITICAL if has_repeated else None,
         )
 
     # --- the buffer -------------------------------------------------------------------------

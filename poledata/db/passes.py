@@ -87,6 +87,15 @@ def last_pass(conn: Connection) -> PassRow | None:
     return next(iter(_passes(conn, "ORDER BY id DESC LIMIT 1")), None)
 
 
+def crashes_in_a_row(conn: Connection) -> int:
+    """Return how many of the newest passes, one after another, crashed or could not go on."""
+    rows = conn.execute(
+        "SELECT count(*) FROM passes WHERE outcome IN ('crashed', 'failed') AND id > coalesce("
+        "(SELECT max(id) FROM passes WHERE outcome NOT IN ('crashed', 'failed')), 0)"
+    )
+    return int(rows.fetchone()[0])
+
+
 def _passes(conn: Connection, which: str) -> list[PassRow]:
     rows = conn.execute(
         "SELECT id, started_at, ended_at, outcome, files_archived, bytes_archived, files_failed "

@@ -79,7 +79,7 @@ def test_a_pass_that_ended_otherwise_gives_none(station: World, web: Receiver) -
 def test_though_every_pass_ends_by_a_defect_people_hear_of_it(
     station: World, web: Receiver
 ) -> None:
-    """Of the bug at once; of the pass with the next one, though that ends so too."""
+    """Of the bug at once; of the pass with the next one; it is critical when it repeats."""
     environ = {"POLE_NOTIFY_URLS": web.http_url}
     for name in ("a.g3", "b.g3", "c.g3"):
         station.put(name)
@@ -87,6 +87,7 @@ def test_though_every_pass_ends_by_a_defect_people_hear_of_it(
     assert web.subjects() == [
         "[pole-data] CRITICAL the pass: the program has a bug",
         "[pole-data] WARNING data_manager: the last pass was killed or crashed",
+        "[pole-data] CRITICAL data_manager: worse: the last pass was killed or crashed",
     ]
     assert "was ended by a fault; the log says which" in web.got[1].body
     station.run_pass(check=0)
