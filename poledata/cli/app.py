@@ -22,7 +22,7 @@ import click
 
 from poledata.config import Config, database_directory, load
 from poledata.errors import ConfigFault, ExitCode, PoleError, UsageFault
-from poledata.formatting import is_utf8, printable, shown
+from poledata.formatting import is_utf8, printable, shown, text_in
 from poledata.notices.defects import BUGS
 from poledata.system import locks, privileges
 from poledata.system.privileges import user_name
@@ -243,8 +243,8 @@ def log_without_config() -> None:
     """Log beside the database that an unusable configuration names, else beside itself."""
     path = config_path().absolute()
     places = [path.parent]
-    with contextlib.suppress(OSError, ConfigFault):  # what is wrong with it is reported
-        named = database_directory(path, path.read_bytes(), os.environ)
+    with contextlib.suppress(OSError, ValueError, ConfigFault):  # what is wrong with it is reported
+        named = database_directory(path, text_in(path).encode(), os.environ)
         places = [named, *places] if named else places
     for place in places:
         if os.access(place, os.W_OK) and privileges.is_safe_for_root(place):

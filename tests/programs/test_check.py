@@ -252,7 +252,7 @@ def test_what_closed_and_what_is_just_not_mounted_is_no_fault(world: World) -> N
 def test_what_is_wrong_with_a_mount_is_said(loop_world: LoopWorld) -> None:
     """Nothing mounted, read-only, two roles on one drive: as a pass would refuse them."""
     world = used(loop_world)
-    assert "\nNo fault was found in what this looks at.\nThe status now: " in check(world, 0).out
+    assert "\nThis found no problem.\nThe status now: " in check(world, 0).out
     world.loops["P02"].umount()
     world.loops["P01"].umount()
     place = world.disks["P01"]

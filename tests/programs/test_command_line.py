@@ -499,7 +499,7 @@ def test_a_dry_run_tells_what_would_stay_and_ends_as_a_pass_would(world: World) 
 
 STATUS_KEYS = {"at_s", "config_path", "db_path", "stand_ins", "buffer", "disks", "archived"}
 
-STATUS_KEYS |= {"unidentified_drives"}
+STATUS_KEYS |= {"unidentified_drives", "content"}
 
 
 STATUS_KEYS |= {

@@ -287,7 +287,7 @@ def test_a_held_disk_is_not_written_to_till_it_is_given_back(world: World) -> No
         "Nothing is written to it, and its copies do not count for removing files.\n"
         "To use it again: data_manager.py unhold P01\n"
     )
-    assert order(world, "hold", "P02", "--why", "both").out.endswith(
+    assert order(world, "hold", "--yes", "P02", "--why", "both").out.endswith(
         "To use it again: data_manager.py unhold P02\nWarning: no other primary disk is usable.\n"
     )
     order(world, "unhold", "P02")

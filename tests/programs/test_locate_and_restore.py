@@ -125,7 +125,7 @@ def test_as_json_it_has_stable_keys(world: World) -> None:
     """For programs: one object a file, with its copies."""
     filled(world, NAMES[2])
     (one,) = locate(world, "raw", "--json").json()
-    assert one.keys() == {"name", "size_bytes", "sha512", "archived_at", "places"}
+    assert one.keys() == {"name", "size_bytes", "sha512", "archived_at", "content", "places"}
     assert one["places"][0].keys() == {
         "label",
         "serial",

@@ -39,16 +39,19 @@ def verify(world: World, *labels: str, check: int = 0) -> Run:
 LONG_AGO = "2026-01-02T03:04:05Z"
 
 
-def done(count: int, size: str, *labels: str, aside: int = 0) -> str:
-    """What a repair prints that left nothing undone; ``aside``: bad copies set aside on P01."""
+def done(count: int, size: str, *labels: str, aside: int = 0, on: str = "P01") -> str:
+    """What a repair prints that left nothing undone; ``aside``: bad copies moved aside ``on``."""
     to = f", to {' and '.join(labels)}" if labels else ""
     every = "Every archived file that is no longer in the buffer has two good copies.\n"
-    moved = (
-        f"{counted(aside, 'bad copy was', 'bad copies were')} moved to .aside/ on P01, which can't "
-        "be closed before somebody empties that: data_manager.py explain copy-damaged\n"
+    moved = f"{moved_aside(aside, on)}\n" if aside else ""
+    return f"{counted(count, 'file', 'files')} copied ({size}){to}.\n{moved}{every}"
+
+
+def moved_aside(count: int, label: str) -> str:
+    return (
+        f"{counted(count, 'bad copy was', 'bad copies were')} moved to .aside/ on {label}, which "
+        "can't be closed before somebody empties that: data_manager.py explain copy-damaged"
     )
-    copied = f"{counted(count, 'file', 'files')} copied ({size}){to}.\n"
-    return f"{copied}{moved if aside else ''}{every}"
 
 
 def aside(world: World, label: str) -> list[Path]:
@@ -395,7 +398,8 @@ def test_where_no_good_copy_is_left_it_says_so(loop_world: LoopWorld) -> None:
     verify(world, "P01", "S01", check=1)
     run = repair(world, check=1)
     assert run.out.splitlines()[0].startswith("NO GOOD COPY of a.g3: see no-good-copy")
-    assert run.out.splitlines()[1:] == ["1 file copied (20 kB), to P01."]
+    copied = "1 file copied (20 kB), to P01."
+    assert run.out.splitlines()[1:] == [copied, moved_aside(1, "P01")]
     assert copies(world, "a.g3") == {"P01": "damaged", "S01": "damaged"}
     assert copies(world, "b.g3") == {"P01": "good", "S01": "good"}
     assert ("no-good-copy", "ZTP01AA") in world.notices()
@@ -533,7 +537,7 @@ def test_what_stands_in_a_files_way_sends_its_copy_to_the_next_disk(
         "would copy b.g3 (20 kB) to S01",
         f"would copy {name} (20 kB) to S02",
     ]
-    assert repair(world).out == done(2, "40 kB", "S01", "S02")
+    assert repair(world).out == done(2, "40 kB", "S01", "S02", aside=1, on="S01")
     assert copies(world, name) == {"P01": "good", "S02": "good"}
     assert copies(world, "b.g3") == {"P01": "good", "S01": "good"}
     assert os.lstat(world.data("S01") / OBSTACLES[what][1]).st_ino == obstacle.st_ino
@@ -562,7 +566,9 @@ def test_where_no_other_disk_is_the_obstacle_is_named_and_what_next(
             said,
             "Dry run: nothing was changed.",
         ]
-        assert repair(world, check=1).out.splitlines() == [said, "1 file copied (20 kB), to S01."]
+        copied = "1 file copied (20 kB), to S01."
+        printed = repair(world, check=1).out.splitlines()
+        assert printed == [said, copied, moved_aside(1, "S01")]
         world.add_disk("S02")
         world.generate()
         assert repair(world).out == done(1, "20 kB", "S02")
