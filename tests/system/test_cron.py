@@ -129,7 +129,7 @@ def test_cron_archives_by_its_own_clock_and_mails_only_what_needs_a_person(
     told = [mail for mail in smtp.got if "NEW  WARNING bad-name" in mail.body]
     assert len(told) == 1, smtp.got
     (of_faulty,) = (mail for mail in smtp.got if "CRITICAL config-error" in mail.body)
-    assert of_faulty.body.endswith(f"can't be told: {faulty} can't be used.\n")
+    assert of_faulty.body.endswith(f"is not available: {faulty} can't be used.\n")
     for message in smtp.got:
         if message is not of_faulty:
             must_read_well(message, world)
