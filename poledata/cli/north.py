@@ -91,6 +91,7 @@ def _cells(one: seasons.Observation) -> Iterator[str]:
         (one.here, "here"),
         (one.shipped, "shipped"),
         (one.no_good_copy, "NO GOOD COPY"),
+        (one.suspect, "SUSPECT CONTENT"),
     )
     yield ", ".join(f"{count} {what}" for count, what in counts if count)
     yield one.gaps

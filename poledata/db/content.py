@@ -46,6 +46,14 @@ def result(conn: Connection, file_id: int) -> ContentResult:
     return ContentResult(row["result"]) if row else ContentResult.NOT_CHECKED
 
 
+def suspect_names(conn: Connection) -> list[str]:
+    """Return the names of the files whose own program could not read them."""
+    rows = conn.execute(
+        "SELECT name FROM files JOIN content_checks ON file_id = id WHERE result = 'suspect'"
+    )
+    return [row["name"] for row in rows]
+
+
 def counts(conn: Connection) -> ContentCounts:
     """Return how many archived files have which result."""
     rows = conn.execute("SELECT result, count(*) FROM content_checks GROUP BY result")

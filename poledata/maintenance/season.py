@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
 from itertools import groupby
@@ -13,6 +14,7 @@ from poledata import db
 from poledata.formatting import label_key, shown, utc
 
 _COUNTED_NAME = re.compile(r"(\d{2,9})\.\w")
+_SUMS = ("files", "size_bytes", "confirmed", "here", "shipped", "no_good_copy", "suspect")
 MOST_GAPS = 20  # that are listed one by one
 CopyRow = tuple[str, int, int, str | None, str, str, str]
 
@@ -37,6 +39,7 @@ class Observation:
     here: int = 0
     shipped: int = 0
     no_good_copy: int = 0
+    suspect: int = 0  # by check-content
     gaps: str = ""
 
 
@@ -66,8 +69,10 @@ def season(conn: db.Connection) -> SeasonReport:
     """Return the report; files are read one by one, so that millions need little memory."""
     report = SeasonReport()
     months: dict[str, list[int]] = {}
+    suspect = Counter(map(_directory, db.content.suspect_names(conn)))
     for place, rows in groupby(db.shipments.copies_by_name(conn), lambda row: _directory(row[0])):
         report.observations.append(_observation(place, rows, months))
+        report.observations[-1].suspect = suspect.pop(place, 0)
     report.observations = list(_merged(report.observations))
     report.months = [Month(month, *sums) for month, sums in sorted(months.items())]
     return report
@@ -83,7 +88,7 @@ def _merged(found: list[Observation]) -> Iterator[Observation]:
     for _, same in groupby(ordered, lambda one: (one.source, one.observation)):
         first, *others = same
         for one in others:
-            for name in ("files", "size_bytes", "confirmed", "here", "shipped", "no_good_copy"):
+            for name in _SUMS:
                 setattr(first, name, getattr(first, name) + getattr(one, name))
             first.first_at = min(first.first_at, one.first_at)
             first.last_at = max(first.last_at, one.last_at)

@@ -318,18 +318,27 @@ def test_the_season_report_lists_each_observation_and_its_gaps(shipped: World) -
     shipped.run_pass("received", str(check_disk(shipped, 1)), check=1)
     shipped.put("other.g3", 5)
     shipped.run_pass(check=0)
+    shipped.sql(
+        "INSERT INTO content_checks SELECT id, archived_at, 'suspect', 'cut off' FROM files "
+        "WHERE name LIKE '%/80296951/0001.g3'"
+    )
     out = shipped.run_pass("season", check=0).out
     (line,) = (line for line in out.splitlines() if line.startswith("fullrate/RCW38"))
     assert line.split()[:5] == ["fullrate/RCW38", "80296951", "3", "3", "kB"]
-    assert "P01 S01" in line and "1 confirmed, 2 here" in line and line.endswith("  0002")
+    assert (
+        "P01 S01" in line
+        and "1 confirmed, 2 here, 1 SUSPECT CONTENT" in line
+        and line.endswith("  0002")
+    )
     assert out.endswith("4 files in all; not confirmed by a receipt: 3\n")
     path = shipped.root / "season.csv"
     shipped.run_pass("season", "--csv", str(path), check=0)
     shipped.run_pass("season", "--csv", str(path), check=0)
     found = list(csv.DictReader(io.StringIO(path.read_text())))
-    assert [(row["observation"], row["files"], row["gaps"]) for row in found] == [
-        ("", "1", ""),
-        ("80296951", "3", "0002"),
+    columns = ("observation", "files", "suspect", "gaps")
+    assert [tuple(row[column] for column in columns) for row in found] == [
+        ("", "1", "0", ""),
+        ("80296951", "3", "1", "0002"),
     ]
     path.write_text("mine")
     assert "not ours" in shipped.run_pass("season", "--csv", str(path), check=2).err
