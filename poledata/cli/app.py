@@ -240,8 +240,13 @@ def start_logging(config: Config) -> None:
 
 
 def log_without_config() -> None:
-    """Log beside the database that an unusable configuration names, else beside itself."""
+    """Log beside the database that an unusable configuration names, else beside itself.
+
+    Root obeys none that others may have written.
+    """
     path = config_path().absolute()
+    if os.geteuid() == 0 and not _is_roots_own(path):
+        return
     places = [path.parent]
     with contextlib.suppress(OSError, ValueError, ConfigFault):  # what is wrong with it is reported
         named = database_directory(path, text_in(path).encode(), os.environ)
@@ -250,6 +255,15 @@ def log_without_config() -> None:
         if os.access(place, os.W_OK) and privileges.is_safe_for_root(place):
             log_to(place / "data_manager.log")
             return
+
+
+def _is_roots_own(path: Path) -> bool:
+    """True for a regular file that nobody else may change, or for none at all."""
+    try:
+        info = path.lstat()
+    except OSError:
+        return privileges.is_safe_for_root(path.parent)
+    return stat.S_ISREG(info.st_mode) and info.st_uid == 0 and not info.st_mode & 0o022
 
 
 def log_to(path: Path, instead: Path | None = None) -> None:

@@ -36,9 +36,9 @@ START_S = seconds("2026-06-01T00:00:00Z")
 PASS_S, HOUR_S, DAY_S = 180.0, 3600.0, 86_400.0
 SEASON_DAYS, QUIET_DAYS = 14, 3  # afterwards nothing happens, and the link stays
 ENDS_A_DAY = 6  # of what comes and goes: after 0, 1, 2, 4, 8, 16 h
-OPENINGS = ("NEW", "AGAIN", "STILL OPEN")
+OPENINGS = ("NEW", "WORSE", "BACK", "STILL OPEN")
 HEAD = re.compile(
-    r"(NEW|AGAIN|STILL OPEN|RESOLVED)  ([A-Z]+) (\S+): (?:(?:again: |still open: )?(\d+) )?"
+    r"(NEW|WORSE|BACK|STILL OPEN|RESOLVED)  ([A-Z]+) (\S+): (?:(?:worse: |back: |still open: )?(\d+) )?"
 )
 # apprise imports all its services at once
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated")

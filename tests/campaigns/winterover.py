@@ -202,7 +202,12 @@ class Winterover:
         with ExitStack() as mounted:
             while (run := station.order("repair", *args, check={0, 1})).code:
                 wanted = (
-                    set(re.findall(r"copy of .* is on (\S+), which is not mounted", run.out)) - here
+                    set(
+                        re.findall(
+                            r"copy of .* is on ([^\s,]+), (?:which is not mounted|shipped)", run.out
+                        )
+                    )
+                    - here
                 )
                 mounted.enter_context(station.fetched(*wanted))
                 here |= wanted

@@ -23,7 +23,8 @@ from tests.helpers.world import World
 NAME = "fullrate/RCW38/80296951/0000.g3"
 PACKAGE = Path(poledata.__file__).parent
 # What writes a name for people, carries records from one step to the next, or contains a bug.
-ASIDE = {"formatting", "models", "errors", "notices.defects"}
+# archive.selection: which trees the configuration names.
+ASIDE = {"formatting", "models", "errors", "notices.defects", "archive.selection"}
 PROGRESS = {"moved"}  # what a person watches
 MOST_MODULES = 10
 

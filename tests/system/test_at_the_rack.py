@@ -182,7 +182,7 @@ def test_a_disk_is_closed_and_unmounted_while_a_pass_runs(busy: LoopWorld) -> No
 
 
 DISK_COMMANDS = {
-    "hold": (["hold", "--yes", "P01", "--why", "it rattles"], "P01 is held", "active"),
+    "hold": (["hold", "--yes", "P01", "--why", "it rattles"], "P01 is on hold", "active"),
     "lost": (["lost", "P01", "--why", "it fell"], "is lost: 4 copies", None),
     "forget": (["forget", "P03"], "P03 (ZTP03AA) was removed from the database", "active"),
 }
@@ -219,7 +219,7 @@ def test_two_commands_at_once_both_get_their_turns_while_a_pass_runs(busy: LoopW
     first = waiting_command(busy, "hold", "--yes", "P01", "--why", "it rattles")
     second = waiting_command(busy, "pause", "--why", "the rack is open")
     halted.let_go()
-    assert "P01 is held" in answer(first)
+    assert "P01 is on hold" in answer(first)
     assert "Paused until somebody resumes" in answer(second)
     halted.end(check=0)
     assert len(busy.waiting()) in (BATCH_FILES, 2 * BATCH_FILES)

@@ -61,6 +61,7 @@ def hostile(world: World) -> Iterator[World]:
 TEXTS = {
     "disks": ("serial", "logical_id"),
     "notices": ("key", "text"),
+    "findings": ("key", "text"),
     "passes": ("outcome",),
     "pending": ("last_error",),
     "pauses": ("why",),
@@ -77,7 +78,7 @@ def test_no_output_log_or_message_holds_what_a_terminal_obeys(hostile: World) ->
             assert not CONTROL.search(text), (command, CONTROL.findall(text), text)
         if "--json" in command:
             json.loads(run.out)
-    hostile.sql("UPDATE notices SET severity = 'critical'")  # so that a pager gets them
+    hostile.sql("UPDATE findings SET severity = 'critical'")  # so that a pager gets them
     hostile.run_pass()
     told = (hostile.root / "told").read_text()
     assert "evil" in told and "evil" in hostile.log()

@@ -192,6 +192,7 @@ def test_a_slurm_task_checks_the_disk_of_its_number(north: NorthMachine) -> None
     north.run(text, check=2, path="/usr/bin:/bin", SLURM_ARRAY_TASK_ID="5")
 
 
+@pytest.mark.long  # its daemons are slow to start on a machine that does much else
 def test_a_real_slurm_checks_each_disk_and_a_killed_job_continues(north: NorthMachine) -> None:
     """An array over two packing lists: one disk is bad, one job is killed and requeued."""
     if why := why_no_slurm():
@@ -268,7 +269,7 @@ def test_a_season_goes_north_and_every_file_is_confirmed_in_the_end(crate: LoopW
     crate.run_pass("repair", check=0)
     assert not bad & crate.notices()
     assert crate.run_pass("season", check=0).out.endswith("not confirmed by a receipt: 3\n")
-    crate.run_pass("close", "P03", check=0)
+    crate.run_pass("close", "--yes", "P03", check=0)
     crate.ship("P03")
     (crate.root / "north").rename(crate.root / "first crate")
     crate.loops["P03"].umount()
