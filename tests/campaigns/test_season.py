@@ -38,7 +38,8 @@ SEASON_DAYS, QUIET_DAYS = 14, 3  # afterwards nothing happens, and the link stay
 ENDS_A_DAY = 6  # of what comes and goes: after 0, 1, 2, 4, 8, 16 h
 OPENINGS = ("NEW", "WORSE", "BACK", "STILL OPEN")
 HEAD = re.compile(
-    r"(NEW|WORSE|BACK|STILL OPEN|RESOLVED)  ([A-Z]+) (\S+): (?:(?:worse: |back: |still open: )?(\d+) )?"
+    r"(NEW|WORSE|BACK|STILL OPEN|RESOLVED)  ([A-Z]+) (\S+): "
+    r"(?:(?:worse: |back: |still open: )?(\d+) )?"
 )
 # apprise imports all its services at once
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated")

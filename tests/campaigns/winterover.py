@@ -17,6 +17,8 @@ from tests.helpers.rack import plug_in_again
 
 CARGO = 6  # so many disks leave together
 ROUNDS = 12  # of looking and acting, until nothing is left to be done
+# How repair names a disk that it would need.
+NOT_HERE = r"copy of .* is on ([^\s,]+), (?:which is not mounted|shipped)"
 # What a pass ends by itself, once it has another chance.
 PASSING = {"pass-crashed", "copy-failed", "not-removed", "no-good-copy"}
 
@@ -43,6 +45,7 @@ class Winterover:
             "spares-low": self._spares_low,
             "disk-closed": self._disk_closed,
             "copy-damaged": self._copy_damaged,
+            "disk-differs": self._disk_differs,
             "name-conflict": self._name_conflict,
             "bad-name": self._bad_name,
         }
@@ -104,6 +107,11 @@ class Winterover:
 
     def _spares_low(self, role: str, _: str) -> bool:
         self.station.unpack(role)
+        return True
+
+    def _disk_differs(self, label: str, _: str) -> bool:
+        """What a killed run left in the manifest: it is over, or named, once all was read."""
+        self.station.order("verify", label, check={0, 1})
         return True
 
     def _disk_missing(self, label: str, _: str) -> bool:

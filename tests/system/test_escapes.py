@@ -78,7 +78,12 @@ def test_no_output_log_or_message_holds_what_a_terminal_obeys(hostile: World) ->
             assert not CONTROL.search(text), (command, CONTROL.findall(text), text)
         if "--json" in command:
             json.loads(run.out)
-    hostile.sql("UPDATE findings SET severity = 'critical'")  # so that a pager gets them
+    hostile.sql("DELETE FROM findings")
+    hostile.sql(  # a critical one, so that a pager gets it; "rebuild" is looked at by no pass
+        "INSERT INTO findings VALUES ('database-error', 'rebuild', 'critical', ?, NULL, ?)",
+        f"{HOSTILE} {HOSTILE}",
+        "2026-01-01T00:00:00Z",
+    )
     hostile.run_pass()
     told = (hostile.root / "told").read_text()
     assert "evil" in told and "evil" in hostile.log()
