@@ -68,9 +68,13 @@ def become_owner_of_directory(directory: Path) -> None:
     """
     if os.geteuid() != 0:
         return
-    while not directory.exists():
-        directory = directory.parent
-    owner = directory.stat()
+    try:
+        while not directory.exists():
+            directory = directory.parent
+        owner = directory.stat()
+    except OSError as fault:
+        why = f"{directory} can't be looked at ({fault.strerror}). Look at its disk: dmesg -T"
+        raise ConfigFault([why]) from fault
     _must_be_safe(directory, owner.st_uid, directory)
     if owner.st_uid != 0:
         become(owner.st_uid)
