@@ -186,7 +186,7 @@ def test_what_is_taken_never_breaks_what_is_unique(
     after += [disk(entry, DiskState.SPARE) for entry in (*back.values(), *found.new)]
     assert len({each.serial for each in after}) == len(after)
     assert len({each.logical_id for each in after}) == len(after)
-    gone = (DiskState.SHIPPED, DiskState.LOST)
+    gone = (DiskState.SHIPPED, DiskState.RECEIVED, DiskState.LOST)
     here = [each.label for each in after if each.state not in gone]
     assert len(set(here)) == len(here)
     assert len(found.new) + len(found.returned) + found.known == len(entries)
