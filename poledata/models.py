@@ -68,6 +68,11 @@ class Disk:
     last_used_at: str | None = None
 
     @property
+    def may_be_read(self) -> bool:
+        """True if its copies are read for people: it is in use or closed, and not held."""
+        return self.state in (DiskState.ACTIVE, DiskState.CLOSED) and self.held_by is None
+
+    @property
     def known_as(self) -> str:
         """Its label; after shipping its serial, because another drive may have its label."""
         return self.serial if self.state in AWAY else self.label

@@ -39,7 +39,7 @@ from poledata.errors import (
     Stopped,
 )
 from poledata.formatting import shown, size_text, utc_now, why_not_carried
-from poledata.models import CopyState, KnownCopy, KnownFile, ReadBack, Waiting
+from poledata.models import CopyState, KnownCopy, KnownFile, ReadBack, Severity, Waiting
 from poledata.notices.defects import caught, record
 from poledata.system import direct_io
 
@@ -239,7 +239,7 @@ class Batches:
                     measure(self.state.context.conn, held)
                 state.disks.used(held.disk)
             db.passes.count_in_pass(context.conn, row, len(archived), size_bytes)
-            self._end_notices([shown(result.job.name) for result in archived])
+            self._forget_faults([shown(result.job.name) for result in archived])
         with context.findings.isolated("files without a good copy"):
             lifecycle.clear_no_good_copy(context)
         state.tally.archived_files += len(archived)
@@ -263,8 +263,8 @@ class Batches:
         )
         result.is_archived = known.archived_at is not None and len(good) == len(job.roles)
 
-    def _end_notices(self, names: list[str]) -> None:
-        """In the transaction that archives the files: no kill leaves a notice behind."""
+    def _forget_faults(self, names: list[str]) -> None:
+        """In the transaction that archives the files: no kill leaves a finding behind."""
         findings = self.state.context.findings
         self.state.failures.forget(names)
         for name in set(findings.keys("copy-damaged")) & set(names):
@@ -310,8 +310,8 @@ class Batches:
         tally = self.state.tally
         if isinstance(fault, SourceBusy):
             tally.busy_files += 1
-            log.debug("%s", fault)
-            self.state.context.findings.note("file-open-long", shown(waiting.path), f"{fault}.")
+            findings, path = self.state.context.findings, shown(waiting.path)
+            findings.note("file-open-long", path, f"{fault}.", Severity.INFO)  # for a day
         elif isinstance(fault, SourceVanished):
             tally.vanished_files += 1
             log.warning("%s", fault)
@@ -464,7 +464,7 @@ def _read_copy(
 
 
 def _report_bad_copy(state: PassState, known: KnownFile, label: str, judged: CopyState) -> None:
-    """Open a notice about a copy whose file is still in the buffer."""
+    """Note a copy that is not good and whose file is still in the buffer."""
     state.context.findings.note(
         "copy-damaged",
         shown(known.name),

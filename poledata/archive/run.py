@@ -218,7 +218,7 @@ class _Pass:
         after, state = None, self._state
         while self._may_go_on():
             seen = state.buffer.scan(time.time(), SCAN_FILES, after)
-            state.tally.idle_scan = None if seen.waiting else seen
+            state.tally.idle_scan = seen if after is None and not seen.waiting else None
             state.failures.note_unlistable(seen.unlistable)
             self._saw_everything = self._saw_everything and not seen.unlistable
             if seen.waiting:

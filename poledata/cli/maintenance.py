@@ -152,6 +152,8 @@ def print_verdict(verdict: verifying.VerifyResult) -> None:
 def check_content(how_long: float | None) -> ExitCode:
     """Run CheckContent on archived files that it has not read yet, on their primary copies.
 
+    Suspect files are read again after VerifyEvery.
+
     For cron at night, at low priority. A result never decides whether a file is kept or removed.
     """
     stop, suspect, unchecked, ok = app.stop_on_signals(), 0, 0, 0

@@ -59,11 +59,20 @@ def publish_all(config: Config) -> None:
     try:
         with db.connect_again(config.db_path) as conn:
             faults = publish.rewrite(config, conn)
+            faults += _view_faults(config)
             delivery_queue.note_settings(conn, [*config.warnings, *app.log_faults(), *faults])
             if conn.total_changes:  # a finding is new, or over
                 _notify(config, conn)
     except PoleError as fault:  # archiving goes on without them
         app.log.warning("the status page and the notices are not up to date: %s", fault)
+
+
+def _view_faults(config: Config) -> list[str]:
+    if config.view is None:
+        return []
+    from poledata.disks import view  # a pass without links does not load it
+
+    return view.faults(config.view)
 
 
 def _archive_and_notify(config: Config) -> ExitCode:

@@ -10,21 +10,25 @@ from poledata.models import ContentCounts, ContentResult, Disk
 
 @dataclass(frozen=True, slots=True)
 class Unchecked:
-    """An archived file whose content was not checked yet."""
+    """An archived file whose content is to be checked."""
 
     id: int
     name: str
     size_bytes: int
 
 
-def unchecked(conn: Connection, disk: Disk) -> list[Unchecked]:
-    """Return the files with a good copy on a disk that lack a result; those tried before last."""
+def unchecked(conn: Connection, disk: Disk, suspect_before: str) -> list[Unchecked]:
+    """Return the files with a good copy on a disk that lack a result; those tried before last.
+
+    Also those that were suspect at a check before that time: the check itself may be right by now.
+    """
     rows = conn.execute(
         "SELECT f.id, f.name, f.size_bytes FROM copies c JOIN files f ON f.id = c.file_id "
         "LEFT JOIN content_checks k ON k.file_id = f.id "
         "WHERE c.disk_id = ? AND c.state = 'good' AND f.archived_at IS NOT NULL "
-        "AND coalesce(k.result, 'not checked') = 'not checked' ORDER BY k.checked_at, f.id",
-        (disk.id,),
+        "AND (coalesce(k.result, 'not checked') = 'not checked' "
+        "OR k.result = 'suspect' AND k.checked_at < ?) ORDER BY k.checked_at, f.id",
+        (disk.id, suspect_before),
     )
     return [Unchecked(*row) for row in rows]
 

@@ -111,7 +111,7 @@ def _finish(context: Context, held: HeldDisk, reason: str) -> str:
         raise CannotClose(f"its packing list can't be kept in {lists}: {fault.strerror}") from fault
     room = mounts.space(held.root_fd)
     text = _how_to_remove(context, held, sizes, packing_list, reason)
-    context.findings.clear(("copy-damaged", *DISK_KINDS), disk.label)
+    context.findings.clear(("copy-damaged", "disk-differs", *DISK_KINDS), disk.label)
     context.findings.note("disk-closed", disk.label, text)  # before "sealed", to be noted once
     at = disk.last_used_at or closed_at
     with db.transaction(context.conn):

@@ -27,7 +27,7 @@ LOOKED_FOR = 100  # copies, one of which is enough to identify a disk at another
 HELD_AT_ONCE = 2  # if more fail at once they have a common cause: cable, power, controller
 SMART_HOLD = "SMART: "  # how the reason begins of a hold that only a later SMART check ends
 # With a label as its key ``database-error`` means that the database may lack files of a disk.
-_KINDS_OF_A_DISK = ("disk-closed", "database-error", *DISK_KINDS, *SMART_KINDS)
+_KINDS_OF_A_DISK = ("disk-closed", "disk-differs", "database-error", *DISK_KINDS, *SMART_KINDS)
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +102,7 @@ def _end_notices(context: Context, disk: Disk) -> None:
     """Settle the notices about the disk itself; those about its copies are another matter."""
     context.findings.clear(_KINDS_OF_A_DISK, disk.label)
     context.findings.clear_about("defect", f"{disk.label}: ")
+    context.findings.clear_about("name-conflict", f"{disk.label} ")
 
 
 def _still_mounted_at(context: Context, disk: Disk) -> Path | None:
@@ -139,7 +140,7 @@ def lose(context: Context, disk: Disk, why: str) -> str:
         if disk.state not in AWAY:  # else another drive may have the label by now
             _end_notices(context, disk)
             context.findings.clear(["copy-damaged"], disk.label)
-        context.findings.clear(["copy-damaged", *DISK_KINDS], disk.serial)
+        context.findings.clear(["copy-damaged", "disk-differs", *DISK_KINDS], disk.serial)
         gone = note_no_good_copy(context, disk)
     warning = not_safe_text(context.conn, disk)
     return (

@@ -77,9 +77,13 @@ def undo(context: Context, disk: Disk) -> str:
 
 
 def list_sha512(context: Context, disk: Disk) -> str | None:
-    """Return the SHA-512 of a disk's packing list; None if the list is lost. Raises OSError."""
+    """Return the SHA-512 of a disk's packing list; None if the list is lost. Raises Refused."""
     path = closing.packing_list_of(context, disk)
-    return sha512_of(path) if path else None
+    try:
+        return sha512_of(path) if path else None
+    except OSError as fault:
+        what_next = "Look at the disk of the database; then ship it."
+        raise refused(f"{path} can't be read: {fault.strerror}", what_next) from fault
 
 
 def sha512_of(path: Path) -> str:

@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,7 +21,6 @@ from poledata.disks import bag
 from poledata.disks.mounted_disks import MountedDisks
 from poledata.errors import DiskRefused
 from poledata.formatting import shown, utc
-from poledata.models import Disk, DiskState
 from poledata.system import mounts, paths
 
 STAMP = "poledata-view.json"  # not hidden, so that rm -r * removes it too
@@ -53,6 +52,7 @@ class _Stamp:
     disks: str  # which were mounted, and where
     at_s: float  # when the links were brought up to date
     all_s: float  # when all of them were
+    fault: str  # since then: which links could not be made, and why
 
 
 class _View:
@@ -61,7 +61,7 @@ class _View:
         config, conn = context.config, context.conn
         mounted = mounts.mounted_places() if config.require_mount else None
         self._disks = db.disks.disks(conn)
-        self._here = [d for d in self._disks if _may_be_read(d) and is_here(config, d, mounted)]
+        self._here = [d for d in self._disks if d.may_be_read and is_here(config, d, mounted)]
         self._ours = {
             f"{place}/{bag.DATA}/"
             for disk in self._disks
@@ -69,20 +69,23 @@ class _View:
         }
 
     def bring_up_to_date(self, now_s: float) -> None:
-        stamp, disks = self._read_stamp(), self._which_disks()
+        stamp, disks = _read_stamp(self._root_fd), self._which_disks()
         is_same = stamp.disks == disks and 0 <= now_s - stamp.all_s < ALL_EVERY_S
         since = utc(stamp.at_s - OVERLAP_S) if is_same else ""
         if is_same and (db.files.last_archived_at(self._context.conn) or "") < since:
             return
         with MountedDisks(self._context.config, self._context.conn) as mounted:
             places = dict(self._places(mounted))
+        faults = []
         for name, disk_id in db.copies.best_copies(self._context.conn, list(places), since):
             target = None if disk_id is None else f"{places[disk_id]}/{bag.DATA}/{name}"
             try:
                 self._link(name, target)
             except OSError as fault:
                 log.info("no link for %s: %s", shown(name), fault.strerror)
-        self._write_stamp(_Stamp(disks, now_s, stamp.all_s if is_same else now_s))
+                faults.append(f"{shown(name)}: {fault.strerror}")
+        all_s, before = (stamp.all_s, stamp.fault) if is_same else (now_s, "")
+        self._write_stamp(_Stamp(disks, now_s, all_s, _fault_text(faults) or before))
 
     def _places(self, mounted: MountedDisks) -> Iterator[tuple[int, Path]]:
         for disk in self._here:
@@ -140,14 +143,6 @@ class _View:
 
     # --- the stamp ------------------------------------------------------------------------
 
-    def _read_stamp(self) -> _Stamp:
-        try:
-            with paths.opened(self._root_fd, STAMP) as fd:
-                values = json.loads(os.read(fd, _LONGEST_STAMP_BYTES))
-            return _Stamp(str(values["disks"]), float(values["at_s"]), float(values["all_s"]))
-        except (OSError, ValueError, KeyError, TypeError):
-            return _Stamp("", 0, 0)  # none, or not one of ours: every file is looked at
-
     def _write_stamp(self, stamp: _Stamp) -> None:
         """Replace the stamp. A torn one, after a crash, is as good as none."""
         flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -156,5 +151,29 @@ class _View:
             json.dump(asdict(stamp), file)
 
 
-def _may_be_read(disk: Disk) -> bool:
-    return disk.state in (DiskState.ACTIVE, DiskState.CLOSED) and disk.held_by is None
+def _read_stamp(root_fd: int) -> _Stamp:
+    try:
+        with paths.opened(root_fd, STAMP) as fd:
+            values = json.loads(os.read(fd, _LONGEST_STAMP_BYTES))
+        times = float(values["at_s"]), float(values["all_s"])
+        return _Stamp(str(values["disks"]), *times, str(values["fault"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return _Stamp("", 0, 0, "")  # none, or not one of ours: every file is looked at
+
+
+def _fault_text(faults: Sequence[str]) -> str:
+    more = f", and {len(faults) - 1} more" if len(faults) > 1 else ""
+    return f"a link can't be made for {faults[0]}{more}" if faults else ""
+
+
+def faults(place: Path) -> list[str]:
+    """Return what the last pass could not link, as a setting's fault; nothing is changed."""
+    try:
+        root_fd = os.open(place, paths.DIRECTORY)
+    except OSError:
+        return []  # what the configuration warns of
+    try:
+        fault = _read_stamp(root_fd).fault
+    finally:
+        os.close(root_fd)
+    return [f"ViewLocation: {fault}"] if fault else []

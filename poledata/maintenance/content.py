@@ -1,7 +1,8 @@
-"""Run ``CheckContent`` on archived files that it has not read yet: can their programs read them?
+"""Run ``CheckContent`` on archived files: can their programs read them?
 
-A checksum proves that a file is what the telescope wrote, not that this was complete. The result is
-for people alone: it never decides whether a file is kept, copied or removed.
+A checksum proves that a file is what the telescope wrote, not that this was complete. The result
+is for people alone: it never decides whether a file is kept, copied or removed. Each file is read
+once; a suspect one again after ``VerifyEvery``, because the check itself may have been wrong.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +24,8 @@ from poledata.db.content import Unchecked
 from poledata.disks import bag
 from poledata.disks.mounted_disks import MountedDisks
 from poledata.errors import DiskRefused
-from poledata.formatting import shown, utc_now
-from poledata.models import ContentResult, Disk, DiskState, Role
+from poledata.formatting import shown, utc, utc_now
+from poledata.models import ContentResult, Disk, Role
 from poledata.system import mounts
 
 TIMEOUT_S, SLOWEST_BYTES_S = 600.0, 5_000_000  # and so long for each byte: a pass goes first
@@ -45,20 +47,17 @@ def check_content(context: Context, stop: threading.Event) -> Iterator[ContentCh
     """Check each file that lacks it, on its mounted primary copy; yield and store the results."""
     mounted = mounts.mounted_places() if context.config.require_mount else None
     for disk in db.disks.disks(context.conn):
-        if _may_be_read(disk) and is_here(context.config, disk, mounted):
+        is_to_check = disk.role is Role.PRIMARY and disk.may_be_read
+        if is_to_check and is_here(context.config, disk, mounted):
             yield from _check_disk(context, disk, stop)
-
-
-def _may_be_read(disk: Disk) -> bool:
-    in_use = (DiskState.ACTIVE, DiskState.CLOSED)
-    return disk.role is Role.PRIMARY and disk.state in in_use and disk.held_by is None
 
 
 def _check_disk(context: Context, disk: Disk, stop: threading.Event) -> Iterator[ContentCheck]:
     try:
         with MountedDisks(context.config, context.conn) as mounted:
             held = mounted.hold(disk)
-            for file in db.content.unchecked(context.conn, disk):
+            again_after = utc(time.time() - context.config.verify_every_s)
+            for file in db.content.unchecked(context.conn, disk, again_after):
                 command = context.config.content_command(file.name)
                 if stop.is_set():
                     return

@@ -31,7 +31,6 @@ BY_LIST = "closed by its packing list"
 COMMAND = "generate_db.py --from-disks"
 FOUND_BY = f"Found by {COMMAND}"
 INCOMPLETE = "database-error"  # with a key of ours: the database lacks what is on some disk
-_OTHER_KEYS = ("database", "journal")  # of other troubles (delivery_queue.py, status/conditions.py)
 
 log = logging.getLogger(__name__)
 
@@ -298,7 +297,7 @@ def _note_end(context: Context, inventory: Inventory, closed: Collection[str]) -
     """Report what this run could not read, until another run reads it."""
     lacking = dict(_not_read(context, inventory, closed))
     for key in context.findings.keys(INCOMPLETE):
-        if key not in (*lacking, *_OTHER_KEYS):
+        if key not in lacking:
             context.findings.clear([INCOMPLETE], key)
     for key, why in lacking.items():
         context.findings.note(INCOMPLETE, key, why, Severity.WARNING)

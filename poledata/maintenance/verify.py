@@ -94,8 +94,8 @@ def must_not_be_lost(disks: Iterable[Disk]) -> None:
 def due(config: Config, conn: db.Connection) -> list[Disk]:
     """Return the mounted disks whose copies must be read again, the least recent first."""
     mounted = mounts.mounted_places() if config.require_mount else None
-    disks = [d for d in db.disks.disks(conn) if d.state in (DiskState.ACTIVE, DiskState.CLOSED)]
-    here = [d for d in disks if d.held_by is None and is_here(config, d, mounted)]
+    disks = [disk for disk in db.disks.disks(conn) if disk.may_be_read]
+    here = [disk for disk in disks if is_here(config, disk, mounted)]
     return sorted(here, key=lambda d: db.copies.oldest_verified_at(conn, d) or "")
 
 

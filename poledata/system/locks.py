@@ -255,7 +255,7 @@ def _holder(info: os.stat_result) -> LockHolder | None:
 def record_lock_holders(path: Path) -> list[LockHolder]:
     """Return the other processes that hold record locks on a file, as SQLite takes them.
 
-    None if the file can't be looked at.
+    Empty if the file can't be looked at.
     """
     try:
         info = path.stat()

@@ -110,3 +110,19 @@ def test_a_check_that_hangs_ends_with_its_time(world: World, tmp_path: Path) -> 
 def test_without_a_check_it_is_wrong_usage(world: World) -> None:
     world.generate()
     assert "CheckContent names no check" in world.run_pass("check-content", check=2).err
+
+
+def test_a_suspect_file_is_read_again_once_a_verification_of_it_would_be_due(
+    world: World, tmp_path: Path
+) -> None:
+    """So a check that was broken itself, and is fixed, ends the notices that it caused."""
+    archive(world, program(tmp_path, "exit 1"), "0.g3")
+    world.run_pass("check-content", check=1)
+    assert results(world) == {"0.g3": "suspect"}
+    world.configure(CheckContent=program(tmp_path, "exit 0"))
+    world.run_pass("check-content", check=0)
+    assert results(world) == {"0.g3": "suspect"}
+    world.sql("UPDATE content_checks SET checked_at = '2026-01-01T00:00:00Z'")
+    world.run_pass("check-content", check=0)
+    assert results(world) == {"0.g3": "ok"}
+    assert world.notices() == set()

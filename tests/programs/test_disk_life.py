@@ -456,3 +456,29 @@ def test_what_a_killed_command_did_to_a_disk_it_has_told(
     assert before[0] != found[-1][0]
     assert before[1] != found[-1][1]
     assert all(one in (before, found[-1]) for one in found)
+
+
+@pytest.mark.parametrize("how", ["lost", "shipped", "closed"])
+def test_what_was_found_of_a_disk_is_no_concern_of_the_next_drive_with_its_label(
+    world: World, how: str
+) -> None:
+    """Of any kind: else a notice that nobody can end stays open."""
+    world.generate()
+    archive(world, "a.g3")
+    for kind, key in (("disk-differs", "P01"), ("name-conflict", "P01 a.g3"),
+                      ("disk-error", "P01")):  # fmt: skip
+        world.sql(
+            "INSERT INTO findings VALUES (?, ?, 'warning', 't.', NULL, '2026-01-01T00:00:00Z')",
+            kind, key,
+        )  # fmt: skip
+    if how == "lost":
+        order(world, "lost", "P01", "--why", "burnt")
+        world.spoil("P01", None, "it was lost")
+    else:
+        order(world, "close", "--yes", "P01")
+    if how == "shipped":
+        order(world, "ship", "P01")
+    about = {key for _, key in world.notices()}
+    assert not about & {"P01 a.g3"} and ("disk-differs", "P01") not in world.notices()
+    assert ("disk-error", "P01") not in world.notices()
+    world.leave_unchecked("the disk has left")

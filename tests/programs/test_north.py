@@ -342,3 +342,16 @@ def test_the_season_report_lists_each_observation_and_its_gaps(shipped: World) -
     ]
     path.write_text("mine")
     assert "not ours" in shipped.run_pass("season", "--csv", str(path), check=2).err
+
+
+def test_a_packing_list_that_can_not_be_read_keeps_its_disk_here(closed: World) -> None:
+    """No receipt could be compared with it: exit 2, and nothing is changed."""
+    path = packing_list(closed)
+    content = path.read_bytes()
+    path.unlink()
+    path.mkdir()
+    run = closed.run_pass("ship", "P01", check=2)
+    assert f"{path} can't be read" in run.err and "Nothing was changed" in run.err
+    assert state_of_p01(closed) == "closed"
+    path.rmdir()
+    path.write_bytes(content)

@@ -5,12 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import bagit
 import pytest
 
+from poledata import db
+from poledata.archive import run
+from poledata.archive.batch import Batches
+from poledata.archive.pass_state import Watcher
+from poledata.config import load
 from tests.helpers.halted import HaltedPass, needs_strace
 from tests.helpers.loopdisks import LoopWorld
 from tests.helpers.world import MARKER, World
@@ -419,3 +425,24 @@ def test_a_pause_during_a_pause_says_what_was_and_what_is_set(world: World) -> N
     assert was == f"It was paused before, {before}"
     assert now.startswith("Paused now until 20")
     world.run_pass("resume", check=0)
+
+
+def test_a_part_of_the_buffer_is_never_taken_for_all_of_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later scan that finds nothing more says nothing of the files before it."""
+    world.generate()
+    for name in ("a%.g3", "b.g3"):
+        world.put(name)
+    real = Batches.work_through
+
+    def and_one_leaves(self: Batches, *args: object) -> None:
+        real(self, *args)  # type: ignore[arg-type]
+        (world.buffer / "b.g3").unlink(missing_ok=True)
+
+    monkeypatch.setattr(Batches, "work_through", and_one_leaves)
+    monkeypatch.setattr(run, "SCAN_FILES", 1)
+    with db.connect(world.db_path) as conn:
+        tally = run.run_pass(load(world.config_path, {}), conn, threading.Event(), Watcher())
+    world.ledger.withdraw("b.g3", "the test removed it")
+    assert (tally.pending_files, tally.idle_scan) == (1, None)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.stations import notice_text
 from tests.helpers.world import World
 
 NAMES = ("fullrate/RCW38/8/0000.g3", "fullrate/RCW38/9/0000.g3")
@@ -110,3 +111,18 @@ def test_a_directory_that_is_not_there_stops_nothing(world: World, tmp_path: Pat
     world.run_pass()
     assert world.archived("P01") == {NAMES[0]}
     assert ("config-error", "ViewLocation") in world.notices()
+
+
+def test_a_link_that_can_not_be_made_has_a_notice(world: World, view: Path) -> None:
+    """Until the next look at all files; what is in its way is never touched."""
+    (view / "other").write_text("mine")
+    world.put("other/0000.g3")
+    for _ in range(2):
+        world.run_pass(check=0)
+        assert ("config-error", "ViewLocation") in world.notices()
+    assert "other/0000.g3" in notice_text(world, "config-error", "ViewLocation")
+    assert (view / "other").read_text() == "mine"
+    (view / "other").unlink()
+    (view / "poledata-view.json").unlink()
+    world.run_pass(check=0)
+    assert world.notices() == set() and "other/0000.g3" in links(view)
